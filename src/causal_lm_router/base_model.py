@@ -1,0 +1,214 @@
+"""Base models: preparing, loading, applying LoRA, saving and merging adapters."""
+
+import importlib.util
+import json
+import logging
+import os
+from pathlib import Path
+from typing import Any
+
+import peft
+import torch
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    GgufConfig,
+    LlamaConfig,
+    LlamaForCausalLM,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+    PreTrainedTokenizerFast,
+)
+
+from causal_lm_router.atomic import atomic_folder
+from causal_lm_router.config import BaseModelConfig, BaseModelOrigin, LoraConfig
+
+logger = logging.getLogger(__name__)
+
+TINY_TEXT = "Query: Best LLM: the of and to in is that for a small medium large model 0 1 2 3 4 5 6 7 8 9 - . , ?\n\n"
+
+
+def cache_dir() -> Path:
+    """Folder of prepared base models and encoded data: $CAUSAL_LM_ROUTER_CACHE, else ~/.cache/causal-lm-router."""
+    return Path(os.environ.get("CAUSAL_LM_ROUTER_CACHE", Path.home() / ".cache" / "causal-lm-router")).expanduser()
+
+
+def prepare_base_model(config: BaseModelConfig) -> str:
+    """Return the hub name or folder to load the base model from; make packaged and tiny ones in the cache first.
+
+    The folder appears whole or not at all; an existing one is used as it is.
+    """
+    if config.origin is BaseModelOrigin.HUB:
+        return config.name
+    folder = cache_dir() / "base_models" / config.name
+    if not (folder / "config.json").is_file():
+        logger.info("preparing base model %s in %s", config.name, folder)
+        make = _convert_packaged if config.origin is BaseModelOrigin.PACKAGED else _make_tiny
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with atomic_folder(folder) as temporary:
+                make(config, temporary)
+        except FileExistsError:
+            logger.info("another process prepared %s meanwhile", folder)
+    return str(folder)
+
+
+def _convert_packaged(config: BaseModelConfig, folder: Path) -> None:
+    assert config.package is not None and config.gguf_file is not None
+    spec = importlib.util.find_spec(config.package)
+    if spec is None or not spec.submodule_search_locations:
+        raise ValueError(f"base_model.package={config.package!r}: not installed; it carries the weights")
+    package_dir = Path(spec.submodule_search_locations[0])
+    files = sorted(package_dir.rglob(config.gguf_file))
+    if len(files) != 1:
+        raise ValueError(f"base_model.gguf_file={config.gguf_file!r}: matches {len(files)} files in {package_dir}, not 1")
+    source: dict[str, Any] = {"pretrained_model_name_or_path": str(files[0].parent), "gguf_file": files[0].name}
+    dequantize = GgufConfig(dequantize=True)
+    model = AutoModelForCausalLM.from_pretrained(**source, quantization_config=dequantize, dtype=torch.float32)
+    model.save_pretrained(folder)
+    AutoTokenizer.from_pretrained(**source).save_pretrained(folder)
+
+
+def _make_tiny(config: BaseModelConfig, folder: Path) -> None:
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)  # type: ignore[assignment]
+    tokenizer.decoder = decoders.ByteLevel()  # type: ignore[assignment]
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    trainer = trainers.BpeTrainer(vocab_size=320, special_tokens=["<pad>", "<s>", "</s>"], initial_alphabet=alphabet)
+    tokenizer.train_from_iterator([TINY_TEXT] * 8, trainer)
+    fast = PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, bos_token="<s>", eos_token="</s>", pad_token="<pad>", model_max_length=2048
+    )
+    fast.save_pretrained(folder)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model = LlamaForCausalLM(
+            LlamaConfig(
+                vocab_size=320,
+                hidden_size=128,
+                intermediate_size=256,
+                num_hidden_layers=2,
+                num_attention_heads=2,
+                num_key_value_heads=1,
+                max_position_embeddings=2048,
+                pad_token_id=0,
+                bos_token_id=1,
+                eos_token_id=2,
+            )
+        )
+    model.save_pretrained(folder)
+
+
+def load_tokenizer(name_or_path: str, config: BaseModelConfig) -> PreTrainedTokenizerBase:
+    """Return the tokenizer, with a padding token (eos where the base model has none).
+
+    Raises:
+        ValueError: it cannot be loaded, has no eos token, or is not a fast tokenizer (offsets are needed).
+    """
+    options = {"revision": config.revision, "trust_remote_code": config.trust_remote_code}
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(name_or_path, **options)
+    except OSError as error:
+        raise ValueError(_cannot_load(config, error)) from error
+    if not tokenizer.is_fast or tokenizer.eos_token_id is None:
+        raise ValueError(f"base_model.name={config.name!r}: needs a fast tokenizer with an eos token")
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    return tokenizer  # type: ignore[no-any-return]
+
+
+def load_base_model(name_or_path: str, config: BaseModelConfig) -> PreTrainedModel:
+    """Return the base model in `config.dtype` on the CPU.
+
+    Raises:
+        ValueError: the weights cannot be had.
+    """
+    try:
+        model = AutoModelForCausalLM.from_pretrained(
+            name_or_path,
+            revision=config.revision,
+            trust_remote_code=config.trust_remote_code,
+            dtype=getattr(torch, config.dtype),
+            attn_implementation=config.attn_implementation,
+        )
+    except OSError as error:
+        raise ValueError(_cannot_load(config, error)) from error
+    model.config.use_cache = False
+    if config.gradient_checkpointing:
+        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+        model.enable_input_require_grads()
+    return model  # type: ignore[no-any-return]
+
+
+def _cannot_load(config: BaseModelConfig, error: OSError) -> str:
+    reason = next(iter(str(error).splitlines()), type(error).__name__)
+    return (
+        f"base_model.name={config.name!r}: cannot be loaded ({reason}). On a machine without hub access, a licence for "
+        "it or a GPU, use experiment=quickstart: its base model comes with the installation"
+    )
+
+
+def apply_lora(model: PreTrainedModel, config: LoraConfig, seed: int) -> torch.nn.Module:
+    """Return the model with a freshly initialised adapter (only its weights train), or as it is without LoRA.
+
+    Initialisation is a function of `seed` alone. Raises ValueError where no layer has one of the target names.
+    """
+    if not config.use_lora:
+        return model
+    targets: list[str] | str = "all-linear" if config.target_modules == ["all-linear"] else list(config.target_modules)
+    lora = peft.LoraConfig(
+        task_type="CAUSAL_LM",
+        r=config.lora_r,
+        lora_alpha=config.lora_alpha,
+        lora_dropout=config.lora_dropout,
+        target_modules=targets,
+        use_rslora=config.use_rslora,
+        use_dora=config.use_dora,
+    )
+    torch.manual_seed(seed)
+    try:
+        return peft.get_peft_model(model, lora)
+    except ValueError as error:
+        raise ValueError(f"lora.target_modules={config.target_modules}: {error}") from error
+
+
+def save_weights(model: torch.nn.Module, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
+    """Write the trained weights into a new folder, whole or not at all.
+
+    With LoRA that is a PEFT adapter (safetensors), without it a full checkpoint. The tokenizer goes beside it.
+    """
+    with atomic_folder(folder) as temporary:
+        model.save_pretrained(temporary)  # type: ignore[operator]
+        tokenizer.save_pretrained(temporary)
+
+
+def is_adapter(folder: Path) -> bool:
+    """True when the folder holds a PEFT adapter, False when it holds a full checkpoint."""
+    return (folder / "adapter_config.json").is_file()
+
+
+def vllm_serves(folder: Path) -> bool:
+    """True when vLLM can serve the adapter as it is; DoRA, new token rows and other starts than LoRA's need merging."""
+    adapter = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
+    plain_start = adapter.get("init_lora_weights", True) in (True, "gaussian")
+    return plain_start and not adapter.get("use_dora") and not adapter.get("trainable_token_indices")
+
+
+def load_trained(name_or_path: str, config: BaseModelConfig, weights_dir: Path) -> PreTrainedModel:
+    """Return the base model with the weights of a run, its adapter merged into it."""
+    if not is_adapter(weights_dir):
+        return load_base_model(str(weights_dir), config)
+    model = load_base_model(name_or_path, config)
+    merged = peft.PeftModel.from_pretrained(model, str(weights_dir)).merge_and_unload()
+    return merged  # type: ignore[no-any-return]
+
+
+def merge_adapter(name_or_path: str, config: BaseModelConfig, weights_dir: Path, folder: Path) -> None:
+    """Write a checkpoint with the adapter merged, which transformers and vLLM load as any other; whole or not at all."""
+    model = load_trained(name_or_path, config, weights_dir)
+    tokenizer = load_tokenizer(name_or_path, config)
+    with atomic_folder(folder) as temporary:
+        model.save_pretrained(temporary)
+        tokenizer.save_pretrained(temporary)

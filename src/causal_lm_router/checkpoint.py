@@ -1,0 +1,56 @@
+"""Resumable checkpoints: a folder with the trained weights (safetensors) and the trainer's state, whole or absent."""
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning_fabric.plugins.io.checkpoint_io import CheckpointIO
+from pytorch_lightning.callbacks import ModelCheckpoint
+from safetensors.torch import load_file, save_file
+
+from causal_lm_router.atomic import atomic_folder
+
+WEIGHTS_FILE, STATE_FILE = "trained_weights.safetensors", "trainer_state.pt"
+
+
+class FolderCheckpointIO(CheckpointIO):
+    """Reads and writes Lightning checkpoints as folders that appear whole or not at all."""
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
+        """Write a checkpoint into a folder at `path`."""
+        target = Path(path)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.rmtree(target, ignore_errors=True)
+        state = dict(checkpoint)
+        weights = {name: tensor.contiguous() for name, tensor in state.pop("state_dict").items()}
+        with atomic_folder(target) as temporary:
+            save_file(weights, temporary / WEIGHTS_FILE)
+            torch.save(state, temporary / STATE_FILE)
+
+    def load_checkpoint(self, path: Any, map_location: Any = None, weights_only: bool | None = None) -> dict[str, Any]:
+        """Return the checkpoint in the folder at `path`; only plain values and tensors are read, never code."""
+        state: dict[str, Any] = torch.load(Path(path) / STATE_FILE, map_location="cpu", weights_only=True)
+        return {**state, "state_dict": load_file(Path(path) / WEIGHTS_FILE)}
+
+    def remove_checkpoint(self, path: Any) -> None:
+        """Remove the folder at `path`."""
+        shutil.rmtree(path, ignore_errors=True)
+
+
+def keep_last_checkpoint(folder: Path, every_n_steps: int) -> ModelCheckpoint:
+    """Return the callback that writes a checkpoint every `every_n_steps` optimizer steps and keeps the last one."""
+    return ModelCheckpoint(
+        dirpath=folder,
+        filename="step_{step:08d}",
+        auto_insert_metric_name=False,
+        every_n_train_steps=every_n_steps,
+        save_on_train_epoch_end=False,
+        save_top_k=1,
+    )
+
+
+def last_checkpoint(folder: Path) -> Path | None:
+    """Return the newest whole checkpoint in a folder, None where there is none."""
+    found = sorted(path for path in folder.glob("step_*.ckpt") if (path / STATE_FILE).is_file())
+    return found[-1] if found else None

@@ -1,0 +1,173 @@
+"""Strict JSON: lines and lists, read so that every fault has a place.
+
+Stricter than `json.loads`: a key that stands twice in an object and the literals NaN and Infinity are refused.
+"""
+
+import codecs
+import json
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+_SPACE = re.compile(r"[ \t\n\r]*")
+
+
+@dataclass(frozen=True, slots=True)
+class ListItem:
+    """One item of a JSON list: its value, and what strict reading objects to (None where nothing)."""
+
+    value: Any
+    problem: str | None
+
+    def row(self) -> dict[str, Any]:
+        """Return the item; raise ValueError unless it is an object without a strictness problem."""
+        if self.problem is not None:
+            raise ValueError(self.problem)
+        return _require_object(self.value)
+
+
+class _StrictDecoder:
+    """A JSON decoder that notes what plain decoding would let pass.
+
+    Problems are noted instead of raised while decoding, so that in a list the end of the faulty item is still found.
+    """
+
+    def __init__(self) -> None:
+        self._problem: str | None = None
+        self._decoder = json.JSONDecoder(object_pairs_hook=self._to_dict, parse_constant=self._note_constant)
+
+    def decode(self, text: str, start: int) -> tuple[ListItem, int]:
+        """Return the value that starts at `start` and the position after it; raise JSONDecodeError on bad syntax."""
+        self._problem = None
+        try:
+            value, end = self._decoder.raw_decode(text, start)
+        except RecursionError:
+            raise json.JSONDecodeError("Too many nested lists or objects", text, start) from None
+        return ListItem(value, self._problem), end
+
+    def _to_dict(self, pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        result = dict(pairs)
+        if len(result) != len(pairs):
+            keys = [key for key, _ in pairs]
+            repeated = next(key for key in keys if keys.count(key) > 1)
+            self._problem = f"key {repeated!r} stands twice in one object"
+        return result
+
+    def _note_constant(self, literal: str) -> float:
+        self._problem = f"{literal} is not a JSON number"
+        return float(literal)
+
+
+_DECODER = _StrictDecoder()
+
+
+def read_lines(path: Path) -> Iterator[tuple[int, bytes]]:
+    """Yield (line number from 1, line) of every line that is not blank; only "\\n" ends a line.
+
+    Text readers also split at U+2028 and its like, which JSON allows inside a text.
+    """
+    with path.open("rb") as file:
+        for number, line in enumerate(file, start=1):
+            if number == 1:
+                line = line.removeprefix(codecs.BOM_UTF8)
+            if not line.isspace():
+                yield number, line
+
+
+def decode_line(line: bytes) -> dict[str, Any]:
+    """Return the object that `line` holds; raise ValueError with the column for anything else."""
+    try:
+        text = line.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise ValueError(_describe_bytes(error)) from None
+    try:
+        item, end = _DECODER.decode(text, _after_space(text, 0))
+        if _after_space(text, end) != len(text):
+            raise json.JSONDecodeError("Extra data", text, end)
+    except json.JSONDecodeError as error:
+        hint = "" if line.endswith(b"\n") else " (the file ends within this line: is it truncated?)"
+        raise ValueError(f"broken JSON: {error.msg} at column {error.colno}{hint}") from None
+    return item.row()
+
+
+def read_list(path: Path) -> Iterator[tuple[int, ListItem]]:
+    """Yield (item number from 1, item) of a file that holds one JSON list.
+
+    Raises ValueError with the item and line where the syntax breaks: what follows cannot be read then.
+    """
+    text = read_text(path)
+    position = _after_space(text, 0)
+    if text[position : position + 1] != "[":
+        raise ValueError(f"{path}: the file does not hold a JSON list")
+    position = _after_space(text, position + 1)
+    number = 0
+    closed = text[position : position + 1] == "]"
+    while not closed:
+        number += 1
+        item, position, closed = _next_item(path, text, position, number)
+        yield number, item
+    end = _after_space(text, position + 1)
+    if end != len(text):
+        raise _broken_list(path, number, json.JSONDecodeError("Extra data after the list", text, end))
+
+
+def read_object(path: Path) -> dict[str, Any]:
+    """Return the one JSON object that the file holds; raise ValueError with file and line for anything else."""
+    text = read_text(path)
+    try:
+        item, end = _DECODER.decode(text, _after_space(text, 0))
+        if _after_space(text, end) != len(text):
+            raise json.JSONDecodeError("Extra data", text, end)
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{path}:{error.lineno}: broken JSON: {error.msg} at column {error.colno}") from None
+    try:
+        return item.row()
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
+
+
+def read_text(path: Path) -> str:
+    """Return the whole UTF-8 file, without a byte order mark; raise ValueError with the line of a byte that is none."""
+    content = path.read_bytes().removeprefix(codecs.BOM_UTF8)
+    try:
+        return content.decode("utf-8")
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        raise ValueError(f"{path}:{line}: {_describe_bytes(error)}") from None
+
+
+def _next_item(path: Path, text: str, position: int, number: int) -> tuple[ListItem, int, bool]:
+    """Return the item at `position`, the position of the next item (or of the bracket), and whether the list ends."""
+    try:
+        item, position = _DECODER.decode(text, position)
+        position = _after_space(text, position)
+        mark = text[position : position + 1]
+        if mark == "]":
+            return item, position, True
+        if mark != ",":
+            raise json.JSONDecodeError("Expecting ',' or ']'", text, position)
+    except json.JSONDecodeError as error:
+        raise _broken_list(path, number, error) from None
+    return item, _after_space(text, position + 1), False
+
+
+def _broken_list(path: Path, number: int, error: json.JSONDecodeError) -> ValueError:
+    place = f"line {error.lineno}, column {error.colno}"
+    return ValueError(f"{path}: item {number}: broken JSON: {error.msg} at {place}")
+
+
+def _require_object(value: Any) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise ValueError(f"the row is a {type(value).__name__}, not an object")
+    return value
+
+
+def _after_space(text: str, position: int) -> int:
+    match = _SPACE.match(text, position)
+    return position if match is None else match.end()
+
+
+def _describe_bytes(error: UnicodeDecodeError) -> str:
+    return f"not UTF-8: byte 0x{error.object[error.start]:02x} at offset {error.start}"
