@@ -9,7 +9,7 @@ import pytest
 from causal_lm_router.parse import called_candidate, parse_generation
 from causal_lm_router.routing import Generation, ParsedRoute, ParseFailure, ParseMode, check_pool
 
-STRICT, LENIENT, FUZZY = ParseMode.STRICT, ParseMode.LENIENT, ParseMode.FUZZY
+STRICT, LENIENT, FUZZY = ParseMode.strict, ParseMode.lenient, ParseMode.fuzzy
 EMPTY, UNKNOWN = ParseFailure.EMPTY, ParseFailure.UNKNOWN
 AMBIGUOUS, TRUNCATED = ParseFailure.AMBIGUOUS, ParseFailure.TRUNCATED
 GPT_POOL = ["gpt-4", "gpt-4o", "gpt-4o-mini", "claude-3"]

@@ -32,7 +32,7 @@ def open_atomic(path: Path, mode: Literal["wb"]) -> AbstractContextManager[Binar
 
 
 def open_atomic(path: Path, mode: Literal["w", "wb"] = "w") -> AbstractContextManager[IO[Any]]:
-    """Open a file for writing that takes its place when the block ends; `w` is UTF-8 with line ends as given, `wb` bytes.
+    """Open a file that takes its place when the block ends; `w` is UTF-8 text with line ends as given, `wb` bytes.
 
     Where the block raises, an earlier file at `path` stays as it was. The parent folder must exist. Raises ValueError
     for any other mode.
@@ -84,12 +84,12 @@ def _sibling(path: Path) -> Path:
 
 
 def _refuse_occupied(path: Path) -> None:
-    if path.is_symlink() or path.is_file() or (path.is_dir() and any(path.iterdir())):
+    if path.is_symlink() or (path.exists() and (not path.is_dir() or any(path.iterdir()))):
         raise FileExistsError(f"{path} exists and is not an empty folder")
 
 
 def _sync(path: Path) -> None:
-    """Flush a file, or a folder's list of names, to disk."""
+    """Flush a file, or a folder's list of names, to disk; what a link points to is not ours to flush."""
     if path.is_symlink():
         return
     descriptor = os.open(path, os.O_RDONLY)

@@ -9,6 +9,7 @@ from typing import Any
 
 import peft
 import torch
+from huggingface_hub import snapshot_download
 from transformers import (
     AutoModelForCausalLM,
     AutoTokenizer,
@@ -38,12 +39,12 @@ def prepare_base_model(config: BaseModelConfig) -> str:
 
     The folder appears whole or not at all; an existing one is used as it is.
     """
-    if config.origin is BaseModelOrigin.HUB:
+    if config.origin is BaseModelOrigin.hub:
         return config.name
     folder = cache_dir() / "base_models" / config.name
     if not (folder / "config.json").is_file():
         logger.info("preparing base model %s in %s", config.name, folder)
-        make = _convert_packaged if config.origin is BaseModelOrigin.PACKAGED else _make_tiny
+        make = _convert_packaged if config.origin is BaseModelOrigin.packaged else _make_tiny
         folder.parent.mkdir(parents=True, exist_ok=True)
         try:
             with atomic_folder(folder) as temporary:
@@ -194,6 +195,13 @@ def vllm_serves(folder: Path) -> bool:
     adapter = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
     plain_start = adapter.get("init_lora_weights", True) in (True, "gaussian")
     return plain_start and not adapter.get("use_dora") and not adapter.get("trainable_token_indices")
+
+
+def local_folder(name_or_path: str, config: BaseModelConfig) -> Path:
+    """Return the folder of a base model's files, fetched from the hub where they are not local yet."""
+    if Path(name_or_path).is_dir():
+        return Path(name_or_path)
+    return Path(snapshot_download(name_or_path, revision=config.revision))
 
 
 def load_trained(name_or_path: str, config: BaseModelConfig, weights_dir: Path) -> PreTrainedModel:

@@ -4,9 +4,9 @@ A step holds `rows_per_step` queries of similar length, shared out over the rank
 micro-batches of at most `max_tokens` tokens, padding included, which bounds the memory.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import datasets
 import numpy as np
@@ -23,6 +23,22 @@ class Step:
 
     micro_batches: list[dict[str, torch.Tensor]]
     num_target_tokens: int
+
+
+class Progress(Protocol):
+    """How far training is and which part of it this process does; a Lightning Trainer is one."""
+
+    @property
+    def global_step(self) -> int:
+        """Optimizer steps done."""
+
+    @property
+    def global_rank(self) -> int:
+        """Number of this process, from 0."""
+
+    @property
+    def world_size(self) -> int:
+        """Number of processes."""
 
 
 def plan_epoch(lengths: Sequence[int], rows_per_step: int, seed: int, epoch: int) -> list[list[int]]:
@@ -60,7 +76,7 @@ def cut_micro_batches(rows: Sequence[int], lengths: Sequence[int], max_tokens: i
 class StepLoader:
     """The training data as Lightning iterates it: one item an optimizer step, one pass an epoch.
 
-    It has no position of its own: an iteration starts at the number of steps done so far, as told by `steps_done`, so
+    It has no position of its own: an iteration starts at the number of steps done so far, as told by `progress`, so
     a resumed run goes on with the very step that an uninterrupted one would take.
     """
 
@@ -71,9 +87,7 @@ class StepLoader:
         rows_per_step: int,
         max_tokens: int,
         seed: int,
-        rank: int,
-        world_size: int,
-        steps_done: Callable[[], int],
+        progress: Progress,
     ) -> None:
         self._rows = rows.with_format("numpy")
         self._lengths = rows["num_tokens"][:]
@@ -82,21 +96,20 @@ class StepLoader:
         self._rows_per_step = rows_per_step
         self._max_tokens = max_tokens
         self._seed = seed
-        self._rank, self._world_size = rank, world_size
-        self._steps_done = steps_done
+        self._progress = progress
 
     def __len__(self) -> int:
         """Optimizer steps an epoch."""
         return -(-len(self._lengths) // self._rows_per_step)
 
     def __iter__(self) -> Iterator[Step]:
-        epoch, start = divmod(self._steps_done(), len(self))
+        epoch, start = divmod(self._progress.global_step, len(self))
         plan = plan_epoch(self._lengths, self._rows_per_step, self._seed, epoch)
         for rows in plan[start:]:
             yield self._load(rows)
 
     def _load(self, rows: list[int]) -> Step:
-        own = rows[self._rank :: self._world_size]
+        own = rows[self._progress.global_rank :: self._progress.world_size]
         groups = cut_micro_batches(own, self._lengths, self._max_tokens)
         micro_batches = [collate([self._rows[i] for i in group], self._pad_token_id) for group in groups]
         return Step(micro_batches, int(self._num_targets[rows].sum()))

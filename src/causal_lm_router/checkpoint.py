@@ -18,10 +18,11 @@ class FolderCheckpointIO(CheckpointIO):
     """Reads and writes Lightning checkpoints as folders that appear whole or not at all."""
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
-        """Write a checkpoint into a folder at `path`."""
+        """Write a checkpoint into a folder at `path`; one of the same step that is there already stays."""
         target = Path(path)
+        if target.is_dir():
+            return
         target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.rmtree(target, ignore_errors=True)
         state = dict(checkpoint)
         weights = {name: tensor.contiguous() for name, tensor in state.pop("state_dict").items()}
         with atomic_folder(target) as temporary:

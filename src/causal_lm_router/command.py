@@ -14,7 +14,7 @@ from causal_lm_router.compose import conf_dir, register_run, register_schemas, r
 Schema = TypeVar("Schema")
 
 
-def run_command(config_name: str, schema: type[Schema], job: Callable[[Schema], None]) -> None:
+def run_command(config_name: str, schema: type[Schema], job: Callable[[Schema], object]) -> None:
     """Run `job` once a composed config (once a run, or once per job of a sweep) of `conf/<config_name>.yaml`.
 
     Bad input (ValueError, OSError) ends a single run with one line on standard error and status 1; in a sweep it is

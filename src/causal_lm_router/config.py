@@ -13,76 +13,76 @@ from causal_lm_router.routing import ParseMode
 class BaseModelOrigin(StrEnum):
     """Where base model weights come from."""
 
-    HUB = "hub"
-    PACKAGED = "packaged"
-    TINY = "tiny"
+    hub = "hub"
+    packaged = "packaged"
+    tiny = "tiny"
 
 
 class Source(StrEnum):
     """The format routing data is read from."""
 
-    LLMROUTER = "llmrouter"
-    ROUTERDC = "routerdc"
-    ROUTELLM = "routellm"
-    ROUTERBENCH = "routerbench"
-    JSONL = "jsonl"
-    HUB = "hub"
-    SIMULATED = "simulated"
+    llmrouter = "llmrouter"
+    routerdc = "routerdc"
+    routellm = "routellm"
+    routerbench = "routerbench"
+    jsonl = "jsonl"
+    hub = "hub"
+    simulated = "simulated"
 
 
 class OnBadRow(StrEnum):
     """What happens to a row that cannot be used."""
 
-    ERROR = "error"
-    SKIP = "skip"
+    error = "error"
+    skip = "skip"
 
 
 class TieBreak(StrEnum):
     """Which of several best candidates becomes the label."""
 
-    CHEAPEST = "cheapest"
-    BEST_ON_TRAIN = "best_on_train"
-    FIRST = "first"
-    RANDOM = "random"
+    cheapest = "cheapest"
+    best_on_train = "best_on_train"
+    first = "first"
+    random = "random"
 
 
 class CutSide(StrEnum):
     """Which part of an over-long query is cut away."""
 
-    LEFT = "left"
-    MIDDLE = "middle"
+    left = "left"
+    middle = "middle"
 
 
 class Schedule(StrEnum):
     """Shape of the learning rate after warm-up."""
 
-    COSINE = "cosine"
-    LINEAR = "linear"
-    CONSTANT = "constant"
+    cosine = "cosine"
+    linear = "linear"
+    constant = "constant"
 
 
 class Backend(StrEnum):
     """The library that generates."""
 
-    VLLM = "vllm"
-    TRANSFORMERS = "transformers"
+    vllm = "vllm"
+    transformers = "transformers"
 
 
 class Split(StrEnum):
     """A part of the data."""
 
-    TRAIN = "train"
-    VALIDATION = "validation"
-    TEST = "test"
+    train = "train"
+    validation = "validation"
+    test = "test"
 
 
 class WandbMode(StrEnum):
     """How W&B records: `auto` is online with a key and a reachable server, else offline."""
 
-    AUTO = "auto"
-    ONLINE = "online"
-    OFFLINE = "offline"
-    DISABLED = "disabled"
+    auto = "auto"
+    online = "online"
+    offline = "offline"
+    disabled = "disabled"
 
 
 def _require(condition: bool, key: str, value: object, allowed: str) -> None:
@@ -119,7 +119,7 @@ class BaseModelConfig:
         _require(bool(self.name.strip()), "base_model.name", self.name, "a hub name or a folder")
         dtypes = ("float32", "bfloat16", "float16")
         _require(self.dtype in dtypes, "base_model.dtype", self.dtype, " | ".join(dtypes))
-        if self.origin is BaseModelOrigin.PACKAGED:
+        if self.origin is BaseModelOrigin.packaged:
             _require(bool(self.package), "base_model.package", self.package, "a package name (origin=packaged)")
             _require(bool(self.gguf_file), "base_model.gguf_file", self.gguf_file, "a glob (origin=packaged)")
 
@@ -372,7 +372,7 @@ class ParsingConfig:
 @dataclass
 class EvaluationConfig:
     split: Split
-    """Split of the evaluations during training and of the `evaluate` command's default."""
+    """Split of the evaluations during training."""
     max_queries: int | None
     """Evaluate at most this many queries during training, drawn with data.split_seed; null evaluates all."""
     every_n_epochs: int | None
@@ -380,7 +380,7 @@ class EvaluationConfig:
     every_n_steps: int | None
     """Optimizer steps between evaluations during training; null evaluates none by step."""
     final_split: Split
-    """Split evaluated once, whole, after training: the run's report."""
+    """Split evaluated whole after training, for the run's report, and by the `evaluate` command."""
 
     def __post_init__(self) -> None:
         for name in ("max_queries", "every_n_epochs", "every_n_steps"):

@@ -101,7 +101,7 @@ class Encoder:
     def _shortened(self, query: str, offsets: list[tuple[int, int]], keep: int) -> str:
         if keep == 0:
             return ""
-        if self.config.cut_side is CutSide.LEFT:
+        if self.config.cut_side is CutSide.left:
             return query[offsets[-keep][0] :]
         front, back = keep - keep // 2, keep // 2
         end = query[offsets[-back][0] :] if back else ""

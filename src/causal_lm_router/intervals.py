@@ -48,11 +48,11 @@ def mean_figure(values: Values) -> Figure:
 
     The interval is too narrow for a few dozen values, has no width where all values are equal, and may leave 0..1.
     Source: the central limit theorem, as Miller (2024), arXiv 2411.00640, applies it to evaluations. Raises ValueError
-    for no values.
+    for no values and for values that are not finite.
     """
     array = np.asarray(values, dtype=np.float64)
-    if array.size == 0:
-        raise ValueError("a mean over no values")
+    if array.size == 0 or not np.isfinite(array).all():
+        raise ValueError(f"a mean over {array.size} values: allowed is at least one, all finite")
     standard_error = None if array.size == 1 else float(array.std(ddof=1)) / array.size**0.5
     return _normal_figure(float(array.mean()), standard_error)
 

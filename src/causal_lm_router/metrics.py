@@ -1,12 +1,13 @@
 """From outcomes to a report: how well the router chose, beside choosing at random, one candidate always, and the best.
 
-Arrays have a row per query and, where two-dimensional, a column per candidate in pool order. A choice is such an array of
-weights: 1 for the candidate chosen, 1 / pool size each for a choice at random, all 0 where no candidate is called.
+Arrays have a row per query and, where two-dimensional, a column per candidate in pool order. A choice is such an array
+of weights: 1 for the candidate chosen, 1 / pool size each for a choice at random, all 0 where no candidate is called.
 """
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,19 +34,19 @@ class _Table:
     is_right: Bools
     """Whether each query's route is right."""
 
-    @property
+    @cached_property
     def is_best(self) -> Bools:
         return np.equal(self.scores, self.best_score[:, None])
 
-    @property
+    @cached_property
     def best_score(self) -> Floats:
         return np.asarray(self.scores.max(axis=1))
 
-    @property
+    @cached_property
     def score(self) -> Floats:
         return _chosen(self.called, self.scores)
 
-    @property
+    @cached_property
     def single_score(self) -> Floats:
         return _chosen(self.single, self.scores)
 

@@ -136,11 +136,11 @@ def schedule_factor(schedule: Schedule, num_warmup: int, num_steps: int) -> Call
             return (step + 1) / (num_warmup + 1)
         done = (step - num_warmup) / max(1, num_steps - num_warmup)
         match schedule:
-            case Schedule.CONSTANT:
+            case Schedule.constant:
                 return 1.0
-            case Schedule.LINEAR:
+            case Schedule.linear:
                 return max(0.0, 1.0 - done)
-            case Schedule.COSINE:
+            case Schedule.cosine:
                 return 0.5 * (1.0 + math.cos(math.pi * min(1.0, done)))
 
     return factor

@@ -12,8 +12,8 @@ from rapidfuzz import fuzz
 
 from causal_lm_router.routing import Generation, ParsedRoute, ParseFailure, ParseMode
 
-# What ends a name: the end of the text, white space, or a mark that closes. A full stop, colon or apostrophe closes only
-# where one of these follows, since `gpt-4` is not what `gpt-4.5` or `gpt-4:free` names.
+# What ends a name: the end of the text, white space, or a mark that closes. A full stop, colon or apostrophe closes
+# only where one of these follows, since `gpt-4` is not what `gpt-4.5` or `gpt-4:free` names.
 _NAME_END = r"(?=[.:']*(?:$|[\s,;!?\")\]}]))"
 # Where a name may begin inside a line: not within a word, nor behind a word and a mark that joins the parts of names.
 _NAME_START = r"(?<!\w)(?<!\w[-./:+@])"
@@ -34,8 +34,8 @@ def parse_generation(
       (0..100), if it reaches `fuzzy_threshold`; two names at the same best ratio are `ambiguous`.
 
     Text of nothing but white space is `empty`. Text that was cut off (`finish_reason` "length") while it could still
-    have become a (longer) name is `truncated` in every mode, even where it equals a shorter name; text cut off past that
-    point is parsed like any other. Everything else is `unknown`.
+    have become a (longer) name is `truncated` in every mode, even where it equals a shorter name; text cut off past
+    that point is parsed like any other. Everything else is `unknown`.
     """
     by_normalised = {unicodedata.normalize("NFC", name): name for name in names}
     text = unicodedata.normalize("NFC", generation.text).strip()
@@ -43,11 +43,11 @@ def parse_generation(
         return ParsedRoute(None, ParseFailure.EMPTY)
     if generation.finish_reason == "length" and _may_continue(generation.text, names):
         return ParsedRoute(None, ParseFailure.TRUNCATED)
-    if mode is ParseMode.STRICT:
+    if mode is ParseMode.strict:
         return _named(by_normalised.get(text))
     first_line = text.splitlines()[0]
     route = _parse_start(first_line, by_normalised)
-    if mode is ParseMode.FUZZY and route.failure is ParseFailure.UNKNOWN:
+    if mode is ParseMode.fuzzy and route.failure is ParseFailure.UNKNOWN:
         return _parse_nearest(first_line, by_normalised, fuzzy_threshold)
     return route
 

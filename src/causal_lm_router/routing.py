@@ -10,9 +10,9 @@ from enum import StrEnum
 class ParseMode(StrEnum):
     """How generated text becomes a route."""
 
-    STRICT = "strict"
-    LENIENT = "lenient"
-    FUZZY = "fuzzy"
+    strict = "strict"
+    lenient = "lenient"
+    fuzzy = "fuzzy"
 
 
 class ParseFailure(StrEnum):

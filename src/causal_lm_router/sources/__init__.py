@@ -12,31 +12,31 @@ def load_source(config: DataConfig) -> RoutingData:
     """
     # Each reader is imported only when it is asked for: some need pandas, datasets or reasoning-gym.
     match config.source:
-        case Source.LLMROUTER:
+        case Source.llmrouter:
             from causal_lm_router.sources import llmrouter
 
             return llmrouter.load(config)
-        case Source.ROUTERDC:
+        case Source.routerdc:
             from causal_lm_router.sources import routerdc
 
             return routerdc.load(config)
-        case Source.ROUTELLM:
+        case Source.routellm:
             from causal_lm_router.sources import routellm
 
             return routellm.load(config)
-        case Source.ROUTERBENCH:
+        case Source.routerbench:
             from causal_lm_router.sources import routerbench
 
             return routerbench.load(config)
-        case Source.JSONL:
+        case Source.jsonl:
             from causal_lm_router.sources import jsonl
 
             return jsonl.load(config)
-        case Source.HUB:
+        case Source.hub:
             from causal_lm_router.sources import hub
 
             return hub.load(config)
-        case Source.SIMULATED:
+        case Source.simulated:
             from causal_lm_router.sources import simulated
 
             return simulated.load(config)

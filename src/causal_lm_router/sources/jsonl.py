@@ -8,7 +8,7 @@
     task      text, optional: the query's task; "all" where no task is given
     query_id  text, optional: unique over all files; where it is not given, a hash of the query's text
     costs     object, optional: candidate -> cost of its answer in USD; exactly the pool's candidates
-    split     "train" or "test", optional: the split the source assigns; where it is not given, what the file's name says
+    split     "train" or "test", optional: the split the source assigns; else what the file's name says
 
 Files are UTF-8; only a line feed ends a line; blank lines are ignored; null under an optional key means not given; any
 other key is a bad row. `data.path` is a file, a folder (all its `*.jsonl`) or a glob. The pool is `data.pool_path`, or
@@ -50,7 +50,7 @@ def _add_row(row: dict[str, Any], file_split: str | None, collector: ExampleColl
         raise ValueError(f"unknown key {unknown!r}, the keys are {', '.join(sorted(_KEYS))}")
     scores = require_object(row, "scores")
     costs = None if row.get("costs") is None else require_object(row, "costs")
-    split = row.get("split") or file_split
+    split = file_split if row.get("split") is None else row["split"]
     if split not in ("train", "test", None):
         raise ValueError(f"'split' is {split!r}, allowed is train or test")
     task = optional_text(row, "task") or ALL_TASKS

@@ -50,9 +50,7 @@ class _QueryRows:
 class _RowGrouper:
     """Groups rows by query and keeps the candidates in the order of their first rows."""
 
-    def __init__(
-        self, config: DataConfig, known: Sequence[Candidate] | None, tasks: dict[str, str] | None
-    ) -> None:
+    def __init__(self, config: DataConfig, known: Sequence[Candidate] | None, tasks: dict[str, str] | None) -> None:
         self._max_query_chars = config.max_query_chars
         self._known = None if known is None else {candidate.name: candidate for candidate in known}
         self._tasks = tasks or {}

@@ -10,7 +10,6 @@ The format has no token counts: costs are estimated when `data.assumed_output_to
 Items count from 1 in messages ("file.json: item 12").
 """
 
-from pathlib import Path
 from typing import Any
 
 from causal_lm_router.config import DataConfig

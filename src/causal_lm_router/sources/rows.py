@@ -62,13 +62,13 @@ class ExampleCollector:
     def row(self, location: str) -> Iterator[None]:
         """Guard the work on the row at `location` ("file:line").
 
-        A ValueError inside becomes `ValueError("file:line: reason")` under `data.on_bad_row=error`; under `skip` it ends
-        the block and the row is recorded as skipped.
+        A ValueError inside becomes `ValueError("file:line: reason")` under `data.on_bad_row=error`; under `skip` the
+        block ends and the row is recorded as skipped.
         """
         try:
             yield
         except ValueError as error:
-            if self._config.on_bad_row is OnBadRow.ERROR:
+            if self._config.on_bad_row is OnBadRow.error:
                 raise ValueError(f"{location}: {error}") from error
             self.leave_out(location, str(error))
 
@@ -87,8 +87,8 @@ class ExampleCollector:
     ) -> None:
         """Check one row and add it as an example; raise ValueError where it cannot be used.
 
-        Unknown costs are estimated from the pool's prices when `data.assumed_output_tokens` is set. Without a `query_id`
-        the example gets the hash of its query, and from the second such query on the hash and a number.
+        Unknown costs (None) are estimated from the pool's prices if `data.assumed_output_tokens` is set. An example
+        without a `query_id` gets the hash of its query; a second such query the hash and "-2", and so on.
         """
         pool_before = self._pool
         if pool_before is None:

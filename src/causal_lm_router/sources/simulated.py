@@ -31,14 +31,16 @@ import numpy as np
 
 from causal_lm_router.config import DataConfig, SimulatedConfig
 from causal_lm_router.routing import Candidate, RoutingData, RoutingExample
+from causal_lm_router.sources.pool import CHARS_PER_TOKEN, TOKENS_PER_PRICE
+from causal_lm_router.sources.rows import hash_query
 
 DATA_SEED = 20260731
 """Entropy of every stream, mixed with `data.simulated.seed`, the task and the level."""
 
 NUM_LEVELS = 3
-LEVEL_DIFFICULTY = (-0.8, 0.0, 0.8)
+LEVEL_DIFFICULTY = (-1.6, 0.0, 1.6)
 """Mean difficulty of the easy, the middle and the hard level, on the scale of the skills."""
-ITEM_SPREAD = 0.3
+ITEM_SPREAD = 0.6
 """Standard deviation of the difficulties within a level."""
 
 MAX_QUERY_CHARS = 500
@@ -62,38 +64,43 @@ class SimulatedCandidate:
 
     def cost(self, query: str) -> float:
         """Cost (USD) of an answer to `query`, at four characters per input token."""
-        return (len(query) / 4 * self.input_price + self.output_tokens * self.output_price) / 1e6
+        input_tokens = len(query) / CHARS_PER_TOKEN
+        return (input_tokens * self.input_price + self.output_tokens * self.output_price) / TOKENS_PER_PRICE
 
 
 CANDIDATES = (
     SimulatedCandidate(
-        "aster-mini", 0.05, 0.2, 80, (-0.4, -0.7, -0.7, -0.5, -0.7, -0.3, -0.9), "smallest and cheapest, weak all round"
+        "aster-mini", 0.05, 0.2, 80, (-0.8, -1.4, -1.4, -1.0, -1.4, -0.6, -1.8), "smallest and cheapest, weak all round"
     ),
     SimulatedCandidate(
-        "aster-mini-math", 0.1, 0.4, 250, (1.3, 1.2, 0.5, -1.2, -0.7, -0.4, -0.5), "small, tuned on calculation"
+        "aster-mini-math", 0.1, 0.4, 250, (2.6, 2.4, 1.0, -2.4, -1.4, -0.8, -1.0), "small, tuned on calculation"
     ),
     SimulatedCandidate(
-        "borealis-large", 2.5, 10.0, 150, (0.4, 0.2, 0.3, 0.5, 0.4, 1.3, 0.2), "large generalist, knows the world best"
+        "borealis-large", 2.5, 10.0, 150, (0.8, 0.4, 0.6, 1.0, 0.8, 2.6, 0.4), "large generalist, knows the world best"
     ),
     SimulatedCandidate(
-        "borealis-large-think", 3.0, 12.0, 700, (0.2, 0.3, 1.3, -0.3, 1.3, 0.2, 0.4), "large, deduces step by step"
+        "borealis-large-think", 3.0, 12.0, 700, (0.0, 0.4, 2.6, -0.6, 2.6, 0.2, 0.4), "large, deduces step by step"
     ),
     SimulatedCandidate(
-        "cobalt-8b-text", 0.15, 0.3, 100, (-0.9, -1.0, -0.8, 1.3, -0.2, -0.2, -0.7), "small, tuned on text editing"
+        "cobalt-8b-text", 0.15, 0.3, 100, (-1.8, -2.0, -1.6, 2.6, -0.4, -0.4, -1.4), "small, tuned on text editing"
     ),
     SimulatedCandidate(
-        "dorado-24b", 0.6, 1.8, 400, (-0.1, 0.0, -0.2, -0.3, 0.1, -0.5, 1.3), "mid-sized, trained on games and search"
+        "dorado-24b", 0.6, 1.8, 400, (-0.2, 0.0, -0.4, -0.6, 0.2, -1.0, 2.6), "mid-sized, trained on games and search"
     ),
 )
 
 
-def _levels(**values: tuple[object, object, object]) -> tuple[dict[str, Any], ...]:
+def _levels(**values: tuple[object, ...]) -> tuple[dict[str, Any], ...]:
     """One reasoning-gym configuration per level from one value per level for each parameter."""
     return tuple({name: by_level[level] for name, by_level in values.items()} for level in range(NUM_LEVELS))
 
 
 TASKS: Mapping[str, tuple[str, tuple[dict[str, Any], ...]]] = {
-    "basic_arithmetic": ("arithmetic", _levels(min_terms=(2, 3, 5), max_terms=(2, 4, 6), max_digits=(2, 3, 4))),
+    "basic_arithmetic": (
+        "arithmetic",
+        # Without division: looking for terms that divide evenly can take minutes.
+        _levels(min_terms=(2, 3, 5), max_terms=(2, 4, 6), max_digits=(2, 3, 4), operators=(("+", "-", "*"),) * 3),
+    ),
     "chain_sum": (
         "arithmetic",
         _levels(min_terms=(2, 4, 6), max_terms=(3, 5, 8), min_digits=(2, 2, 3), max_digits=(2, 3, 4)),
@@ -101,7 +108,7 @@ TASKS: Mapping[str, tuple[str, tuple[dict[str, Any], ...]]] = {
     "products": ("arithmetic", _levels(min_digits=(2, 3, 5), max_digits=(2, 4, 6))),
     "gcd": ("number theory", _levels(max_numbers=(2, 2, 3), min_numbers=(2, 2, 3), max_value=(200, 2000, 9000))),
     "lcm": ("number theory", _levels(max_numbers=(2, 2, 3), min_numbers=(2, 2, 3), max_value=(60, 200, 300))),
-    "prime_factorization": ("number theory", _levels(min_value=(2, 1000, 10000), max_value=(999, 9999, 99999))),
+    "prime_factorization": ("number theory", _levels(min_value=(2, 5000, 20000), max_value=(4999, 19999, 99999))),
     "count_primes": ("number theory", _levels(max_n=(200, 1000, 10000))),
     "simple_equations": ("algebra", _levels(min_terms=(2, 3, 4), max_terms=(2, 3, 5), max_value=(30, 60, 100))),
     "complex_arithmetic": (
@@ -125,7 +132,10 @@ TASKS: Mapping[str, tuple[str, tuple[dict[str, Any], ...]]] = {
     "time_intervals": ("dates", _levels(task_types=(["time"], ["date", "time_seconds"], ["datetime_tz"]))),
     "word_ladder": ("puzzles", _levels(min_word_length=(3, 4, 5), max_word_length=(3, 4, 5))),
     "countdown": ("puzzles", _levels(min_numbers=(3, 3, 4), max_numbers=(3, 3, 4), min_target=(20, 200, 200))),
-    "maze": ("puzzles", _levels(min_grid_size=(6, 7, 8), max_grid_size=(6, 7, 8), min_dist=(3, 5, 7), max_dist=(6, 8, 10))),
+    "maze": (
+        "puzzles",
+        _levels(min_grid_size=(6, 7, 8), max_grid_size=(6, 7, 8), min_dist=(3, 5, 7), max_dist=(6, 8, 10)),
+    ),
 }
 """Task type of reasoning-gym -> its family and its parameters at each level."""
 
@@ -169,15 +179,15 @@ def _distinct_questions(
         if num_found == num_wanted:
             return
         question = dataset[index]["question"].strip()
-        key = " ".join(question.split()).casefold()
+        key = hash_query(question)
         if len(question) <= max_chars and key not in seen:
             seen.add(key)
             num_found += 1
             yield question
     if num_found < num_wanted:
         raise ValueError(
-            f"data.simulated.num_queries asks for {num_wanted} queries of task {task!r} at level {level}, which has only "
-            f"{num_found} distinct questions of at most {max_chars} characters: ask for fewer, or name other tasks"
+            f"data.simulated.num_queries asks for {num_wanted} queries of task {task!r} at level {level}, but only "
+            f"{num_found} distinct ones of at most {max_chars} characters were found: ask for fewer, or for other tasks"
         )
 
 

@@ -1,0 +1,94 @@
+"""Finetuning: encoded data, module and callbacks put into a Lightning Trainer."""
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.loggers import Logger
+
+from causal_lm_router.base_model import apply_lora, cache_dir, load_base_model, save_weights
+from causal_lm_router.batches import StepLoader
+from causal_lm_router.callback import RoutingEvaluation
+from causal_lm_router.checkpoint import FolderCheckpointIO, keep_last_checkpoint, last_checkpoint
+from causal_lm_router.config import TrainerConfig
+from causal_lm_router.encoding import encode_examples
+from causal_lm_router.module import RouterModule
+from causal_lm_router.session import Recorder, Session
+
+logger = logging.getLogger(__name__)
+
+
+def fit(session: Session, recorder: Recorder) -> None:
+    """Train the session's base model and write the weights to the run folder; go on from a checkpoint that is there.
+
+    On several processes each comes back from here; the first one writes.
+    """
+    config, folder = session.config, session.folder
+    rows = encode_examples(session.data.train, session.data.labels, session.encoder, cache_dir())
+    model = apply_lora(load_base_model(session.name_or_path, config.base_model), config.lora, config.seed)
+    trainer = make_trainer(config.trainer, folder.path, recorder.loggers)
+    rows_per_step = config.trainer.batch_size * config.trainer.accumulate_grad_batches * trainer.world_size
+    max_tokens = config.trainer.max_tokens_per_batch
+    loader = StepLoader(rows, session.tokenizer.pad_token_id, rows_per_step, max_tokens, config.seed, trainer)
+    num_steps = len(loader) * config.trainer.num_epochs
+    if trainer.max_steps > 0:
+        num_steps = min(num_steps, trainer.max_steps)
+    module = RouterModule(model, config.optim, num_steps, config.seed, config.trainer.log_every_n_steps)
+    trainer.callbacks.insert(0, _evaluation_callback(session, recorder, len(loader)))  # type: ignore[attr-defined]
+    trainer.callbacks.append(  # type: ignore[attr-defined]
+        keep_last_checkpoint(folder.checkpoints, config.trainer.checkpoint_every_n_steps)
+    )
+    checkpoint = last_checkpoint(folder.checkpoints)
+    if checkpoint is not None:
+        logger.info("continuing from %s", checkpoint)
+    trainer.fit(module, train_dataloaders=loader, ckpt_path=checkpoint)
+    if trainer.interrupted:
+        raise KeyboardInterrupt
+    if trainer.is_global_zero:
+        save_weights(model.cpu(), session.tokenizer, folder.weights)
+
+
+def _evaluation_callback(session: Session, recorder: Recorder, steps_per_epoch: int) -> RoutingEvaluation:
+    evaluation = session.config.evaluation
+    examples = session.data.examples(evaluation.split, evaluation.max_queries, session.config.data.split_seed)
+
+    def save(model: torch.nn.Module, weights_dir: Path) -> None:
+        save_weights(model, session.tokenizer, weights_dir)
+
+    return RoutingEvaluation(
+        evaluation,
+        steps_per_epoch,
+        save,
+        evaluate=lambda weights_dir: session.evaluate(weights_dir, examples),
+        record=lambda result, step: recorder.record(result, evaluation.split, step),
+    )
+
+
+def make_trainer(config: TrainerConfig, run_dir: Path, loggers: list[Logger]) -> pl.Trainer:
+    """Return the Trainer of a config; `config.extra` wins over every other setting.
+
+    Raises ValueError for an argument that the Trainer does not take or a value it refuses.
+    """
+    arguments: dict[str, Any] = {
+        "max_epochs": config.num_epochs,
+        "accelerator": config.accelerator,
+        "devices": config.devices,
+        "strategy": config.strategy,
+        "precision": config.precision,
+        "log_every_n_steps": config.log_every_n_steps,
+        "enable_progress_bar": config.progress_bar,
+        "enable_model_summary": False,
+        "enable_checkpointing": False,
+        "limit_val_batches": 0,
+        "num_sanity_val_steps": 0,
+        "use_distributed_sampler": False,
+        "default_root_dir": str(run_dir),
+        "logger": loggers or False,
+        "plugins": [FolderCheckpointIO()],
+    }
+    try:
+        return pl.Trainer(**(arguments | config.extra))
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"trainer: {error}") from error

@@ -1,0 +1,178 @@
+"""Generation with vLLM: one engine for the life of a process, trained weights switched while it runs.
+
+On a GPU an adapter is served by a LoRARequest. On a CPU, where vLLM's LoRA path gathers the adapter once per token, and
+for adapters that vLLM does not serve, the merged weights are reloaded into the running engine.
+"""
+
+import hashlib
+import os
+import shutil
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import PreTrainedTokenizerBase
+
+from causal_lm_router.base_model import is_adapter, local_folder, merge_adapter, vllm_serves
+from causal_lm_router.config import BaseModelConfig, InferenceConfig, LoraConfig
+from causal_lm_router.routing import Generation
+
+CPU_CACHE_BYTES = 1 << 30
+LORA_RANKS = (8, 16, 32, 64, 128, 256, 320, 512)  # those vLLM lays memory out for
+
+
+class VllmGenerator:
+    """The vLLM backend. The engine starts at the first use; starting takes seconds to a minute."""
+
+    def __init__(
+        self,
+        inference: InferenceConfig,
+        base_model: BaseModelConfig,
+        lora: LoraConfig,
+        name_or_path: str,
+        tokenizer: PreTrainedTokenizerBase,
+        max_prompt_tokens: int,
+    ) -> None:
+        self._inference = inference
+        self._lora = lora
+        self._base_model = base_model
+        self._name_or_path = name_or_path
+        self._tokenizer = tokenizer
+        self._max_model_len = max_prompt_tokens + inference.max_new_tokens
+        self._on_gpu = torch.cuda.is_available()
+        self._folder = tempfile.TemporaryDirectory(prefix="causal-lm-router-")
+        self._engine: Any = None
+        self._lora_request: Any = None
+        self._has_merged_weights = False
+        self._is_asleep = False
+
+    def load_weights(self, weights_dir: Path | None) -> None:
+        """Use the trained weights in a folder; None is the bare base model."""
+        self._start()
+        self._lora_request = None
+        if weights_dir is None:
+            self._reload_base()
+        elif self._serves(weights_dir):
+            self._reload_base()
+            self._lora_request = self._request(weights_dir)
+        elif is_adapter(weights_dir):
+            merged = Path(self._folder.name) / "merged"
+            merge_adapter(self._name_or_path, self._base_model, weights_dir, merged)
+            self._reload(merged)
+            shutil.rmtree(merged)
+        else:
+            self._reload(weights_dir)
+
+    def generate(self, prompts: Sequence[Sequence[int]]) -> list[Generation]:
+        """Return one generation per prompt (token ids), in order."""
+        self._start()
+        requests = [{"prompt_token_ids": list(ids)} for ids in prompts]
+        sampling = [self._sampling_params(index) for index in range(len(prompts))]
+        outputs = self._engine.generate(requests, sampling, lora_request=self._lora_request, use_tqdm=len(prompts) > 50)
+        return [self._generation(output.outputs[0]) for output in outputs]
+
+    def sleep(self) -> None:
+        """On a GPU, move the weights to the host and drop the cache until the next use; on a CPU do nothing."""
+        if self._engine is not None and self._on_gpu:
+            self._engine.sleep(level=1)
+            self._is_asleep = True
+
+    def close(self) -> None:
+        """Shut the engine down and remove the temporary folder."""
+        if self._engine is not None:
+            self._engine.llm_engine.engine_core.shutdown()
+            self._engine = None
+        self._folder.cleanup()
+
+    def _start(self) -> None:
+        if self._engine is None:
+            self._engine = _new_engine(self._engine_args())
+        elif self._is_asleep:
+            self._engine.wake_up()
+            self._is_asleep = False
+
+    def _engine_args(self) -> dict[str, Any]:
+        arguments: dict[str, Any] = {
+            "model": self._name_or_path,
+            "revision": self._base_model.revision,
+            "trust_remote_code": self._base_model.trust_remote_code,
+            "dtype": self._base_model.dtype,
+            "tensor_parallel_size": self._inference.tensor_parallel_size,
+            "max_model_len": self._max_model_len,
+            "enable_prefix_caching": True,
+            "seed": self._inference.seed,
+        }
+        if self._on_gpu:
+            arguments["enable_sleep_mode"] = True
+            ranks = [rank for rank in LORA_RANKS if rank >= self._lora.lora_r]
+            if self._lora.use_lora and ranks:
+                arguments |= {"enable_lora": True, "max_lora_rank": ranks[0]}
+        else:
+            # A block of 32 tokens lets the prompt's fixed part be cached; the default of 128 is longer than most.
+            arguments |= {"block_size": 32, "kv_cache_memory_bytes": CPU_CACHE_BYTES, "enforce_eager": True}
+        return arguments | self._inference.engine_args
+
+    def _sampling_params(self, index: int) -> Any:
+        from vllm import SamplingParams
+
+        arguments: dict[str, Any] = {
+            "temperature": self._inference.temperature,
+            "top_p": self._inference.top_p,
+            "seed": self._inference.seed + index,
+            "max_tokens": self._inference.max_new_tokens,
+            "stop_token_ids": [self._tokenizer.eos_token_id],
+            "logprobs": 0,
+            "detokenize": False,
+        }
+        return SamplingParams(**(arguments | self._inference.sampling_args))
+
+    def _generation(self, output: Any) -> Generation:
+        text = self._tokenizer.decode(output.token_ids, skip_special_tokens=True)
+        return Generation(text, output.finish_reason, len(output.token_ids), output.cumulative_logprob)
+
+    def _request(self, adapter_dir: Path) -> Any:
+        """Return a LoRARequest whose name, path and id all follow from the adapter's content.
+
+        vLLM looks adapters up by these: under a used id or path it would go on serving the old weights.
+        """
+        from vllm.lora.request import LoRARequest
+
+        content = hashlib.sha256()
+        for file in sorted(adapter_dir.glob("adapter_*")):
+            content.update(file.read_bytes())
+        digest = content.hexdigest()
+        copy = Path(self._folder.name) / digest
+        if not copy.is_dir():
+            shutil.copytree(adapter_dir, copy)
+        return LoRARequest(digest, int(digest[:7], 16) + 1, str(copy))
+
+    def _serves(self, weights_dir: Path) -> bool:
+        fits = self._lora.use_lora and self._lora.lora_r <= LORA_RANKS[-1]
+        return self._on_gpu and fits and is_adapter(weights_dir) and vllm_serves(weights_dir)
+
+    def _reload_base(self) -> None:
+        if self._has_merged_weights:
+            self._reload(local_folder(self._name_or_path, self._base_model))
+            self._has_merged_weights = False
+
+    def _reload(self, checkpoint: Path) -> None:
+        self._engine.collective_rpc("reload_weights", kwargs={"weights_path": str(checkpoint)})
+        self._engine.reset_prefix_cache()
+        self._has_merged_weights = True
+
+
+def _new_engine(arguments: dict[str, Any]) -> Any:
+    """Return a vLLM engine in this process, using all cores it may run on; vLLM's own settings win where set."""
+    cores = sorted(os.sched_getaffinity(0))
+    os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
+    os.environ.setdefault("VLLM_CPU_OMP_THREADS_BIND", ",".join(map(str, cores)))
+    os.environ.setdefault("VLLM_LOGGING_LEVEL", "WARNING")
+    os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
+    from vllm import LLM
+
+    try:
+        return LLM(**arguments)
+    except TypeError as error:
+        raise ValueError(f"inference.engine_args: {error}") from error

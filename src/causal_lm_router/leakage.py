@@ -1,0 +1,176 @@
+"""The leakage audit: how far the held-out queries of a split also stand, whole or nearly, among the training queries.
+
+Near-duplicates are pairs of queries whose sets of character 5-grams (after normalising case and white space) have a
+Jaccard similarity of at least `data.near_duplicate_threshold`. MinHash (Broder 1997) with locality-sensitive hashing
+proposes pairs and the exact similarity decides: no pair is reported by mistake, and a pair at the threshold is proposed
+with a probability of at least `MIN_RECALL`, a closer pair with a greater one.
+"""
+
+import dataclasses
+import heapq
+import zlib
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from datasketch import MinHash, MinHashLSH
+
+from causal_lm_router.routing import RoutingExample
+
+SHINGLE_CHARS = 5
+NUM_PERM = 64
+"""Hash functions of a MinHash signature."""
+MIN_RECALL = 0.99
+MAX_CHECKED = 10_000
+"""Held-out queries of a split that are compared with the training queries: bounds memory on large data."""
+MAX_VERIFIED = 10
+"""Training queries per held-out query whose exact similarity is computed, those of the most similar signatures."""
+NUM_EXAMPLES = 5
+EXCERPT_CHARS = 80
+SHINGLES_PER_UPDATE = 20_000
+
+
+@dataclass(frozen=True, slots=True)
+class DuplicateCounts:
+    """Queries left out because an earlier one is the same: `exact` in every character, `normalised` up to case and
+    white space only. `conflicting` of both have other scores than the query that was kept.
+    """
+
+    exact: int
+    normalised: int
+    conflicting: int
+
+
+@dataclass(frozen=True, slots=True)
+class NearDuplicate:
+    """A held-out query, a training query much like it, their Jaccard similarity, and how both begin."""
+
+    split: str
+    query_id: str
+    train_query_id: str
+    similarity: float
+    query: str
+    train_query: str
+
+
+@dataclass(frozen=True, slots=True)
+class NearDuplicates:
+    """How many of a split's `num_checked` queries have a near-duplicate in train; `examples` are the most similar."""
+
+    num_checked: int
+    num_found: int
+    examples: tuple[NearDuplicate, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class LeakageAudit:
+    """What was found of duplicates within the data and between its splits."""
+
+    num_read: int
+    """Queries the source yielded."""
+    num_distinct: int
+    """Queries left after deduplication."""
+    exact_duplicates: int
+    normalised_duplicates: int
+    conflicting_duplicates: int
+    source_test_in_train: int | None
+    """Distinct queries of the source's own test split that are in its train split too; None where it has no splits."""
+    near_duplicate_threshold: float
+    validation: NearDuplicates
+    test: NearDuplicates
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the audit as plain dictionaries, lists, numbers and texts, for JSON."""
+        audit = dataclasses.asdict(self)
+        for split in ("validation", "test"):
+            audit[split]["examples"] = list(audit[split]["examples"])
+        return audit
+
+
+def find_near_duplicates(
+    held_out: Sequence[RoutingExample], train: Iterable[RoutingExample], threshold: float, split: str
+) -> NearDuplicates:
+    """Return how many queries of `held_out`, the split named `split`, have a near-duplicate in `train`.
+
+    Of more than `MAX_CHECKED` queries only that many, evenly spread, are checked.
+    """
+    checked = held_out if len(held_out) <= MAX_CHECKED else _spread(held_out, MAX_CHECKED)
+    found = []
+    for example, neighbours in zip(checked, _nearest(checked, train, threshold), strict=True):
+        shingles = _shingles(example.query)
+        for neighbour in neighbours:
+            similarity = _jaccard(shingles, _shingles(neighbour.query))
+            if similarity >= threshold:
+                found.append(_describe(split, example, neighbour, similarity))
+                break
+    examples = sorted(found, key=lambda pair: (-pair.similarity, pair.query_id))[:NUM_EXAMPLES]
+    return NearDuplicates(len(checked), len(found), tuple(examples))
+
+
+def _spread(held_out: Sequence[RoutingExample], num: int) -> list[RoutingExample]:
+    return [held_out[index * len(held_out) // num] for index in range(num)]
+
+
+def _nearest(
+    held_out: Sequence[RoutingExample], train: Iterable[RoutingExample], threshold: float
+) -> list[list[RoutingExample]]:
+    """For each held-out query the training queries proposed for it, those of the most similar signatures first.
+
+    Only the held-out queries are indexed, and the training queries pass by once: memory does not grow with them.
+    """
+    min_hashes = [min_hash for _, min_hash in _min_hashes(held_out)]
+    signatures = np.array([min_hash.hashvalues for min_hash in min_hashes])
+    index = MinHashLSH(num_perm=NUM_PERM, params=_bands_and_rows(threshold))
+    for number, min_hash in enumerate(min_hashes):
+        index.insert(number, min_hash)
+    # Heaps of (equal hashes, -training query's number, training query): the least similar on top.
+    heaps: list[list[tuple[int, int, RoutingExample]]] = [[] for _ in held_out]
+    for train_number, (example, min_hash) in enumerate(_min_hashes(train)):
+        proposed = sorted(index.query(min_hash))
+        num_equal = (signatures[proposed] == min_hash.hashvalues).sum(axis=1).tolist() if proposed else []
+        for number, equal in zip(proposed, num_equal, strict=True):
+            entry = (equal, -train_number, example)
+            if len(heaps[number]) < MAX_VERIFIED:
+                heapq.heappush(heaps[number], entry)
+            elif entry[:2] > heaps[number][0][:2]:
+                heapq.heapreplace(heaps[number], entry)
+    return [[example for _, _, example in sorted(heap, key=lambda entry: entry[:2], reverse=True)] for heap in heaps]
+
+
+def _bands_and_rows(threshold: float) -> tuple[int, int]:
+    """The most selective banding that still proposes a pair at the threshold with a probability of `MIN_RECALL`.
+
+    Signatures of similarity s agree in one band of r rows with probability s^r, so in one of b bands with probability
+    1 - (1 - s^r)^b.
+    """
+    for rows in range(NUM_PERM // 2, 1, -1):
+        bands = NUM_PERM // rows
+        if 1 - (1 - threshold**rows) ** bands >= MIN_RECALL:
+            return bands, rows
+    return NUM_PERM, 1
+
+
+def _min_hashes(examples: Iterable[RoutingExample]) -> Iterator[tuple[RoutingExample, MinHash]]:
+    empty = MinHash(num_perm=NUM_PERM, hashfunc=zlib.crc32)
+    for example in examples:
+        min_hash = empty.copy()
+        shingles = [shingle.encode() for shingle in _shingles(example.query)]
+        for start in range(0, len(shingles), SHINGLES_PER_UPDATE):
+            min_hash.update_batch(shingles[start : start + SHINGLES_PER_UPDATE])
+        yield example, min_hash
+
+
+def _shingles(query: str) -> set[str]:
+    text = " ".join(query.casefold().split())
+    return {text[start : start + SHINGLE_CHARS] for start in range(max(1, len(text) - SHINGLE_CHARS + 1))}
+
+
+def _jaccard(first: set[str], second: set[str]) -> float:
+    num_shared = len(first & second)
+    return num_shared / (len(first) + len(second) - num_shared)
+
+
+def _describe(split: str, example: RoutingExample, neighbour: RoutingExample, similarity: float) -> NearDuplicate:
+    excerpts = [" ".join(one.query.split())[:EXCERPT_CHARS] for one in (example, neighbour)]
+    return NearDuplicate(split, example.query_id, neighbour.query_id, round(similarity, 4), excerpts[0], excerpts[1])

@@ -1,0 +1,116 @@
+"""The run folder: where everything a run leaves lies, and how it is written.
+
+    config.yaml      the resolved config            report.json      every figure of the final evaluation
+    router.json      pool and best single           outcomes.jsonl   a line per query of it
+    adapter/         trained weights (PEFT)         metrics.csv      step,epoch,name,value
+    merged/          merged checkpoint              *.png            confusion matrix, learning curve
+    checkpoints/     to resume from
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from causal_lm_router.atomic import write_text
+from causal_lm_router.evaluation import Evaluation
+from causal_lm_router.routing import Candidate, RouteOutcome
+
+
+@dataclass(frozen=True)
+class RouterCard:
+    """What routing needs to know besides config and weights: the pool, and the best single candidate on train."""
+
+    pool: tuple[Candidate, ...]
+    best_single: str
+
+    @property
+    def names(self) -> list[str]:
+        """Candidate names in pool order."""
+        return [candidate.name for candidate in self.pool]
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """Paths inside a run folder."""
+
+    path: Path
+
+    @property
+    def config(self) -> Path:
+        """The resolved config."""
+        return self.path / "config.yaml"
+
+    @property
+    def weights(self) -> Path:
+        """Trained weights: a PEFT adapter, or a full checkpoint where all weights were trained."""
+        return self.path / "adapter"
+
+    @property
+    def merged(self) -> Path:
+        """The merged checkpoint."""
+        return self.path / "merged"
+
+    @property
+    def checkpoints(self) -> Path:
+        """Checkpoints to resume from."""
+        return self.path / "checkpoints"
+
+    @property
+    def metrics(self) -> Path:
+        """Figures over the steps of training."""
+        return self.path / "metrics.csv"
+
+    @property
+    def report(self) -> Path:
+        """Report of the final evaluation; written last, so it marks a finished run."""
+        return self.path / "report.json"
+
+    def write_card(self, card: RouterCard) -> None:
+        """Write router.json."""
+        text = json.dumps(asdict(card), indent=2, ensure_ascii=False)
+        write_text(self.path / "router.json", text + "\n")
+
+    def read_card(self) -> RouterCard:
+        """Return router.json's content; raise FileNotFoundError where the run has not come that far."""
+        path = self.path / "router.json"
+        if not path.is_file() or not self.weights.is_dir():
+            raise FileNotFoundError(f"run_dir={self.path}: no trained router there; was the run interrupted? (resume it)")
+        plain = json.loads(path.read_text(encoding="utf-8"))
+        return RouterCard(tuple(Candidate(**candidate) for candidate in plain["pool"]), plain["best_single"])
+
+
+def write_evaluation(folder: Path, evaluation: Evaluation, facts: dict[str, Any]) -> None:
+    """Write outcomes.jsonl, confusion.png and, last, report.json with `facts` (split, data, backend, ...) beside it."""
+    from causal_lm_router.figures import save_confusion
+
+    rows = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in outcome_rows(evaluation.outcomes))
+    write_text(folder / "outcomes.jsonl", rows)
+    save_confusion(evaluation.report, folder / "confusion.png")
+    report = {**facts, **evaluation.report.to_dict()}
+    write_text(folder / "report.json", json.dumps(report, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def outcome_rows(outcomes: Sequence[RouteOutcome]) -> list[dict[str, Any]]:
+    """Return a plain row per outcome, for outcomes.jsonl and for trackers."""
+    return [
+        {
+            "query_id": outcome.example.query_id,
+            "task": outcome.example.task,
+            "label": outcome.label,
+            "generation": outcome.generation.text,
+            "finish_reason": outcome.generation.finish_reason,
+            "logprob": outcome.generation.logprob,
+            "route": outcome.route.candidate,
+            "failure": outcome.route.failure and outcome.route.failure.value,
+            "is_fuzzy": outcome.route.fuzzy,
+            "called": outcome.called,
+            "is_correct": outcome.is_correct,
+            "score": outcome.score,
+            "best_score": max(outcome.example.scores.values()),
+            "cost": outcome.cost,
+            "truncated_query": outcome.truncated_query,
+        }
+        for outcome in outcomes
+    ]

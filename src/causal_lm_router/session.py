@@ -1,0 +1,84 @@
+"""What a job holds while it runs: data, tokens, and a generator that is used by every evaluation."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from pytorch_lightning.loggers import Logger
+from transformers import PreTrainedTokenizerBase
+
+from causal_lm_router.base_model import load_tokenizer, prepare_base_model
+from causal_lm_router.config import Split, TrainConfig
+from causal_lm_router.encoding import Encoder
+from causal_lm_router.evaluation import Evaluation, evaluate_router
+from causal_lm_router.generators import Generator, open_generator
+from causal_lm_router.prepared import PreparedData, prepare_data
+from causal_lm_router.routing import RoutingExample
+from causal_lm_router.run_folder import RunFolder, outcome_rows
+from causal_lm_router.tracking import Tracking
+
+
+@dataclass(frozen=True)
+class Session:
+    """One job's config, run folder, data and generator."""
+
+    config: TrainConfig
+    folder: RunFolder
+    data: PreparedData
+    name_or_path: str
+    tokenizer: PreTrainedTokenizerBase
+    encoder: Encoder
+    generator: Generator
+
+    def evaluate(self, weights_dir: Path, examples: Sequence[RoutingExample]) -> Evaluation:
+        """Return the evaluation of the weights in a folder; the generator sleeps afterwards."""
+        self.generator.load_weights(weights_dir)
+        labels, best_single = self.data.labels, self.data.best_single
+        result = evaluate_router(self.generator, self.encoder, examples, labels, best_single, self.config.parsing)
+        self.generator.sleep()
+        return result
+
+
+@contextmanager
+def open_session(config: TrainConfig, folder: RunFolder) -> Iterator[Session]:
+    """Yield the session of a config; its generator is closed at the end.
+
+    Raises ValueError for data, prompt or parsing settings that do not fit together.
+    """
+    data = prepare_data(config.data)
+    check_fallback(config.parsing.fallback_candidate, data.names)
+    name_or_path = prepare_base_model(config.base_model)
+    tokenizer = load_tokenizer(name_or_path, config.base_model)
+    encoder = Encoder(tokenizer, config.prompt, data.names)
+    generator = open_generator(
+        config.inference, config.base_model, config.lora, name_or_path, tokenizer, encoder.max_prompt_tokens
+    )
+    try:
+        yield Session(config, folder, data, name_or_path, tokenizer, encoder, generator)
+    finally:
+        generator.close()
+
+
+def check_fallback(fallback_candidate: str | None, names: Sequence[str]) -> None:
+    """Raise ValueError for a fallback that is not in the pool."""
+    if fallback_candidate is not None and fallback_candidate not in names:
+        raise ValueError(f"parsing.fallback_candidate={fallback_candidate!r}: allowed is null | {' | '.join(names)}")
+
+
+@dataclass(frozen=True)
+class Recorder:
+    """Passes figures on to the trackers; without tracking (processes other than the first) it does nothing."""
+
+    tracking: Tracking | None
+
+    @property
+    def loggers(self) -> list[Logger]:
+        """The trackers as Lightning loggers."""
+        return [] if self.tracking is None else self.tracking.loggers
+
+    def record(self, evaluation: Evaluation, split: Split, step: int) -> None:
+        """Send an evaluation's figures and outcomes to every tracker."""
+        if self.tracking is not None:
+            self.tracking.log_report(evaluation.report.to_metrics(), split.value, step)
+            self.tracking.log_outcomes(outcome_rows(evaluation.outcomes), split.value, step)

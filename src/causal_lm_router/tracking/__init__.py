@@ -1,0 +1,10 @@
+"""Records of a job: metrics.csv, TensorBoard and W&B, with secrets left out of every configuration.
+
+`open_tracking` is the way in. Lightning and W&B are imported only when a job's tracking opens.
+"""
+
+from causal_lm_router.tracking.job import Tracking, open_tracking
+from causal_lm_router.tracking.metrics_file import MetricRow, read_metrics
+from causal_lm_router.tracking.redact import redact
+
+__all__ = ["MetricRow", "Tracking", "open_tracking", "read_metrics", "redact"]

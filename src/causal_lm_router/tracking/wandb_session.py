@@ -1,0 +1,143 @@
+"""A job's W&B run from opening to closing: online or offline, its files in the run folder, its secrets left out."""
+
+import logging
+import os
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from causal_lm_router.config import WandbConfig, WandbMode
+from causal_lm_router.tracking.redact import redact, redact_arguments
+from causal_lm_router.tracking.wandb_mode import KEY, Recording, choose_recording, client_settings
+from causal_lm_router.tracking.wandb_run import FINISH_TIMEOUT_S, STEP, WandbRun
+
+if TYPE_CHECKING:
+    import wandb
+
+_logger = logging.getLogger(__name__)
+
+
+@contextmanager
+def wandb_session(
+    config: WandbConfig, run_name: str, run_dir: Path, run_config: Mapping[str, Any], run_id: str, job_type: str
+) -> Iterator[WandbRun | None]:
+    """Yield the job's own W&B run, None where W&B is disabled, and close it: exit code 0, or 1 when the block raises.
+
+    Files go to `run_dir/wandb`. An online run goes on under the same `run_id`. An offline one starts a new folder each
+    time, and `wandb sync` joins the folders of one id. W&B's crash reports are off unless WANDB_ERROR_REPORTING is set.
+
+    Raises ValueError or ConnectionError as `choose_recording` does; with `auto` a server that goes away while the run
+    opens makes it an offline one. Opening takes at most `init_timeout_s` seconds.
+    """
+    os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
+    start = time.monotonic()
+    recording = choose_recording(config.mode, config.init_timeout_s)
+    if recording.mode == "disabled":
+        yield None
+        return
+    folder = run_dir.absolute()
+    folder.mkdir(parents=True, exist_ok=True)
+    arguments = {
+        "project": config.project,
+        "entity": config.entity,
+        "group": config.group,
+        "tags": config.tags,
+        "job_type": job_type,
+        "name": run_name,
+        "id": run_id,
+        "dir": str(folder),
+        "config": redact(run_config),
+    }
+    with _staging_in(folder / "wandb" / "data"):
+        left_s = max(1.0, config.init_timeout_s - (time.monotonic() - start))
+        wandb_run = _open(config.mode, recording, arguments, left_s)
+        exit_code = 1
+        try:
+            yield wandb_run
+            exit_code = 0
+        finally:
+            wandb_run.close(exit_code)
+
+
+def _open(mode: WandbMode, recording: Recording, arguments: dict[str, Any], timeout_s: float) -> WandbRun:
+    import wandb
+
+    if recording.mode == "online":
+        try:
+            run = _init(arguments | {"mode": "online", "resume": "allow"}, timeout_s)
+        except wandb.errors.Error as error:
+            # Until W&B's helper process ends it keeps the id for the run that failed to open.
+            _end_helper()
+            if mode is WandbMode.ONLINE:
+                raise ConnectionError(f"{KEY}=online: {error}") from error
+            recording = Recording("offline", f"the W&B server did not open the run ({error})")
+        else:
+            _logger.info("W&B records online: %s", run.url)
+            return WandbRun(run, is_online=True)
+    run = _init(arguments | {"mode": "offline"}, timeout_s)
+    wandb_run = WandbRun(run, is_online=False)
+    level = logging.INFO if mode is WandbMode.OFFLINE else logging.WARNING
+    _logger.log(level, "W&B records offline: %s. To upload: wandb sync %s", recording.reason, wandb_run.folder)
+    return wandb_run
+
+
+def _init(arguments: dict[str, Any], timeout_s: float) -> "wandb.Run":
+    """Open a run of its own beside any other run of this process, with the optimizer step as the x axis."""
+    try:
+        run = _init_once(arguments, timeout_s)
+    except ConnectionError:
+        # The helper process of an earlier job has died: start another one.
+        _end_helper()
+        run = _init_once(arguments, timeout_s)
+    run.define_metric(STEP)
+    run.define_metric("*", step_metric=STEP, step_sync=True)
+    return run
+
+
+def _init_once(arguments: dict[str, Any], timeout_s: float) -> "wandb.Run":
+    import wandb
+
+    client_settings()
+    settings = wandb.Settings(
+        silent=True,
+        console="off",
+        init_timeout=timeout_s,
+        finish_timeout=FINISH_TIMEOUT_S,
+        finish_timeout_raises=True,
+    )
+    with _redacted_command_line():
+        return wandb.init(**arguments, reinit="create_new", settings=settings)
+
+
+def _end_helper() -> None:
+    import wandb
+
+    with suppress(ConnectionError):
+        wandb.teardown()
+
+
+@contextmanager
+def _staging_in(folder: Path) -> Iterator[None]:
+    """Have W&B keep what it prepares for upload in `folder`, so that the run folder is complete; WANDB_DATA_DIR wins."""
+    if "WANDB_DATA_DIR" in os.environ:
+        yield
+        return
+    os.environ["WANDB_DATA_DIR"] = str(folder)
+    try:
+        yield
+    finally:
+        os.environ.pop("WANDB_DATA_DIR", None)
+
+
+@contextmanager
+def _redacted_command_line() -> Iterator[None]:
+    """W&B records the command line as it finds it when a run opens."""
+    original = sys.argv
+    sys.argv = [*original[:1], *redact_arguments(original[1:])]
+    try:
+        yield
+    finally:
+        sys.argv = original

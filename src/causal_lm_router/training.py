@@ -1,0 +1,154 @@
+"""The bodies of the commands that work on run folders: train, resume, evaluate and merge."""
+
+import hashlib
+import logging
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from pytorch_lightning.utilities import rank_zero_only
+from rich.console import Console
+
+from causal_lm_router.atomic import write_text
+from causal_lm_router.base_model import is_adapter, merge_adapter, prepare_base_model
+from causal_lm_router.checkpoint import last_checkpoint
+from causal_lm_router.compose import config_dict, dump_config, load_run_config
+from causal_lm_router.config import EvaluateConfig, TrainConfig
+from causal_lm_router.figures import save_learning_curve
+from causal_lm_router.fit import fit
+from causal_lm_router.report import RoutingReport
+from causal_lm_router.report_table import print_report
+from causal_lm_router.run_folder import RouterCard, RunFolder, write_evaluation
+from causal_lm_router.session import Recorder, Session, open_session
+from causal_lm_router.tracking import open_tracking, read_metrics
+
+logger = logging.getLogger(__name__)
+
+
+def train_router(config: TrainConfig) -> RoutingReport | None:
+    """Train, evaluate and leave a run folder; go on where an interrupted run of the same config stopped.
+
+    Returns the final report; None on processes other than the first.
+
+    Raises:
+        ValueError: the folder holds a finished run, or one of another config.
+    """
+    folder = RunFolder(Path(config.run_dir))
+    if folder.report.is_file():
+        raise ValueError(f"run_dir={folder.path}: holds a finished run; choose another run_dir")
+    _claim(folder, config)
+    if config.trainer.num_threads is not None:
+        torch.set_num_threads(config.trainer.num_threads)
+    with open_session(config, folder) as session, _open_recorder(session) as recorder:
+        start = time.perf_counter()
+        if not folder.weights.is_dir():
+            fit(session, recorder)
+        if rank_zero_only.rank != 0:
+            return None
+        return _finish(session, recorder, time.perf_counter() - start)
+
+
+def resume_run(config: TrainConfig) -> RoutingReport | None:
+    """Continue an interrupted run; raise ValueError for a finished one."""
+    return train_router(config)
+
+
+def evaluate_run(config: EvaluateConfig) -> RoutingReport:
+    """Evaluate a run's weights on `evaluation.final_split` and write the results to `output_dir`."""
+    folder = RunFolder(Path(config.run_dir))
+    card = folder.read_card()
+    with open_session(config, folder) as session:
+        if session.data.names != card.names:
+            raise ValueError(f"data: its pool is {session.data.names}, the run's is {card.names}")
+        evaluation = session.evaluate(folder.weights, session.data.examples(config.evaluation.final_split))
+        write_evaluation(Path(config.output_dir), evaluation, _facts(session))
+    print_report(evaluation.report, Console())
+    print(f"\nevaluation folder: {config.output_dir}")
+    return evaluation.report
+
+
+def merge_run(config: TrainConfig) -> Path:
+    """Write the merged checkpoint of a run where it is missing and return its folder."""
+    folder = RunFolder(Path(config.run_dir))
+    folder.read_card()
+    if not folder.merged.is_dir():
+        name_or_path = prepare_base_model(config.base_model)
+        merge_adapter(name_or_path, config.base_model, folder.weights, folder.merged)
+    print(folder.merged)
+    return folder.merged
+
+
+def _claim(folder: RunFolder, config: TrainConfig) -> None:
+    """Write the config, or check that the folder's own is the same."""
+    if rank_zero_only.rank != 0:
+        return
+    folder.path.mkdir(parents=True, exist_ok=True)
+    if not folder.config.is_file():
+        write_text(folder.config, dump_config(config))
+        return
+    ours = config_dict(config)
+    theirs = load_run_config(folder.path)
+    different = [key for key in theirs if theirs[key] != ours[key]]
+    if different:
+        raise ValueError(f"run_dir={folder.path}: holds a run whose {', '.join(different)} differ; choose another run_dir")
+
+
+@contextmanager
+def _open_recorder(session: Session) -> Iterator[Recorder]:
+    if rank_zero_only.rank != 0:
+        yield Recorder(None)
+        return
+    config, folder = session.config, session.folder
+    run_id = hashlib.sha256(str(folder.path.resolve()).encode()).hexdigest()[:12]
+    checkpoint = last_checkpoint(folder.checkpoints)
+    step = int(checkpoint.stem.removeprefix("step_")) if checkpoint else 0
+    resumed_at = None if folder.weights.is_dir() else step
+    with open_tracking(
+        config.tracking, config.name, folder.path, config_dict(config), run_id, drop_after=resumed_at
+    ) as tracking:
+        yield Recorder(tracking)
+
+
+def _finish(session: Session, recorder: Recorder, fit_seconds: float) -> RoutingReport:
+    config, folder = session.config, session.folder
+    folder.write_card(RouterCard(session.data.splits.pool, session.data.best_single))
+    if config.lora.merge_lora and is_adapter(folder.weights) and not folder.merged.is_dir():
+        merge_adapter(session.name_or_path, config.base_model, folder.weights, folder.merged)
+    split = config.evaluation.final_split
+    evaluation = session.evaluate(folder.weights, session.data.examples(split))
+    rows = read_metrics(folder.metrics)
+    step = max((row.step for row in rows), default=0)
+    recorder.record(evaluation, split, step)
+    save_learning_curve([(row.step, row.name, row.value) for row in rows], folder.path / "learning_curve.png")
+    write_evaluation(folder.path, evaluation, {**_facts(session), "fit_seconds": fit_seconds})
+    assert recorder.tracking is not None
+    recorder.tracking.log_confusion(session.data.names, evaluation.report.confusion, split.value, step)
+    recorder.tracking.log_adapter(folder.weights)
+    recorder.tracking.log_files([folder.report, folder.path / "learning_curve.png", folder.path / "confusion.png"])
+    print_report(evaluation.report, Console())
+    print(f"\nrun folder: {os.path.relpath(folder.path)}")
+    return evaluation.report
+
+
+def _facts(session: Session) -> dict[str, Any]:
+    """What a report says of how it came about."""
+    config, splits = session.config, session.data.splits
+    return {
+        "name": config.name,
+        "seed": config.seed,
+        "base_model": config.base_model.name,
+        "backend": config.inference.backend.value,
+        "temperature": config.inference.temperature,
+        "split": config.evaluation.final_split.value,
+        "num_train": len(session.data.train),
+        "num_validation": len(splits.validation),
+        "num_test": len(splits.test),
+        "num_skipped_rows": len(splits.skipped_rows),
+        "skipped_rows": [asdict(row) for row in splits.skipped_rows[:20]],
+        "leakage": splits.audit.to_dict(),
+    }

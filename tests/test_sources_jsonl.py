@@ -1,0 +1,305 @@
+"""The jsonl format, and the strictness that all formats share, seen through it."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from causal_lm_router.config import DataConfig
+from causal_lm_router.routing import Candidate, SkippedRow
+from causal_lm_router.sources import load_source
+
+GOOD = b'{"query": "good", "scores": {"a": 1, "b": 0}}\n'
+SCORES = b'"scores": {"a": 1, "b": 0}'
+
+BAD_LINES = {
+    "broken JSON": (b'{"query": "x", "scores" {"a": 1}}', "broken JSON: Expecting ':' delimiter at column 25"),
+    "two objects in a line": (b'{"query": "x"} {}', "broken JSON: Extra data at column 15"),
+    "too deep": (b'{"query": ' + b"[" * 100_000, "broken JSON: Too many nested lists or objects at column 1"),
+    "NaN score": (b'{"query": "x", "scores": {"a": NaN, "b": 0}}', "NaN is not a JSON number"),
+    "infinite cost": (
+        b'{"query": "x", ' + SCORES + b', "costs": {"a": 1, "b": -Infinity}}',
+        "-Infinity is not a JSON number",
+    ),
+    "overflowing score": (
+        b'{"query": "x", "scores": {"a": 1e999, "b": 0}}',
+        "candidate 'a': score inf is not a number in 0..1",
+    ),
+    "score above 1": (
+        b'{"query": "x", "scores": {"a": 1.5, "b": 0}}',
+        "candidate 'a': score 1.5 is not a number in 0..1",
+    ),
+    "score below 0": (
+        b'{"query": "x", "scores": {"a": 0, "b": -1}}',
+        "candidate 'b': score -1 is not a number in 0..1",
+    ),
+    "score as text": (
+        b'{"query": "x", "scores": {"a": "1", "b": 0}}',
+        "candidate 'a': score '1' is not a number in 0..1",
+    ),
+    "score null": (
+        b'{"query": "x", "scores": {"a": null, "b": 0}}',
+        "candidate 'a': score None is not a number in 0..1",
+    ),
+    "unknown candidate": (
+        b'{"query": "x", "scores": {"a": 1, "b": 0, "c": 1}}',
+        "unknown candidate 'c' (the pool is a, b)",
+    ),
+    "missing candidate": (b'{"query": "x", "scores": {"a": 1}}', "no score for candidate 'b' (the pool is a, b)"),
+    "misspelt candidate": (
+        b'{"query": "x", "scores": {"a": 1, "B": 0}}',
+        "unknown candidate 'B'; no score for candidate 'b' (the pool is a, b)",
+    ),
+    "empty query": (b'{"query": "", ' + SCORES + b"}", "query is empty"),
+    "blank query": (b'{"query": " \\n\\u2003", ' + SCORES + b"}", "query is empty"),
+    "1 MB query": (
+        b'{"query": "' + b"x" * 1_000_000 + b'", ' + SCORES + b"}",
+        "query has 1,000,000 characters, data.max_query_chars allows 100,000",
+    ),
+    "query as number": (b'{"query": 5, ' + SCORES + b"}", "query is a int, not a text"),
+    "query with half a character": (
+        b'{"query": "x\\ud83d", ' + SCORES + b"}",
+        "query holds half a surrogate pair ('\\ud83d'), which is no character",
+    ),
+    "key twice": (b'{"query": "x", "query": "y", ' + SCORES + b"}", "key 'query' stands twice in one object"),
+    "candidate twice": (b'{"query": "x", "scores": {"a": 1, "b": 0, "a": 0}}', "key 'a' stands twice in one object"),
+    "no query": (b"{" + SCORES + b"}", "key 'query' is missing"),
+    "no scores": (b'{"query": "x"}', "key 'scores' is missing"),
+    "list for object": (b"[1, 2]", "the row is a list, not an object"),
+    "scores as list": (b'{"query": "x", "scores": [1, 0]}', "'scores' is [1, 0], not an object of candidates"),
+    "task as number": (
+        b'{"query": "x", "task": 3, ' + SCORES + b"}",
+        "'task' is 3, not a text with something in it",
+    ),
+    "blank query_id": (
+        b'{"query": "x", "query_id": " ", ' + SCORES + b"}",
+        "'query_id' is ' ', not a text with something in it",
+    ),
+    "other split": (b'{"query": "x", "split": "dev", ' + SCORES + b"}", "'split' is 'dev', allowed is train or test"),
+    "split as list": (b'{"query": "x", "split": [], ' + SCORES + b"}", "'split' is [], allowed is train or test"),
+    "unknown key": (
+        b'{"query": "x", "score": 1, ' + SCORES + b"}",
+        "unknown key 'score', the keys are costs, query, query_id, scores, split, task",
+    ),
+    "missing cost": (
+        b'{"query": "x", ' + SCORES + b', "costs": {"a": 0.1}}',
+        "no cost for candidate 'b' (the pool is a, b)",
+    ),
+    "negative cost": (
+        b'{"query": "x", ' + SCORES + b', "costs": {"a": -0.1, "b": 0}}',
+        "candidate 'a': cost -0.1 is not a finite number of USD, at least 0",
+    ),
+    "cost as truth value": (
+        b'{"query": "x", ' + SCORES + b', "costs": {"a": true, "b": 0}}',
+        "candidate 'a': cost True is not a finite number of USD, at least 0",
+    ),
+    "not UTF-8": (b'{"query": "\xff", ' + SCORES + b"}", "not UTF-8: byte 0xff at offset 11"),
+}
+
+
+@pytest.fixture
+def write(tmp_path: Path) -> Callable[..., Path]:
+    """Function that writes lines to a file in a fresh folder and returns its path."""
+
+    def write_lines(*lines: bytes, name: str = "data.jsonl") -> Path:
+        path = tmp_path / name
+        path.write_bytes(b"".join(lines))
+        return path
+
+    return write_lines
+
+
+@pytest.fixture
+def config(make_data_config: Callable[..., DataConfig]) -> Callable[..., DataConfig]:
+    """Function that returns the config of a path under this format."""
+    return lambda path, **fields: make_data_config(source="jsonl", path=str(path), **fields)
+
+
+def test_reads_every_key(write: Callable[..., Path], config: Callable[..., DataConfig]) -> None:
+    row = {
+        "query": "What is 2 + 2?",
+        "scores": {"small": 0.5, "large": True},
+        "task": "arithmetic",
+        "query_id": "sum-1",
+        "costs": {"large": 0.002, "small": 0},
+        "split": "test",
+    }
+    data = load_source(config(write(json.dumps(row).encode())))
+    (example,) = data.examples
+    assert data.pool == (Candidate("small"), Candidate("large"))
+    assert data.skipped_rows == ()
+    assert (example.query_id, example.query, example.task) == ("sum-1", "What is 2 + 2?", "arithmetic")
+    assert list(example.scores.items()) == [("small", 0.5), ("large", 1.0)]
+    assert list((example.costs or {}).items()) == [("small", 0.0), ("large", 0.002)]
+    assert example.source_split == "test"
+
+
+def test_what_is_not_given(write: Callable[..., Path], config: Callable[..., DataConfig]) -> None:
+    line = (
+        b'{"query": "Good", "scores": {"b": 0, "a": 1}, "task": null, "costs": null, "split": null, "query_id": null}'
+    )
+    first, second, third = load_source(config(write(GOOD, line + b"\n", b"\r\n", GOOD))).examples
+    assert first.task == second.task == "all"
+    assert first.costs is second.costs is first.source_split is second.source_split is None
+    assert list(second.scores) == ["a", "b"], "the pool's order, not the row's"
+    # The ids name the text whatever its case: blake2b, 8 bytes, of "good".
+    assert [example.query_id for example in (first, second, third)] == [
+        "07878fd8745bb530",
+        "07878fd8745bb530-2",
+        "07878fd8745bb530-3",
+    ]
+
+
+@pytest.mark.parametrize(("line", "reason"), BAD_LINES.values(), ids=BAD_LINES.keys())
+def test_bad_row(line: bytes, reason: str, write: Callable[..., Path], config: Callable[..., DataConfig]) -> None:
+    path = write(GOOD, line + b"\n", GOOD)
+    with pytest.raises(ValueError) as caught:
+        load_source(config(path))
+    assert str(caught.value) == f"{path}:2: {reason}"
+
+    data = load_source(config(path, on_bad_row="skip"))
+    assert len(data.examples) == 2
+    assert data.skipped_rows == (SkippedRow(f"{path}:2", reason),)
+
+
+def test_truncated_last_line(write: Callable[..., Path], config: Callable[..., DataConfig]) -> None:
+    path = write(GOOD, b'{"query": "good", "scores": {')
+    with pytest.raises(ValueError) as caught:
+        load_source(config(path))
+    problem = "broken JSON: Expecting property name enclosed in double quotes at column 30"
+    assert str(caught.value) == f"{path}:2: {problem} (the file ends within this line: is it truncated?)"
+
+
+def test_given_query_id_twice(write: Callable[..., Path], config: Callable[..., DataConfig]) -> None:
+    line = b'{"query": "x", "query_id": "one", ' + SCORES + b"}\n"
+    path = write(line, GOOD, line)
+    with pytest.raises(ValueError) as caught:
+        load_source(config(path))
+    assert str(caught.value) == f"{path}:3: query_id 'one' stands twice"
+    assert len(load_source(config(path, on_bad_row="skip")).examples) == 2
+
+
+def test_a_bad_first_row_does_not_fix_the_pool(write: Callable[..., Path], config: Callable[..., DataConfig]) -> None:
+    path = write(b'{"query": "x", "scores": {"c": 1, "d": 7}}\n', GOOD)
+    data = load_source(config(path, on_bad_row="skip"))
+    assert data.candidate_names == ["a", "b"]
+    assert [row.location for row in data.skipped_rows] == [f"{path}:1"]
+
+
+@pytest.mark.parametrize("content", [b"", b"\n \n", b"\xef\xbb\xbf"])
+def test_empty_file(content: bytes, write: Callable[..., Path], config: Callable[..., DataConfig]) -> None:
+    path = write(content)
+    with pytest.raises(ValueError) as caught:
+        load_source(config(path))
+    assert str(caught.value) == f"data.path={str(path)!r} holds no rows"
+
+
+def test_nothing_usable_is_an_error_even_when_rows_are_skipped(
+    write: Callable[..., Path], config: Callable[..., DataConfig]
+) -> None:
+    path = write(b"{}\n", b"[]\n")
+    with pytest.raises(ValueError) as caught:
+        load_source(config(path, on_bad_row="skip"))
+    first = f"the first is {path}:1: key 'scores' is missing"
+    assert str(caught.value) == f"data.path={str(path)!r} holds no usable rows: all 2 were skipped; {first}"
+
+
+def test_missing_file_names_the_key(tmp_path: Path, config: Callable[..., DataConfig]) -> None:
+    path = tmp_path / "nowhere.jsonl"
+    with pytest.raises(ValueError) as caught:
+        load_source(config(path))
+    assert str(caught.value) == f"data.path={str(path)!r}: no such file or folder"
+
+
+def test_no_path(make_data_config: Callable[..., DataConfig]) -> None:
+    with pytest.raises(ValueError, match=r"data\.path=None: needed is a \.jsonl file, a folder of them or a glob"):
+        load_source(make_data_config(source="jsonl", path=None))
+
+
+def test_folder_without_files(tmp_path: Path, config: Callable[..., DataConfig]) -> None:
+    with pytest.raises(ValueError) as caught:
+        load_source(config(tmp_path))
+    assert str(caught.value) == f"data.path={str(tmp_path)!r}: this folder holds no *.jsonl"
+
+
+def test_folder_and_glob(tmp_path: Path, write: Callable[..., Path], config: Callable[..., DataConfig]) -> None:
+    write(GOOD, name="a_test.jsonl")
+    write(GOOD, GOOD, name="b_train.jsonl")
+    write(GOOD.replace(b"}}", b'}, "split": "train"}'), name="contest.jsonl")
+    write(b"not read", name="notes.txt")
+    splits = [example.source_split for example in load_source(config(tmp_path)).examples]
+    assert splits == ["train", "train", "train", "test"], "files of the test split come last"
+    assert len(load_source(config(tmp_path / "*_t*.jsonl")).examples) == 3
+    with pytest.raises(ValueError, match="no such file or folder"):
+        load_source(config(tmp_path / "*_x*.jsonl"))
+
+
+def test_pool_file_fixes_candidates_order_and_prices(
+    tmp_path: Path, write: Callable[..., Path], config: Callable[..., DataConfig]
+) -> None:
+    pool_path = tmp_path / "pool.json"
+    pool_path.write_text('{"b": {"input_price": 2, "output_price": 4, "feature": "big"}, "a": {}}')
+    path = write(GOOD)
+    data = load_source(config(path, pool_path=str(pool_path)))
+    assert data.pool == (Candidate("b", 2.0, 4.0, "big"), Candidate("a"))
+    assert list(data.examples[0].scores.items()) == [("b", 0.0), ("a", 1.0)]
+    assert data.examples[0].costs is None
+
+    pool_path.write_text('{"b": {}, "a": {}, "c": {}}')
+    with pytest.raises(ValueError) as caught:
+        load_source(config(path, pool_path=str(pool_path)))
+    assert str(caught.value) == f"{path}:1: no score for candidate 'c' (the pool is b, a, c)"
+
+
+def test_assumed_output_tokens_estimate_costs(
+    tmp_path: Path, write: Callable[..., Path], config: Callable[..., DataConfig]
+) -> None:
+    pool_path = tmp_path / "pool.json"
+    pool_path.write_text('{"a": {"input_price": 1, "output_price": 2}, "b": {"input_price": 10, "output_price": 20}}')
+    given = GOOD.replace(b"}}", b'}, "costs": {"a": 7, "b": 8}}')
+    path = write(GOOD.replace(b"good", b"x" * 400), given)
+    first, second = load_source(config(path, pool_path=str(pool_path), assumed_output_tokens=50)).examples
+    # 400 characters are 100 tokens in; 50 out: (100 * 1 + 50 * 2) / 1e6 and ten times as much.
+    assert first.costs == {"a": 0.0002, "b": 0.002}
+    assert second.costs == {"a": 7.0, "b": 8.0}, "given costs stay"
+
+
+def test_awkward_candidate_names(write: Callable[..., Path], config: Callable[..., DataConfig]) -> None:
+    names = ["llama-3-8b", "llama-3-8b-instruct", "llama-3-8b instruct", "模型-β", "a, b", "llama"]
+    row = {"query": "x", "scores": {name: index / 10 for index, name in enumerate(names)}}
+    data = load_source(config(write(json.dumps(row, ensure_ascii=False).encode())))
+    assert data.candidate_names == names
+    assert data.examples[0].scores["llama-3-8b instruct"] == 0.2
+
+
+@pytest.mark.parametrize(
+    ("scores", "reason"),
+    [
+        ('{"a": 1}', "pool: got 1 candidate(s) ['a'], routing needs at least 2"),
+        ('{"a": 1, " b": 1}', "pool: candidate name ' b' is empty or has outer white space"),
+        ('{"a": 1, "": 1}', "pool: candidate name '' is empty or has outer white space"),
+        ('{"a": 1, "b\\nc": 1}', "pool: candidate name 'b\\nc' holds a line break or control character"),
+        ('{"\\u00e9": 1, "e\\u0301": 1}', "pool: candidate names '\u00e9' and 'e\u0301' are the same name"),
+    ],
+)
+def test_unusable_pool(scores: str, reason: str, write: Callable[..., Path], config: Callable[..., DataConfig]) -> None:
+    path = write(f'{{"query": "x", "scores": {scores}}}'.encode())
+    with pytest.raises(ValueError) as caught:
+        load_source(config(path))
+    assert str(caught.value) == f"{path}:1: {reason}"
+
+
+def test_only_a_line_feed_ends_a_line(write: Callable[..., Path], config: Callable[..., DataConfig]) -> None:
+    odd = '{"query": "one\u2028two\u0085three", "scores": {"a": 1, "b": 0}}\r\n'
+    path = write(b"\xef\xbb\xbf" + odd.encode(), b"{}\n")
+    data = load_source(config(path, on_bad_row="skip"))
+    assert data.examples[0].query == "one\u2028two\u0085three"
+    assert data.skipped_rows[0].location == f"{path}:2"
+
+
+def test_rows_share_names_tasks_and_equal_scores(write: Callable[..., Path], config: Callable[..., DataConfig]) -> None:
+    line = GOOD.replace(b"}}", b'}, "task": "sums"}')
+    first, second = load_source(config(write(line, line))).examples
+    assert first.scores is second.scores
+    assert first.task is second.task
