@@ -23,7 +23,7 @@ def data_dir() -> Path:
 
 @pytest.fixture(scope="session")
 def make_data_config() -> Callable[..., DataConfig]:
-    """Function that returns `conf/data/default.yaml` as a DataConfig, with the given fields replaced (enums by value)."""
+    """Function that returns `conf/data/default.yaml` as a DataConfig with the given fields in it (enums by value)."""
     shipped = yaml.safe_load((CHECKOUT / "conf" / "data" / "default.yaml").read_text(encoding="utf-8"))
 
     def make(**fields: Any) -> DataConfig:

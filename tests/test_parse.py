@@ -189,6 +189,7 @@ def test_only_the_longest_name_the_text_starts_with_counts() -> None:
     assert parse("GPT 4 Turbo is best", names=names) == "GPT 4 Turbo"
     assert parse("GPT 4 Turbo-preview", names=names) is UNKNOWN
     assert parse("GPT 4 rules", names=names) == "GPT 4"
+    assert parse("GPT 4 Turbo, yes GPT 4 Turbo", names=names) == "GPT 4 Turbo"
 
 
 @pytest.mark.parametrize("mode", ParseMode)

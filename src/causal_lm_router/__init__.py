@@ -3,21 +3,16 @@
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from causal_lm_router.llmrouter_api import CausalLMRouterTrainer
-    from causal_lm_router.route import CausalLMRouter
+    from causal_lm_router.router import CausalLMRouter, CausalLMRouterTrainer
 
 __version__ = "0.1.0"
 __all__ = ["CausalLMRouter", "CausalLMRouterTrainer", "__version__"]
 
 
 def __getattr__(name: str) -> Any:
-    """Import the two public classes on first use: they need torch, the package itself does not."""
-    if name == "CausalLMRouter":
-        from causal_lm_router.route import CausalLMRouter
+    """Import the public classes on first use: they need torch, the package itself does not."""
+    if name in ("CausalLMRouter", "CausalLMRouterTrainer"):
+        from causal_lm_router import router
 
-        return CausalLMRouter
-    if name == "CausalLMRouterTrainer":
-        from causal_lm_router.llmrouter_api import CausalLMRouterTrainer
-
-        return CausalLMRouterTrainer
+        return getattr(router, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

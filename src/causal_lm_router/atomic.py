@@ -3,6 +3,7 @@
 The temporary sibling is hidden and ends in `.tmp`; only a process killed on the spot leaves one behind.
 """
 
+import errno
 import os
 import secrets
 import shutil
@@ -10,6 +11,8 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import IO, Any, BinaryIO, Literal, TextIO, overload
+
+_OCCUPIED = "{} exists and is not an empty folder"
 
 
 def write_text(path: Path, text: str) -> None:
@@ -56,8 +59,7 @@ def atomic_folder(path: Path) -> Iterator[Path]:
         yield temporary
         for inside in [*temporary.rglob("*"), temporary]:
             _sync(inside)
-        _refuse_occupied(path)
-        os.replace(temporary, path)
+        _move_folder(temporary, path)
     finally:
         if temporary.exists():
             shutil.rmtree(temporary)
@@ -83,9 +85,19 @@ def _sibling(path: Path) -> Path:
     return path.with_name(f".{path.name[:40]}.{secrets.token_hex(6)}.tmp")
 
 
+def _move_folder(source: Path, target: Path) -> None:
+    try:
+        os.replace(source, target)
+    except OSError as error:
+        # The rename itself is the check: one before it could be overtaken by another process.
+        if error.errno not in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR):
+            raise
+        raise FileExistsError(_OCCUPIED.format(target)) from error
+
+
 def _refuse_occupied(path: Path) -> None:
     if path.is_symlink() or (path.exists() and (not path.is_dir() or any(path.iterdir()))):
-        raise FileExistsError(f"{path} exists and is not an empty folder")
+        raise FileExistsError(_OCCUPIED.format(path))
 
 
 def _sync(path: Path) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 import peft
 import torch
+import transformers
 from huggingface_hub import snapshot_download
 from transformers import (
     AutoModelForCausalLM,
@@ -25,6 +26,7 @@ from causal_lm_router.atomic import atomic_folder
 from causal_lm_router.config import BaseModelConfig, BaseModelOrigin, LoraConfig
 
 logger = logging.getLogger(__name__)
+transformers.logging.disable_progress_bar()  # type: ignore[no-untyped-call]
 
 TINY_TEXT = "Query: Best LLM: the of and to in is that for a small medium large model 0 1 2 3 4 5 6 7 8 9 - . , ?\n\n"
 
@@ -55,14 +57,17 @@ def prepare_base_model(config: BaseModelConfig) -> str:
 
 
 def _convert_packaged(config: BaseModelConfig, folder: Path) -> None:
-    assert config.package is not None and config.gguf_file is not None
+    assert config.package is not None
+    assert config.gguf_file is not None
     spec = importlib.util.find_spec(config.package)
     if spec is None or not spec.submodule_search_locations:
         raise ValueError(f"base_model.package={config.package!r}: not installed; it carries the weights")
     package_dir = Path(spec.submodule_search_locations[0])
     files = sorted(package_dir.rglob(config.gguf_file))
     if len(files) != 1:
-        raise ValueError(f"base_model.gguf_file={config.gguf_file!r}: matches {len(files)} files in {package_dir}, not 1")
+        raise ValueError(
+            f"base_model.gguf_file={config.gguf_file!r}: matches {len(files)} files in {package_dir}, not 1"
+        )
     source: dict[str, Any] = {"pretrained_model_name_or_path": str(files[0].parent), "gguf_file": files[0].name}
     dequantize = GgufConfig(dequantize=True)
     model = AutoModelForCausalLM.from_pretrained(**source, quantization_config=dequantize, dtype=torch.float32)
@@ -74,18 +79,18 @@ def _make_tiny(config: BaseModelConfig, folder: Path) -> None:
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
     tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)  # type: ignore[assignment]
-    tokenizer.decoder = decoders.ByteLevel()  # type: ignore[assignment]
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
     alphabet = pre_tokenizers.ByteLevel.alphabet()
     trainer = trainers.BpeTrainer(vocab_size=320, special_tokens=["<pad>", "<s>", "</s>"], initial_alphabet=alphabet)
     tokenizer.train_from_iterator([TINY_TEXT] * 8, trainer)
-    fast = PreTrainedTokenizerFast(
+    fast = PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
         tokenizer_object=tokenizer, bos_token="<s>", eos_token="</s>", pad_token="<pad>", model_max_length=2048
     )
     fast.save_pretrained(folder)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        model = LlamaForCausalLM(
+        model = LlamaForCausalLM(  # type: ignore[no-untyped-call]
             LlamaConfig(
                 vocab_size=320,
                 hidden_size=128,
@@ -117,7 +122,7 @@ def load_tokenizer(name_or_path: str, config: BaseModelConfig) -> PreTrainedToke
         raise ValueError(f"base_model.name={config.name!r}: needs a fast tokenizer with an eos token")
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
-    return tokenizer  # type: ignore[no-any-return]
+    return tokenizer
 
 
 def load_base_model(name_or_path: str, config: BaseModelConfig) -> PreTrainedModel:
@@ -139,8 +144,8 @@ def load_base_model(name_or_path: str, config: BaseModelConfig) -> PreTrainedMod
     model.config.use_cache = False
     if config.gradient_checkpointing:
         model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
-        model.enable_input_require_grads()
-    return model  # type: ignore[no-any-return]
+        model.enable_input_require_grads()  # type: ignore[no-untyped-call]
+    return model
 
 
 def _cannot_load(config: BaseModelConfig, error: OSError) -> str:
@@ -170,7 +175,7 @@ def apply_lora(model: PreTrainedModel, config: LoraConfig, seed: int) -> torch.n
     )
     torch.manual_seed(seed)
     try:
-        return peft.get_peft_model(model, lora)
+        return peft.get_peft_model(model, lora)  # type: ignore[no-any-return]
     except ValueError as error:
         raise ValueError(f"lora.target_modules={config.target_modules}: {error}") from error
 
@@ -209,12 +214,11 @@ def load_trained(name_or_path: str, config: BaseModelConfig, weights_dir: Path) 
     if not is_adapter(weights_dir):
         return load_base_model(str(weights_dir), config)
     model = load_base_model(name_or_path, config)
-    merged = peft.PeftModel.from_pretrained(model, str(weights_dir)).merge_and_unload()
-    return merged  # type: ignore[no-any-return]
+    return peft.PeftModel.from_pretrained(model, str(weights_dir)).merge_and_unload()  # type: ignore[no-any-return]
 
 
 def merge_adapter(name_or_path: str, config: BaseModelConfig, weights_dir: Path, folder: Path) -> None:
-    """Write a checkpoint with the adapter merged, which transformers and vLLM load as any other; whole or not at all."""
+    """Write a checkpoint with the adapter merged, whole or not at all; transformers and vLLM load it as any other."""
     model = load_trained(name_or_path, config, weights_dir)
     tokenizer = load_tokenizer(name_or_path, config)
     with atomic_folder(folder) as temporary:

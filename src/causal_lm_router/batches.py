@@ -121,4 +121,6 @@ class StepLoader:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Check that a checkpoint belongs to this data and order; raise ValueError where it does not."""
         if state != self.state_dict():
-            raise ValueError(f"checkpoint: was made with {state}, this run has {self.state_dict()}; start a new run folder")
+            raise ValueError(
+                f"checkpoint: was made with {state}, this run has {self.state_dict()}; start a new run folder"
+            )

@@ -4,9 +4,10 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import pytorch_lightning as pl
 import torch
 from lightning_fabric.plugins.io.checkpoint_io import CheckpointIO
-from pytorch_lightning.callbacks import ModelCheckpoint
+from pytorch_lightning.callbacks import Checkpoint
 from safetensors.torch import load_file, save_file
 
 from causal_lm_router.atomic import atomic_folder
@@ -39,19 +40,33 @@ class FolderCheckpointIO(CheckpointIO):
         shutil.rmtree(path, ignore_errors=True)
 
 
-def keep_last_checkpoint(folder: Path, every_n_steps: int) -> ModelCheckpoint:
-    """Return the callback that writes a checkpoint every `every_n_steps` optimizer steps and keeps the last one."""
-    return ModelCheckpoint(
-        dirpath=folder,
-        filename="step_{step:08d}",
-        auto_insert_metric_name=False,
-        every_n_train_steps=every_n_steps,
-        save_on_train_epoch_end=False,
-        save_top_k=1,
-    )
+class LastCheckpoint(Checkpoint):
+    """Writes a checkpoint every `every_n_steps` optimizer steps, after the other callbacks, and keeps only the last."""
+
+    def __init__(self, folder: Path, every_n_steps: int) -> None:
+        self._folder = folder
+        self._every_n_steps = every_n_steps
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Write the checkpoint if one is due, then remove older ones."""
+        step = trainer.global_step
+        if step % self._every_n_steps == 0:
+            written = self._folder / f"step_{step:08d}.ckpt"
+            trainer.save_checkpoint(written)
+            if trainer.is_global_zero:
+                for older in self._folder.glob("step_*.ckpt"):
+                    if older.name < written.name:
+                        shutil.rmtree(older)
 
 
 def last_checkpoint(folder: Path) -> Path | None:
     """Return the newest whole checkpoint in a folder, None where there is none."""
     found = sorted(path for path in folder.glob("step_*.ckpt") if (path / STATE_FILE).is_file())
     return found[-1] if found else None
+
+
+def checkpoint_step(checkpoint: Path | None) -> int:
+    """Return the optimizer step a checkpoint was written after, 0 for none."""
+    return 0 if checkpoint is None else int(checkpoint.stem.removeprefix("step_"))

@@ -1,5 +1,6 @@
 """What every Hydra command shares: compose, check, run one job, and say errors in one line."""
 
+import os
 import sys
 from collections.abc import Callable
 from typing import TypeVar
@@ -14,11 +15,13 @@ from causal_lm_router.compose import conf_dir, register_run, register_schemas, r
 Schema = TypeVar("Schema")
 
 
-def run_command(config_name: str, schema: type[Schema], job: Callable[[Schema], object]) -> None:
+def run_command(
+    config_name: str, schema: type[Schema], job: Callable[[Schema], object], *, on_run: bool = False
+) -> None:
     """Run `job` once a composed config (once a run, or once per job of a sweep) of `conf/<config_name>.yaml`.
 
     Bad input (ValueError, OSError) ends a single run with one line on standard error and status 1; in a sweep it is
-    raised, so that the launcher learns which job failed.
+    raised, so that the launcher learns which job failed. With `on_run` the config starts from that of `run_dir=...`.
     """
 
     def application(composed: DictConfig) -> None:
@@ -29,9 +32,13 @@ def run_command(config_name: str, schema: type[Schema], job: Callable[[Schema], 
                 raise
             fail(error)
 
+    # Threads that spin while they wait slow a CPU run down several times over as soon as another job shares the cores.
+    # The OpenMP runtime reads this once, when torch is imported.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     register_schemas()
     try:
-        register_run(sys.argv)
+        if on_run:
+            register_run(sys.argv)
         decorate = hydra.main(version_base="1.3", config_path=conf_dir(), config_name=config_name)
     except OSError as error:
         fail(error)

@@ -40,7 +40,7 @@ def register_schemas() -> None:
 
 
 def register_run(argv: list[str]) -> None:
-    """Make the config of the run folder named by `run_dir=` in `argv` the node `run`, which commands on a run start from.
+    """Make the config of the run folder named by `run_dir=` in `argv` the node `run`, where commands on a run start.
 
     Without `run_dir=` the node stays empty, so that `--help` and completion work.
 
@@ -106,4 +106,3 @@ def config_dict(config: Any) -> dict[str, Any]:
     """Return a config dataclass as nested plain dictionaries, enum members as their values."""
     loaded: dict[str, Any] = yaml.safe_load(dump_config(config))
     return loaded
-

@@ -99,7 +99,7 @@ class BaseModelConfig:
     name: str
     """Hub name or local folder of the base model; for `packaged` and `tiny` the name of its folder in the cache."""
     origin: BaseModelOrigin
-    """`hub` (a hub name or local folder), `packaged` (GGUF inside a Python package) or `tiny` (random, made on the spot)."""
+    """`hub` (a hub name or a folder), `packaged` (GGUF in a Python package) or `tiny` (random, made on the spot)."""
     package: str | None
     """Python package that carries the GGUF file (`packaged` only)."""
     gguf_file: str | None
@@ -190,6 +190,10 @@ class DataConfig:
     """The format to read."""
     path: str | None
     """File or folder the source reads; relative paths start at the working directory."""
+    files: str | None
+    """Read only the files of the folder `path` whose names match this glob (routellm only)."""
+    test_path: str | None
+    """File or folder of the source's test split, where it is kept apart from `path`; matters with use_source_split."""
     pool_path: str | None
     """Pool file (LLMRouter's JSON: name -> prices, description); None looks beside the data."""
     query_path: str | None
@@ -231,12 +235,16 @@ class DataConfig:
     """Keep training queries on which all candidates score the same."""
 
     def __post_init__(self) -> None:
+        filters = self.files is None or self.source is Source.routellm
+        _require(filters, "data.files", self.files, "null, but for data.source=routellm")
         _require_fraction("data.validation_fraction", self.validation_fraction)
         _require_fraction("data.test_fraction", self.test_fraction)
         held_out = self.validation_fraction + self.test_fraction
         _require(held_out < 1.0, "data.validation_fraction + data.test_fraction", held_out, "a sum below 1")
         _require_fraction("data.near_duplicate_threshold", self.near_duplicate_threshold)
         _require(self.max_query_chars >= 1, "data.max_query_chars", self.max_query_chars, "an integer of at least 1")
+        tokens = self.assumed_output_tokens is None or self.assumed_output_tokens >= 0
+        _require(tokens, "data.assumed_output_tokens", self.assumed_output_tokens, "an integer of at least 0, or null")
         few = self.max_train_queries is None or self.max_train_queries >= 1
         _require(few, "data.max_train_queries", self.max_train_queries, "an integer of at least 1, or null")
 
@@ -244,9 +252,9 @@ class DataConfig:
 @dataclass
 class PromptConfig:
     template: str
-    """Text before the target. `{query}` stands once; `{candidates}` (the pool's names, comma-separated) may stand once."""
+    """Text before the target: `{query}` once, `{candidates}` (the pool's names, comma-separated) at most once."""
     target: str
-    """Text to generate; `{name}` stands once. It starts with the blank after the prompt and ends with eos by itself."""
+    """Text to generate: `{name}` with the white space before it. The end token is added by itself."""
     max_length: int
     """Tokens of prompt and target together; longer inputs lose part of the query, never instruction or target."""
     cut_side: CutSide
@@ -256,10 +264,12 @@ class PromptConfig:
 
     def __post_init__(self) -> None:
         _require(self.template.count("{query}") == 1, "prompt.template", self.template, "a text with {query} once")
-        _require(self.template.count("{candidates}") <= 1, "prompt.template", self.template, "{candidates} at most once")
+        _require(
+            self.template.count("{candidates}") <= 1, "prompt.template", self.template, "{candidates} at most once"
+        )
         ends_bare = self.template == self.template.rstrip()
         _require(ends_bare, "prompt.template", self.template, "a text without white space at its end")
-        _require(self.target.count("{name}") == 1, "prompt.target", self.target, "a text with {name} once")
+        _require(self.target.strip() == "{name}", "prompt.target", self.target, "{name} with white space around it")
         _require(self.max_length >= 16, "prompt.max_length", self.max_length, "an integer of at least 16")
 
 
@@ -457,7 +467,7 @@ class RouteConfig(TrainConfig):
     query: str | None
     """One query to route."""
     input: str | None
-    """File of queries: .jsonl with a `query` key, .txt with a query a line, or - for standard input (a query a line)."""
+    """File of queries: .jsonl with a `query` key, else a query a line; - is standard input, a query a line."""
     output: str | None
     """JSONL file for the routes; null prints them."""
 

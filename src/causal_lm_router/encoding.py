@@ -26,6 +26,7 @@ logger = logging.getLogger(__name__)
 
 IGNORED = -100
 CHUNK = 1000
+MANY = 50_000  # rows that take long enough to show a progress bar for
 CUT_MARK = " ... "
 
 
@@ -53,9 +54,10 @@ class Encoder:
         self.max_prompt_tokens = config.max_length - longest
         fixed = len(self._ids([self.format.prompt_text("")])[0])
         if fixed + 8 > self.max_prompt_tokens:
+            taken = fixed + longest
             raise ValueError(
-                f"prompt.max_length={config.max_length}: instruction and longest target take {fixed + longest} tokens; "
-                f"allowed is at least {fixed + longest + 8}"
+                f"prompt.max_length={config.max_length}: instruction and longest target take {taken} tokens, allowed is "
+                f"at least {taken + 8}"
             )
 
     @cached_property
@@ -70,7 +72,9 @@ class Encoder:
         """Return the prompt of every query in order, at most `max_prompt_tokens` long."""
         rows = self._ids([self.format.prompt_text(query) for query in queries])
         return [
-            EncodedPrompt(ids, False) if len(ids) <= self.max_prompt_tokens else EncodedPrompt(self._cut(query, ids), True)
+            EncodedPrompt(ids, False)
+            if len(ids) <= self.max_prompt_tokens
+            else EncodedPrompt(self._cut(query, ids), True)
             for query, ids in zip(queries, rows, strict=True)
         ]
 
@@ -119,6 +123,8 @@ def encode_examples(
     folder = cache / "encoded" / _content_hash(examples, labels, encoder)
     if not folder.is_dir():
         folder.parent.mkdir(parents=True, exist_ok=True)
+        if len(examples) < MANY:
+            datasets.disable_progress_bars()
         kwargs = {"examples": examples, "labels": labels, "encoder": encoder}
         with tempfile.TemporaryDirectory(dir=folder.parent) as building:
             rows = datasets.Dataset.from_generator(

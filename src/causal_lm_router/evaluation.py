@@ -58,4 +58,3 @@ def _outcome(
     route = parse_generation(generation, names, parsing.mode, parsing.fuzzy_threshold)
     called = called_candidate(route, parsing.fallback_candidate)
     return RouteOutcome(example, label, generation, route, called, prompt.was_cut)
-

@@ -11,24 +11,27 @@ from pytorch_lightning.loggers import Logger
 from causal_lm_router.base_model import apply_lora, cache_dir, load_base_model, save_weights
 from causal_lm_router.batches import StepLoader
 from causal_lm_router.callback import RoutingEvaluation
-from causal_lm_router.checkpoint import FolderCheckpointIO, keep_last_checkpoint, last_checkpoint
+from causal_lm_router.checkpoint import FolderCheckpointIO, LastCheckpoint, last_checkpoint
 from causal_lm_router.config import TrainerConfig
 from causal_lm_router.encoding import encode_examples
 from causal_lm_router.module import RouterModule
-from causal_lm_router.session import Recorder, Session
+from causal_lm_router.session import Session, record_evaluation
+from causal_lm_router.tracking import Tracking
 
 logger = logging.getLogger(__name__)
+logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
 
 
-def fit(session: Session, recorder: Recorder) -> None:
+def fit(session: Session, tracking: Tracking) -> None:
     """Train the session's base model and write the weights to the run folder; go on from a checkpoint that is there.
 
     On several processes each comes back from here; the first one writes.
     """
     config, folder = session.config, session.folder
     rows = encode_examples(session.data.train, session.data.labels, session.encoder, cache_dir())
-    model = apply_lora(load_base_model(session.name_or_path, config.base_model), config.lora, config.seed)
-    trainer = make_trainer(config.trainer, folder.path, recorder.loggers)
+    base_model = load_base_model(session.name_or_path, config.base_model)
+    model = apply_lora(base_model, config.lora, config.seed).train()
+    trainer = make_trainer(config.trainer, folder.path, tracking.loggers)
     rows_per_step = config.trainer.batch_size * config.trainer.accumulate_grad_batches * trainer.world_size
     max_tokens = config.trainer.max_tokens_per_batch
     loader = StepLoader(rows, session.tokenizer.pad_token_id, rows_per_step, max_tokens, config.seed, trainer)
@@ -36,10 +39,10 @@ def fit(session: Session, recorder: Recorder) -> None:
     if trainer.max_steps > 0:
         num_steps = min(num_steps, trainer.max_steps)
     module = RouterModule(model, config.optim, num_steps, config.seed, config.trainer.log_every_n_steps)
-    trainer.callbacks.insert(0, _evaluation_callback(session, recorder, len(loader)))  # type: ignore[attr-defined]
-    trainer.callbacks.append(  # type: ignore[attr-defined]
-        keep_last_checkpoint(folder.checkpoints, config.trainer.checkpoint_every_n_steps)
-    )
+    trainer.callbacks += [  # type: ignore[attr-defined]
+        _evaluation_callback(session, tracking, len(loader)),
+        LastCheckpoint(folder.checkpoints, config.trainer.checkpoint_every_n_steps),
+    ]
     checkpoint = last_checkpoint(folder.checkpoints)
     if checkpoint is not None:
         logger.info("continuing from %s", checkpoint)
@@ -50,7 +53,7 @@ def fit(session: Session, recorder: Recorder) -> None:
         save_weights(model.cpu(), session.tokenizer, folder.weights)
 
 
-def _evaluation_callback(session: Session, recorder: Recorder, steps_per_epoch: int) -> RoutingEvaluation:
+def _evaluation_callback(session: Session, tracking: Tracking, steps_per_epoch: int) -> RoutingEvaluation:
     evaluation = session.config.evaluation
     examples = session.data.examples(evaluation.split, evaluation.max_queries, session.config.data.split_seed)
 
@@ -62,7 +65,7 @@ def _evaluation_callback(session: Session, recorder: Recorder, steps_per_epoch: 
         steps_per_epoch,
         save,
         evaluate=lambda weights_dir: session.evaluate(weights_dir, examples),
-        record=lambda result, step: recorder.record(result, evaluation.split, step),
+        record=lambda result, step: record_evaluation(tracking, result, evaluation.split, step),
     )
 
 

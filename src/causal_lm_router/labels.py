@@ -42,8 +42,8 @@ def best_single(train: Sequence[RoutingExample], pool: Sequence[Candidate]) -> s
 def rank_on_train(train: Sequence[RoutingExample], pool: Sequence[Candidate]) -> list[str]:
     """Return the pool's names from the highest mean score on `train` to the lowest.
 
-    Ties: lower mean cost first (lower input plus output price where a query's costs are unknown), then pool order. Raises
-    ValueError for no training queries.
+    Ties: lower mean cost first (lower input plus output price where a query's costs are unknown), then pool order.
+    Raises ValueError for no training queries.
     """
     if not train:
         raise ValueError("train: got no queries, ranking the candidates needs at least 1")
@@ -95,7 +95,7 @@ def _costs(example: RoutingExample, prices: Mapping[str, float] | None) -> Mappi
 
 
 def _mean_costs(train: Sequence[RoutingExample], pool: Sequence[Candidate]) -> Mapping[str, float]:
-    """Mean cost of every candidate on `train`; its total price, or else 0 for all, where a query's costs are unknown."""
+    """Mean cost of every candidate on `train`; where a query's costs are unknown its total price, or else 0 for all."""
     costs = [example.costs for example in train if example.costs is not None]
     if len(costs) == len(train):
         return {one.name: _mean([row[one.name] for row in costs]) for one in pool}

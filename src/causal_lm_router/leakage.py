@@ -2,14 +2,16 @@
 
 Near-duplicates are pairs of queries whose sets of character 5-grams (after normalising case and white space) have a
 Jaccard similarity of at least `data.near_duplicate_threshold`. MinHash (Broder 1997) with locality-sensitive hashing
-proposes pairs and the exact similarity decides: no pair is reported by mistake, and a pair at the threshold is proposed
-with a probability of at least `MIN_RECALL`, a closer pair with a greater one.
+proposes pairs and the exact similarity decides. So no pair is reported by mistake; a pair at the threshold (of 0.1 or
+more) is proposed with a probability of at least `MIN_RECALL`, a closer one with a greater; of the pairs proposed for a
+query the `MAX_VERIFIED` of the most similar signatures are looked at.
 """
 
 import dataclasses
 import heapq
 import zlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,7 +26,7 @@ NUM_PERM = 64
 MIN_RECALL = 0.99
 MAX_CHECKED = 10_000
 """Held-out queries of a split that are compared with the training queries: bounds memory on large data."""
-MAX_VERIFIED = 10
+MAX_VERIFIED = 30
 """Training queries per held-out query whose exact similarity is computed, those of the most similar signatures."""
 NUM_EXAMPLES = 5
 EXCERPT_CHARS = 80
@@ -89,27 +91,42 @@ class LeakageAudit:
 
 
 def find_near_duplicates(
-    held_out: Sequence[RoutingExample], train: Iterable[RoutingExample], threshold: float, split: str
-) -> NearDuplicates:
-    """Return how many queries of `held_out`, the split named `split`, have a near-duplicate in `train`.
+    held_out: Mapping[str, Sequence[RoutingExample]], train: Iterable[RoutingExample], threshold: float
+) -> dict[str, NearDuplicates]:
+    """Return for each split of `held_out` (name -> queries) how many of its queries have a near-duplicate in `train`.
 
-    Of more than `MAX_CHECKED` queries only that many, evenly spread, are checked.
+    Of a split with more than `MAX_CHECKED` queries only that many, evenly spread, are checked.
     """
-    checked = held_out if len(held_out) <= MAX_CHECKED else _spread(held_out, MAX_CHECKED)
-    found = []
-    for example, neighbours in zip(checked, _nearest(checked, train, threshold), strict=True):
-        shingles = _shingles(example.query)
-        for neighbour in neighbours:
-            similarity = _jaccard(shingles, _shingles(neighbour.query))
-            if similarity >= threshold:
-                found.append(_describe(split, example, neighbour, similarity))
-                break
-    examples = sorted(found, key=lambda pair: (-pair.similarity, pair.query_id))[:NUM_EXAMPLES]
-    return NearDuplicates(len(checked), len(found), tuple(examples))
+    checked = [(split, example) for split, examples in held_out.items() for example in _spread(examples)]
+    neighbours = _nearest([example for _, example in checked], train, threshold)
+    found: dict[str, list[NearDuplicate]] = {split: [] for split in held_out}
+    for (split, example), nearest in zip(checked, neighbours, strict=True):
+        pair = _first_pair(split, example, nearest, threshold)
+        if pair is not None:
+            found[split].append(pair)
+    num_checked = Counter(split for split, _ in checked)
+    return {split: NearDuplicates(num_checked[split], len(pairs), _closest(pairs)) for split, pairs in found.items()}
 
 
-def _spread(held_out: Sequence[RoutingExample], num: int) -> list[RoutingExample]:
-    return [held_out[index * len(held_out) // num] for index in range(num)]
+def _spread(examples: Sequence[RoutingExample]) -> list[RoutingExample]:
+    num = min(len(examples), MAX_CHECKED)
+    return [examples[index * len(examples) // num] for index in range(num)]
+
+
+def _closest(pairs: Iterable[NearDuplicate]) -> tuple[NearDuplicate, ...]:
+    return tuple(sorted(pairs, key=lambda pair: (-pair.similarity, pair.query_id))[:NUM_EXAMPLES])
+
+
+def _first_pair(
+    split: str, example: RoutingExample, proposed: Iterable[RoutingExample], threshold: float
+) -> NearDuplicate | None:
+    shingles = _shingles(example.query)
+    for other in proposed:
+        similarity = _jaccard(shingles, _shingles(other.query))
+        if similarity >= threshold:
+            query, train_query = (" ".join(one.query.split())[:EXCERPT_CHARS] for one in (example, other))
+            return NearDuplicate(split, example.query_id, other.query_id, round(similarity, 4), query, train_query)
+    return None
 
 
 def _nearest(
@@ -119,6 +136,8 @@ def _nearest(
 
     Only the held-out queries are indexed, and the training queries pass by once: memory does not grow with them.
     """
+    if not held_out:
+        return []
     min_hashes = [min_hash for _, min_hash in _min_hashes(held_out)]
     signatures = np.array([min_hash.hashvalues for min_hash in min_hashes])
     index = MinHashLSH(num_perm=NUM_PERM, params=_bands_and_rows(threshold))
@@ -169,8 +188,3 @@ def _shingles(query: str) -> set[str]:
 def _jaccard(first: set[str], second: set[str]) -> float:
     num_shared = len(first & second)
     return num_shared / (len(first) + len(second) - num_shared)
-
-
-def _describe(split: str, example: RoutingExample, neighbour: RoutingExample, similarity: float) -> NearDuplicate:
-    excerpts = [" ".join(one.query.split())[:EXCERPT_CHARS] for one in (example, neighbour)]
-    return NearDuplicate(split, example.query_id, neighbour.query_id, round(similarity, 4), excerpts[0], excerpts[1])

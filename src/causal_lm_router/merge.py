@@ -1,6 +1,6 @@
 """Write the merged checkpoint of a run, which transformers and vLLM load as any other, to <run_dir>/merged.
 
-    causal-lm-router merge run_dir=outputs/quickstart/2026-01-31_12-00-00
+causal-lm-router merge run_dir=outputs/quickstart/2026-01-31_12-00-00
 """
 
 from causal_lm_router.command import run_command
@@ -9,7 +9,7 @@ from causal_lm_router.config import TrainConfig
 
 def main() -> None:
     """Run the `merge` command."""
-    run_command("merge", TrainConfig, _job)
+    run_command("merge", TrainConfig, _job, on_run=True)
 
 
 def _job(config: TrainConfig) -> None:

@@ -78,12 +78,12 @@ class RouterModule(pl.LightningModule):
         assert isinstance(schedule, torch.optim.lr_scheduler.LRScheduler)
         learning_rate = schedule.get_last_lr()[0]
         schedule.step()
-        self._record(step + 1, loss, learning_rate, gradient_norm)
+        self._record(step + 1, loss, float(learning_rate), gradient_norm)
 
     def _gradients_kept_local(self, is_inner: bool) -> contextlib.AbstractContextManager[None]:
         strategy = self.trainer.strategy
         if is_inner and isinstance(strategy, ParallelStrategy):
-            return strategy.block_backward_sync()  # type: ignore[return-value]
+            return strategy.block_backward_sync()
         return contextlib.nullcontext()
 
     def _clip(self) -> Tensor:

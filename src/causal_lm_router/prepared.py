@@ -14,7 +14,7 @@ from causal_lm_router.split import RoutingSplits, split_examples
 
 @dataclass(frozen=True)
 class PreparedData:
-    """Splits with a label for every query. `train` is what training uses: without undecided queries if so configured."""
+    """Splits with a label for every query. `train` is what training uses: without undecided queries if configured."""
 
     splits: RoutingSplits
     train: list[RoutingExample]

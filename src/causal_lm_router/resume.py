@@ -1,6 +1,6 @@
 """Continue a run that was interrupted, from its last checkpoint and with its own config.
 
-    causal-lm-router resume run_dir=outputs/quickstart/2026-01-31_12-00-00
+causal-lm-router resume run_dir=outputs/quickstart/2026-01-31_12-00-00
 """
 
 from causal_lm_router.command import run_command
@@ -9,7 +9,7 @@ from causal_lm_router.config import TrainConfig
 
 def main() -> None:
     """Run the `resume` command."""
-    run_command("resume", TrainConfig, _job)
+    run_command("resume", TrainConfig, _job, on_run=True)
 
 
 def _job(config: TrainConfig) -> None:

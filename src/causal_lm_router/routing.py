@@ -159,7 +159,7 @@ def check_pool(names: Sequence[str]) -> None:
 
 
 def check_query(value: object, max_chars: int) -> str:
-    """Return `value`; raise ValueError unless it is a text with something in it, at most `max_chars` characters long."""
+    """Return `value`; raise ValueError unless it is a text, not blank, of at most `max_chars` characters."""
     if not isinstance(value, str):
         raise ValueError(f"query is a {type(value).__name__}, not a text")
     if not value.strip():

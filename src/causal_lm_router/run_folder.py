@@ -1,10 +1,10 @@
 """The run folder: where everything a run leaves lies, and how it is written.
 
-    config.yaml      the resolved config            report.json      every figure of the final evaluation
-    router.json      pool and best single           outcomes.jsonl   a line per query of it
-    adapter/         trained weights (PEFT)         metrics.csv      step,epoch,name,value
-    merged/          merged checkpoint              *.png            confusion matrix, learning curve
-    checkpoints/     to resume from
+config.yaml      the resolved config            report.json      every figure of the final evaluation
+router.json      pool and best single           outcomes.jsonl   a line per query of it
+adapter/         trained weights (PEFT)         metrics.csv      step,epoch,name,value
+merged/          merged checkpoint              *.png            confusion matrix, learning curve
+checkpoints/     to resume from
 """
 
 import json
@@ -76,7 +76,9 @@ class RunFolder:
         """Return router.json's content; raise FileNotFoundError where the run has not come that far."""
         path = self.path / "router.json"
         if not path.is_file() or not self.weights.is_dir():
-            raise FileNotFoundError(f"run_dir={self.path}: no trained router there; was the run interrupted? (resume it)")
+            raise FileNotFoundError(
+                f"run_dir={self.path}: no trained router there; was the run interrupted? (resume it)"
+            )
         plain = json.loads(path.read_text(encoding="utf-8"))
         return RouterCard(tuple(Candidate(**candidate) for candidate in plain["pool"]), plain["best_single"])
 

@@ -1,11 +1,11 @@
 """What a job holds while it runs: data, tokens, and a generator that is used by every evaluation."""
 
+import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from pytorch_lightning.loggers import Logger
 from transformers import PreTrainedTokenizerBase
 
 from causal_lm_router.base_model import load_tokenizer, prepare_base_model
@@ -66,19 +66,12 @@ def check_fallback(fallback_candidate: str | None, names: Sequence[str]) -> None
         raise ValueError(f"parsing.fallback_candidate={fallback_candidate!r}: allowed is null | {' | '.join(names)}")
 
 
-@dataclass(frozen=True)
-class Recorder:
-    """Passes figures on to the trackers; without tracking (processes other than the first) it does nothing."""
+def record_evaluation(tracking: Tracking, evaluation: Evaluation, split: Split, step: int) -> None:
+    """Send an evaluation's figures and outcomes to every tracker."""
+    tracking.log_report(evaluation.report.to_metrics(), split.value, step)
+    tracking.log_outcomes(outcome_rows(evaluation.outcomes), split.value, step)
 
-    tracking: Tracking | None
 
-    @property
-    def loggers(self) -> list[Logger]:
-        """The trackers as Lightning loggers."""
-        return [] if self.tracking is None else self.tracking.loggers
-
-    def record(self, evaluation: Evaluation, split: Split, step: int) -> None:
-        """Send an evaluation's figures and outcomes to every tracker."""
-        if self.tracking is not None:
-            self.tracking.log_report(evaluation.report.to_metrics(), split.value, step)
-            self.tracking.log_outcomes(outcome_rows(evaluation.outcomes), split.value, step)
+def is_first_process() -> bool:
+    """True unless this is one of the further processes that a distributed strategy started."""
+    return all(os.environ.get(name, "0") == "0" for name in ("LOCAL_RANK", "RANK", "SLURM_PROCID"))

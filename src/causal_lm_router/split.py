@@ -35,10 +35,6 @@ class RoutingSplits:
         """Candidate names in pool order, the order of every example's scores."""
         return [candidate.name for candidate in self.pool]
 
-    def examples_of(self, split: Split) -> list[RoutingExample]:
-        """Return the examples of a split."""
-        return {Split.train: self.train, Split.validation: self.validation, Split.test: self.test}[split]
-
 
 def split_examples(data: RoutingData, config: DataConfig) -> RoutingSplits:
     """Return the splits of `data` and their leakage audit.
@@ -99,10 +95,10 @@ def _assign(
     examples: Sequence[RoutingExample], validation_fraction: float, test_fraction: float, seed: int
 ) -> tuple[list[RoutingExample], list[RoutingExample], list[RoutingExample]]:
     """Cut every stratum, ordered by hash, into test, validation and train; return train, validation and test."""
-    fractions = (1 - validation_fraction - test_fraction, validation_fraction, test_fraction)
+    fractions = (test_fraction, validation_fraction, 1 - validation_fraction - test_fraction)
     assigned: dict[str, Split] = {}
-    for stratum in _strata(examples, min_share=min((f for f in fractions[1:] if f > 0), default=1.0)):
-        num_train, num_validation, num_test = _apportion(len(stratum), fractions)
+    for stratum in _strata(examples, min_share=min((f for f in fractions[:2] if f > 0), default=1.0)):
+        num_test, num_validation, num_train = _apportion(len(stratum), fractions)
         splits = [Split.test] * num_test + [Split.validation] * num_validation + [Split.train] * num_train
         ordered = sorted(stratum, key=lambda example: _rank_key(example, seed))
         assigned.update((example.query_id, split) for example, split in zip(ordered, splits, strict=True))
@@ -172,6 +168,7 @@ def _audit(
 ) -> LeakageAudit:
     train, validation, test = splits
     num_left_out = duplicates.exact + duplicates.normalised
+    near_duplicates = find_near_duplicates({"validation": validation, "test": test}, train, threshold)
     return LeakageAudit(
         num_read=len(examples),
         num_distinct=len(examples) - num_left_out,
@@ -180,8 +177,7 @@ def _audit(
         conflicting_duplicates=duplicates.conflicting,
         source_test_in_train=_count_source_leaks(examples),
         near_duplicate_threshold=threshold,
-        validation=find_near_duplicates(validation, train, threshold, "validation"),
-        test=find_near_duplicates(test, train, threshold, "test"),
+        **near_duplicates,
     )
 
 

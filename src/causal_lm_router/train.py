@@ -1,6 +1,6 @@
 """Finetune a base model on routing data, evaluate it, leave a run folder.
 
-    causal-lm-router train experiment=quickstart [group=choice] [group.key=value]
+causal-lm-router train experiment=quickstart [group=choice] [group.key=value]
 """
 
 from causal_lm_router.command import run_command

@@ -4,19 +4,17 @@ import hashlib
 import logging
 import os
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
-from pytorch_lightning.utilities import rank_zero_only
 from rich.console import Console
 
 from causal_lm_router.atomic import write_text
 from causal_lm_router.base_model import is_adapter, merge_adapter, prepare_base_model
-from causal_lm_router.checkpoint import last_checkpoint
+from causal_lm_router.checkpoint import checkpoint_step, last_checkpoint
 from causal_lm_router.compose import config_dict, dump_config, load_run_config
 from causal_lm_router.config import EvaluateConfig, TrainConfig
 from causal_lm_router.figures import save_learning_curve
@@ -24,8 +22,8 @@ from causal_lm_router.fit import fit
 from causal_lm_router.report import RoutingReport
 from causal_lm_router.report_table import print_report
 from causal_lm_router.run_folder import RouterCard, RunFolder, write_evaluation
-from causal_lm_router.session import Recorder, Session, open_session
-from causal_lm_router.tracking import open_tracking, read_metrics
+from causal_lm_router.session import Session, is_first_process, open_session, record_evaluation
+from causal_lm_router.tracking import Tracking, open_tracking, read_metrics
 
 logger = logging.getLogger(__name__)
 
@@ -44,13 +42,13 @@ def train_router(config: TrainConfig) -> RoutingReport | None:
     _claim(folder, config)
     if config.trainer.num_threads is not None:
         torch.set_num_threads(config.trainer.num_threads)
-    with open_session(config, folder) as session, _open_recorder(session) as recorder:
+    with open_session(config, folder) as session, _open_tracking(session) as tracking:
         start = time.perf_counter()
         if not folder.weights.is_dir():
-            fit(session, recorder)
-        if rank_zero_only.rank != 0:
+            fit(session, tracking)
+        if not is_first_process():
             return None
-        return _finish(session, recorder, time.perf_counter() - start)
+        return _finish(session, tracking, time.perf_counter() - start)
 
 
 def resume_run(config: TrainConfig) -> RoutingReport | None:
@@ -85,7 +83,7 @@ def merge_run(config: TrainConfig) -> Path:
 
 def _claim(folder: RunFolder, config: TrainConfig) -> None:
     """Write the config, or check that the folder's own is the same."""
-    if rank_zero_only.rank != 0:
+    if not is_first_process():
         return
     folder.path.mkdir(parents=True, exist_ok=True)
     if not folder.config.is_file():
@@ -95,26 +93,22 @@ def _claim(folder: RunFolder, config: TrainConfig) -> None:
     theirs = load_run_config(folder.path)
     different = [key for key in theirs if theirs[key] != ours[key]]
     if different:
-        raise ValueError(f"run_dir={folder.path}: holds a run whose {', '.join(different)} differ; choose another run_dir")
+        raise ValueError(
+            f"run_dir={folder.path}: holds a run whose {', '.join(different)} differ; choose another run_dir"
+        )
 
 
-@contextmanager
-def _open_recorder(session: Session) -> Iterator[Recorder]:
-    if rank_zero_only.rank != 0:
-        yield Recorder(None)
-        return
+def _open_tracking(session: Session) -> AbstractContextManager[Tracking]:
     config, folder = session.config, session.folder
     run_id = hashlib.sha256(str(folder.path.resolve()).encode()).hexdigest()[:12]
     checkpoint = last_checkpoint(folder.checkpoints)
-    step = int(checkpoint.stem.removeprefix("step_")) if checkpoint else 0
-    resumed_at = None if folder.weights.is_dir() else step
-    with open_tracking(
-        config.tracking, config.name, folder.path, config_dict(config), run_id, drop_after=resumed_at
-    ) as tracking:
-        yield Recorder(tracking)
+    resume_step = None if folder.weights.is_dir() else checkpoint_step(checkpoint)
+    return open_tracking(
+        config.tracking, config.name, folder.path, config_dict(config), run_id, resume_step=resume_step
+    )
 
 
-def _finish(session: Session, recorder: Recorder, fit_seconds: float) -> RoutingReport:
+def _finish(session: Session, tracking: Tracking, fit_seconds: float) -> RoutingReport:
     config, folder = session.config, session.folder
     folder.write_card(RouterCard(session.data.splits.pool, session.data.best_single))
     if config.lora.merge_lora and is_adapter(folder.weights) and not folder.merged.is_dir():
@@ -123,13 +117,13 @@ def _finish(session: Session, recorder: Recorder, fit_seconds: float) -> Routing
     evaluation = session.evaluate(folder.weights, session.data.examples(split))
     rows = read_metrics(folder.metrics)
     step = max((row.step for row in rows), default=0)
-    recorder.record(evaluation, split, step)
+    record_evaluation(tracking, evaluation, split, step)
     save_learning_curve([(row.step, row.name, row.value) for row in rows], folder.path / "learning_curve.png")
     write_evaluation(folder.path, evaluation, {**_facts(session), "fit_seconds": fit_seconds})
-    assert recorder.tracking is not None
-    recorder.tracking.log_confusion(session.data.names, evaluation.report.confusion, split.value, step)
-    recorder.tracking.log_adapter(folder.weights)
-    recorder.tracking.log_files([folder.report, folder.path / "learning_curve.png", folder.path / "confusion.png"])
+    picture = folder.path / "confusion.png"
+    tracking.log_confusion(session.data.names, evaluation.report.confusion, split.value, step, picture)
+    tracking.log_adapter(folder.weights)
+    tracking.log_files([folder.report, folder.path / "learning_curve.png"])
     print_report(evaluation.report, Console())
     print(f"\nrun folder: {os.path.relpath(folder.path)}")
     return evaluation.report

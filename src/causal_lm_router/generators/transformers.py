@@ -38,7 +38,7 @@ class TransformersGenerator:
         else:
             model = load_trained(self._name_or_path, self._base_model, weights_dir)
         model.config.use_cache = True
-        self._model = model.eval()
+        self._model = model.eval()  # type: ignore[no-untyped-call]
 
     @torch.inference_mode()
     def generate(self, prompts: Sequence[Sequence[int]]) -> list[Generation]:
@@ -46,7 +46,7 @@ class TransformersGenerator:
         if self._model is None:
             self.load_weights(None)
         assert self._model is not None
-        self._model.to(self._device)
+        self._model.to(self._device)  # type: ignore[arg-type]
         size = self._inference.batch_size
         order = sorted(range(len(prompts)), key=lambda index: len(prompts[index]))
         batches = [order[start : start + size] for start in range(0, len(order), size)]
@@ -60,7 +60,7 @@ class TransformersGenerator:
     def sleep(self) -> None:
         """Move the weights to the host until the next use."""
         if self._model is not None:
-            self._model.to("cpu")
+            self._model.to("cpu")  # type: ignore[arg-type]
 
     def close(self) -> None:
         """Drop the weights."""
@@ -100,4 +100,4 @@ class TransformersGenerator:
         logprobs = logits[:length].log_softmax(dim=-1)
         logprob = logprobs.gather(1, ids[:length, None]).sum().item()
         text = self._tokenizer.decode(ids[:length], skip_special_tokens=True)
-        return Generation(text, "stop" if len(ended) else "length", length, logprob)
+        return Generation(str(text), "stop" if len(ended) else "length", length, logprob)

@@ -130,7 +130,7 @@ class VllmGenerator:
 
     def _generation(self, output: Any) -> Generation:
         text = self._tokenizer.decode(output.token_ids, skip_special_tokens=True)
-        return Generation(text, output.finish_reason, len(output.token_ids), output.cumulative_logprob)
+        return Generation(str(text), output.finish_reason, len(output.token_ids), output.cumulative_logprob)
 
     def _request(self, adapter_dir: Path) -> Any:
         """Return a LoRARequest whose name, path and id all follow from the adapter's content.

@@ -24,7 +24,7 @@ class CsvRow:
         if len(self.cells) != len(columns):
             raise ValueError(f"the row has {len(self.cells)} cells, the header {len(columns)}")
         for name, cell in zip(columns, self.cells, strict=True):
-            if not cell.isascii() and any("\udc80" <= char <= "\udcff" for char in cell):
+            if not _is_utf8(cell):
                 raise ValueError(f"column {name!r} holds a byte that is not UTF-8")
         return dict(zip(columns, self.cells, strict=True))
 
@@ -67,7 +67,13 @@ def _check_header(path: Path, header: CsvRow) -> list[str]:
         raise ValueError(f"{path}:{header.line_number}: {header.problem}")
     if not header.cells:
         raise ValueError(f"{path}: the file is empty, expected is a header")
+    if not all(map(_is_utf8, header.cells)):
+        raise ValueError(f"{path}:{header.line_number}: the header holds a byte that is not UTF-8")
     repeated = [name for name in header.cells if header.cells.count(name) > 1]
     if repeated:
         raise ValueError(f"{path}:{header.line_number}: column {repeated[0]!r} stands twice")
     return header.cells
+
+
+def _is_utf8(cell: str) -> bool:
+    return cell.isascii() or not any("\udc80" <= char <= "\udcff" for char in cell)

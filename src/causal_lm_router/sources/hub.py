@@ -67,12 +67,12 @@ def _load_dataset(path: str, config: DataConfig) -> "Dataset":
     builder = _BUILDERS.get(Path(path).suffix) if Path(path).is_file() else None
     try:
         if builder is not None:
-            # A lone file is always one split; it goes by the name that is asked for.
-            return load_dataset(builder, data_files={config.hub_split: path}, split=config.hub_split)
+            # A lone file is one split, whatever it is called: the name before a slice such as "train[:100]".
+            return load_dataset(builder, data_files={config.hub_split.split("[")[0]: path}, split=config.hub_split)
         return load_dataset(path, config.hub_config, split=config.hub_split)
     except (DatasetsError, OSError, ValueError) as error:
         wanted = f"data.path={path!r}, data.hub_config={config.hub_config!r}, data.hub_split={config.hub_split!r}"
-        raise ValueError(f"{wanted}: cannot be loaded: {error}") from error
+        raise ValueError(f"{wanted}: cannot be loaded: {error.__cause__ or error}") from error
 
 
 def _read_rows(dataset: "Dataset", config: DataConfig) -> Iterator[dict[str, Any]]:

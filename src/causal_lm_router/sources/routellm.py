@@ -3,7 +3,7 @@
 `mmlu_<subject>.csv` and `gsm8k_responses.csv` have the columns `prompt`, one of True or False for each candidate (their
 names are the candidates) and, in GSM8K, `<candidate>_response`. `data.path` is one such file, the folder of the MMLU
 files, or the folder that holds `mmlu/` and `gsm8k_responses.csv` (one of them is enough). The task is the subject, or
-`gsm8k`. A row is placed by the line it ends on, since a prompt spans several lines.
+`gsm8k`; `data.files` picks some of a folder's files. A row is placed by the line it ends on: prompts span several.
 
 Prices are RouteLLM's own estimates (arXiv 2406.18665: about USD 24.7 per million tokens for GPT-4 and 0.24 for Mixtral
 8x7B), for input and output alike; `data.pool_path` gives others. GSM8K's costs are estimated from its prompts and
@@ -37,15 +37,20 @@ def load(config: DataConfig) -> RoutingData:
     """
     value = require_path("data.path", config.path, f"a .csv file, or a folder with {' or '.join(_FILES)}")
     paths = find_files("data.path", value, _FILES)
+    if config.files is not None:
+        paths = [path for path in paths if path.match(config.files)]
+        if not paths:
+            raise ValueError(f"data.files={config.files!r}: no file of data.path={value!r} matches")
     collector = ExampleCollector(config)
     contaminated: dict[Path, frozenset[str]] = {}
     for path in paths:
+        left_out: frozenset[str] = frozenset()
         if config.drop_contaminated:
             listing = _find_listing(path)
-            contaminated.setdefault(listing, frozenset(_read_listing(listing)))
-            _load_file(path, config, contaminated[listing], collector)
-        else:
-            _load_file(path, config, frozenset(), collector)
+            if listing not in contaminated:
+                contaminated[listing] = frozenset(_read_listing(listing))
+            left_out = contaminated[listing]
+        _load_file(path, config, left_out, collector)
     return collector.data()
 
 

@@ -47,6 +47,14 @@ class _StrictDecoder:
             raise json.JSONDecodeError("Too many nested lists or objects", text, start) from None
         return ListItem(value, self._problem), end
 
+    def decode_all(self, text: str) -> ListItem:
+        """Return the one value that `text` holds; raise JSONDecodeError where there is more or bad syntax."""
+        item, end = self.decode(text, _after_space(text, 0))
+        end = _after_space(text, end)
+        if end != len(text):
+            raise json.JSONDecodeError("Extra data", text, end)
+        return item
+
     def _to_dict(self, pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         result = dict(pairs)
         if len(result) != len(pairs):
@@ -72,7 +80,7 @@ def read_lines(path: Path) -> Iterator[tuple[int, bytes]]:
         for number, line in enumerate(file, start=1):
             if number == 1:
                 line = line.removeprefix(codecs.BOM_UTF8)
-            if not line.isspace():
+            if line.strip():
                 yield number, line
 
 
@@ -83,9 +91,7 @@ def decode_line(line: bytes) -> dict[str, Any]:
     except UnicodeDecodeError as error:
         raise ValueError(_describe_bytes(error)) from None
     try:
-        item, end = _DECODER.decode(text, _after_space(text, 0))
-        if _after_space(text, end) != len(text):
-            raise json.JSONDecodeError("Extra data", text, end)
+        item = _DECODER.decode_all(text)
     except json.JSONDecodeError as error:
         hint = "" if line.endswith(b"\n") else " (the file ends within this line: is it truncated?)"
         raise ValueError(f"broken JSON: {error.msg} at column {error.colno}{hint}") from None
@@ -117,9 +123,7 @@ def read_object(path: Path) -> dict[str, Any]:
     """Return the one JSON object that the file holds; raise ValueError with file and line for anything else."""
     text = read_text(path)
     try:
-        item, end = _DECODER.decode(text, _after_space(text, 0))
-        if _after_space(text, end) != len(text):
-            raise json.JSONDecodeError("Extra data", text, end)
+        item = _DECODER.decode_all(text)
     except json.JSONDecodeError as error:
         raise ValueError(f"{path}:{error.lineno}: broken JSON: {error.msg} at column {error.colno}") from None
     try:

@@ -108,7 +108,7 @@ def open_tracking(
     """
     from pytorch_lightning.utilities import rank_zero_only
 
-    if rank_zero_only.rank != 0:
+    if getattr(rank_zero_only, "rank", 0) != 0:
         yield Tracking(_file_loggers(config, run_dir, None), None, run_dir, log_adapter=False)
         return
     with wandb_session(config.wandb, run_name, run_dir, run_config, run_id, job_type) as wandb_run:

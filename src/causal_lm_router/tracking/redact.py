@@ -22,7 +22,7 @@ _WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+")
 _URL_CREDENTIALS = re.compile(r"(?<=://)[^/\s]+(?=@)")
 _URL_PARAMETER = re.compile(r"([?&]([\w.-]+)=)[^&#\s]+")
 _ACCESS_KEY = re.compile(r"\b(?:hf_|sk-|ghp_|github_pat_|glpat-|xox[abp]-)[\w-]{16,}")
-_NAMED_VALUE = re.compile(r"""(([\w.~+@-]+)\s*[=:]\s*)('[^']*'|"[^"]*"|[^\s,\]}]+)""")
+_NAMED_VALUE = re.compile(r"""(([\w.]+)\s*[=:]\s*)('[^']*'|"[^"]*"|[^\s,{}\[\]]+)""")
 _SHORTEST_SECRET = 8
 
 
@@ -38,7 +38,7 @@ def redact(config: Mapping[str, Any]) -> dict[str, Any]:
 def redact_arguments(arguments: Iterable[str]) -> list[str]:
     """Return the command line with `<redacted>` in place of every secret, as in `engine_args.hf_token=<redacted>`."""
     secrets = _environment_secrets()
-    return [_redact_text(_NAMED_VALUE.sub(_redact_named, argument), secrets) for argument in arguments]
+    return [_redact_argument(argument, secrets) for argument in arguments]
 
 
 def names_secret(name: str) -> bool:
@@ -70,6 +70,13 @@ def _redact_value(value: Any, is_secret: bool, secrets: list[str]) -> Any:
     if is_secret:
         return REDACTED
     return _redact_text(value, secrets) if isinstance(value, str) else value
+
+
+def _redact_argument(argument: str, secrets: list[str]) -> str:
+    key, equals, _ = argument.partition("=")
+    if equals and names_secret(key):
+        return f"{key}={REDACTED}"
+    return _redact_text(_NAMED_VALUE.sub(_redact_named, argument), secrets)
 
 
 def _redact_text(text: str, secrets: list[str]) -> str:

@@ -83,8 +83,11 @@ def _probe(settings: "wandb.Settings", timeout_s: float) -> str | None:
     proxies = {"http": settings.http_proxy, "https": settings.https_proxy}
     own = {scheme: url for scheme, url in proxies.items() if url}
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({**urllib.request.getproxies(), **own}))
+    question = urllib.request.Request(
+        f"{settings.base_url}/graphql", b'{"query": "{ __typename }"}', {"Content-Type": "application/json"}
+    )
     try:
-        opener.open(f"{settings.base_url}/graphql", timeout=timeout_s).close()
+        opener.open(question, timeout=timeout_s).close()
     except urllib.error.HTTPError as error:
         # A refusal is an answer: only W&B's client asks as the server wants to be asked.
         return f"status {error.code}" if error.code in _GATEWAY_ERRORS else None

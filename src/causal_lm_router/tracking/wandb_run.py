@@ -15,11 +15,12 @@ if TYPE_CHECKING:
 STEP = "trainer/global_step"
 """The x axis of every figure: the optimizer step, under the name Lightning's W&B logger gives it."""
 
+# A server that goes away holds a job for two probes, one wait and the closing: 12 s.
 FINISH_TIMEOUT_S = 7.0
 """Longest wait for the server when a run closes."""
-_PROBE_TIMEOUT_S = 2.5
-_PATIENCE_S = 4.0
-_UPLOAD_WAIT_S = 2
+_PROBE_TIMEOUT_S = 2.0
+_PATIENCE_S = 3.0
+_UPLOAD_WAIT_S = 1
 
 _logger = logging.getLogger(__name__)
 
@@ -35,7 +36,8 @@ class WandbRun:
     def __init__(self, run: "wandb.Run", is_online: bool) -> None:
         self.run = run
         self.is_online = is_online
-        self._is_lost = False
+        self.is_lost = False
+        """True once W&B's helper process has died."""
         self._patience_s = _PATIENCE_S
         self._uploads: list[wandb.Artifact] = []
 
@@ -46,28 +48,31 @@ class WandbRun:
 
     def record(self, what: str, action: Callable[[], object], *, asks_server: bool = False) -> None:
         """Do `action`, unless W&B cannot take it; `what` names it in the warning."""
-        if self._is_lost:
+        if self.is_lost:
             return
         if asks_server and not self._server_answers():
             _logger.warning("W&B does not get %s: its server does not answer. The run folder holds it.", what)
             return
+        start = time.monotonic()
         try:
             action()
-        except _lost_client_errors() as error:
-            self._is_lost = True
+        except helper_errors() as error:
+            self.is_lost = True
             _logger.warning("W&B gets nothing more of this job: its helper process is gone (%r).", error)
         except _refusals() as error:
             if not asks_server:
                 raise
+            self._patience_s -= time.monotonic() - start
             _logger.warning("W&B did not take %s: %s", what, error)
 
     def log_table(self, key: str, rows: Sequence[Mapping[str, Any]], step: int) -> None:
         """Record `rows` as a table whose columns are all their keys; values other than scalars become JSON."""
         import wandb
 
-        columns = list(dict.fromkeys(column for row in rows for column in row))
-        cells = [[_cell(row.get(column)) for column in columns] for row in rows]
-        table = wandb.Table(columns=columns, data=cells, allow_mixed_types=True)
+        names = list(dict.fromkeys(name for row in rows for name in row))
+        table = wandb.Table(columns=[*names], allow_mixed_types=True)
+        for row in rows:
+            table.add_data(*(_cell(row.get(name)) for name in names))
         self.record(f"the table {key}", lambda: self.run.log({key: table, STEP: step}), asks_server=True)
 
     def log_confusion(self, key: str, cells: Sequence[tuple[str, str, int]], step: int) -> None:
@@ -75,7 +80,9 @@ class WandbRun:
         import wandb
 
         names = ["Actual", "Predicted", "nPredictions"]
-        table = wandb.Table(columns=names, data=[list(cell) for cell in cells])
+        table = wandb.Table(columns=[*names])
+        for cell in cells:
+            table.add_data(*cell)
         fields = {name: name for name in names}
         chart = wandb.plot_table("wandb/confusion_matrix/v1", table, fields, {"title": key})
         self.record(f"the chart {key}", lambda: self.run.log({key: chart, STEP: step}), asks_server=True)
@@ -110,7 +117,8 @@ class WandbRun:
         except TimeoutError:
             text = "W&B did not take everything within %g s. To upload the rest: wandb sync --include-online %s"
             _logger.warning(text, FINISH_TIMEOUT_S, self.folder)
-        except _lost_client_errors() as error:
+        except helper_errors() as error:
+            self.is_lost = True
             _logger.warning("The W&B run in %s was not closed: W&B's helper process is gone (%r).", self.folder, error)
 
     def _log_artifact(self, artifact: "wandb.Artifact") -> None:
@@ -120,7 +128,7 @@ class WandbRun:
 
     def _wait_for_uploads(self) -> None:
         for artifact in self._uploads:
-            while not self._is_lost and not _is_uploaded(artifact):
+            while not self.is_lost and not _is_uploaded(artifact):
                 if not self._server_answers():
                     return
 
@@ -136,6 +144,13 @@ class WandbRun:
         return False
 
 
+def helper_errors() -> tuple[type[Exception], ...]:
+    """What W&B's client raises once its helper process has died."""
+    from wandb.sdk.mailbox import HandleAbandonedError, MailboxClosedError
+
+    return (ConnectionError, HandleAbandonedError, MailboxClosedError)
+
+
 def _is_uploaded(artifact: "wandb.Artifact") -> bool:
     """Wait a while for the upload; False when it still goes on. One that failed for good counts as over."""
     from wandb.sdk.artifacts.exceptions import WaitTimeoutError
@@ -144,7 +159,7 @@ def _is_uploaded(artifact: "wandb.Artifact") -> bool:
         artifact.wait(timeout=_UPLOAD_WAIT_S)
     except WaitTimeoutError:
         return False
-    except (*_lost_client_errors(), *_refusals()) as error:
+    except (*helper_errors(), *_refusals()) as error:
         _logger.warning("W&B did not take the artifact %s: %s", artifact.name, error)
     return True
 
@@ -154,13 +169,6 @@ def _cell(value: Any) -> Any:
         return value
     # Text enumerations become plain text: W&B would name their class.
     return str(value) if isinstance(value, str) else json.dumps(value, default=str)
-
-
-def _lost_client_errors() -> tuple[type[Exception], ...]:
-    """What W&B's client raises once its helper process has died."""
-    from wandb.sdk.mailbox import HandleAbandonedError, MailboxClosedError
-
-    return (ConnectionError, HandleAbandonedError, MailboxClosedError)
 
 
 def _refusals() -> tuple[type[Exception], ...]:

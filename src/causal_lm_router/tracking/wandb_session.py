@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from causal_lm_router.config import WandbConfig, WandbMode
 from causal_lm_router.tracking.redact import redact, redact_arguments
 from causal_lm_router.tracking.wandb_mode import KEY, Recording, choose_recording, client_settings
-from causal_lm_router.tracking.wandb_run import FINISH_TIMEOUT_S, STEP, WandbRun
+from causal_lm_router.tracking.wandb_run import FINISH_TIMEOUT_S, STEP, WandbRun, helper_errors
 
 if TYPE_CHECKING:
     import wandb
@@ -27,7 +27,8 @@ def wandb_session(
     """Yield the job's own W&B run, None where W&B is disabled, and close it: exit code 0, or 1 when the block raises.
 
     Files go to `run_dir/wandb`. An online run goes on under the same `run_id`. An offline one starts a new folder each
-    time, and `wandb sync` joins the folders of one id. W&B's crash reports are off unless WANDB_ERROR_REPORTING is set.
+    time; `wandb sync` takes all folders of one id as one run. W&B's crash reports stay off unless WANDB_ERROR_REPORTING
+    is set.
 
     Raises ValueError or ConnectionError as `choose_recording` does; with `auto` a server that goes away while the run
     opens makes it an offline one. Opening takes at most `init_timeout_s` seconds.
@@ -48,6 +49,7 @@ def wandb_session(
         "job_type": job_type,
         "name": run_name,
         "id": run_id,
+        "resume": "allow",
         "dir": str(folder),
         "config": redact(run_config),
     }
@@ -60,6 +62,8 @@ def wandb_session(
             exit_code = 0
         finally:
             wandb_run.close(exit_code)
+            if wandb_run.is_lost:
+                _end_helper()
 
 
 def _open(mode: WandbMode, recording: Recording, arguments: dict[str, Any], timeout_s: float) -> WandbRun:
@@ -67,20 +71,21 @@ def _open(mode: WandbMode, recording: Recording, arguments: dict[str, Any], time
 
     if recording.mode == "online":
         try:
-            run = _init(arguments | {"mode": "online", "resume": "allow"}, timeout_s)
+            run = _init(arguments | {"mode": "online"}, timeout_s)
         except wandb.errors.Error as error:
             # Until W&B's helper process ends it keeps the id for the run that failed to open.
             _end_helper()
-            if mode is WandbMode.ONLINE:
-                raise ConnectionError(f"{KEY}=online: {error}") from error
-            recording = Recording("offline", f"the W&B server did not open the run ({error})")
+            if mode is WandbMode.online:
+                raise ConnectionError(f"{KEY}=online: {_first_line(error)}") from error
+            recording = Recording("offline", f"the W&B server did not open the run ({_first_line(error)})")
         else:
             _logger.info("W&B records online: %s", run.url)
             return WandbRun(run, is_online=True)
     run = _init(arguments | {"mode": "offline"}, timeout_s)
     wandb_run = WandbRun(run, is_online=False)
-    level = logging.INFO if mode is WandbMode.OFFLINE else logging.WARNING
-    _logger.log(level, "W&B records offline: %s. To upload: wandb sync %s", recording.reason, wandb_run.folder)
+    level = logging.INFO if mode is WandbMode.offline else logging.WARNING
+    folders = wandb_run.folder.parent / "offline-run-*"
+    _logger.log(level, "W&B records offline: %s. To upload: wandb sync %s", recording.reason, folders)
     return wandb_run
 
 
@@ -88,8 +93,8 @@ def _init(arguments: dict[str, Any], timeout_s: float) -> "wandb.Run":
     """Open a run of its own beside any other run of this process, with the optimizer step as the x axis."""
     try:
         run = _init_once(arguments, timeout_s)
-    except ConnectionError:
-        # The helper process of an earlier job has died: start another one.
+    except helper_errors():
+        # W&B's helper process has died since an earlier job: start another one.
         _end_helper()
         run = _init_once(arguments, timeout_s)
     run.define_metric(STEP)
@@ -112,16 +117,20 @@ def _init_once(arguments: dict[str, Any], timeout_s: float) -> "wandb.Run":
         return wandb.init(**arguments, reinit="create_new", settings=settings)
 
 
+def _first_line(error: Exception) -> str:
+    return str(error).partition("\n")[0]
+
+
 def _end_helper() -> None:
     import wandb
 
-    with suppress(ConnectionError):
+    with suppress(*helper_errors()):
         wandb.teardown()
 
 
 @contextmanager
 def _staging_in(folder: Path) -> Iterator[None]:
-    """Have W&B keep what it prepares for upload in `folder`, so that the run folder is complete; WANDB_DATA_DIR wins."""
+    """Have W&B keep what it prepares for upload in `folder`, in the run folder, unless WANDB_DATA_DIR names another."""
     if "WANDB_DATA_DIR" in os.environ:
         yield
         return

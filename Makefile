@@ -1,0 +1,33 @@
+# setup: .venv with the pinned lock; demo: train the quickstart; test, lint: what CI runs; lock: resolve anew (needs uv).
+# VARIANT=gpu installs the CUDA builds. TORCH_INDEX=https://download.pytorch.org/whl/cpu gets torch's CPU build where the
+# configured package index does not have it. PYTHON names the interpreter (3.11 or 3.12).
+PYTHON ?= python3.11
+VENV ?= .venv
+VARIANT ?= cpu
+TORCH_INDEX ?=
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed-$(VARIANT)
+
+.PHONY: setup demo test lint lock
+setup: $(STAMP)
+
+$(STAMP): lock/$(VARIANT).txt pyproject.toml
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --no-deps $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) -r lock/$(VARIANT).txt
+	$(BIN)/pip install --quiet --no-deps --no-build-isolation --editable .
+	rm -f $(VENV)/.installed-* && touch $@
+
+demo: setup
+	$(BIN)/causal-lm-router train experiment=quickstart
+
+test: setup
+	$(BIN)/python -m pytest
+
+lint: setup
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+lock:
+	uv pip compile pyproject.toml --extra cpu --extra dev --python-version 3.11 --quiet --no-header --no-annotate $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX) --index-strategy unsafe-best-match) | sed 's/+cpu$$//' > lock/cpu.txt
+	uv pip compile pyproject.toml --extra gpu --extra dev --python-version 3.11 --quiet --no-header --no-annotate > lock/gpu.txt

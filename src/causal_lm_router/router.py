@@ -1,0 +1,146 @@
+"""CausalLMRouter: routes queries from Python, with a run folder or with a configuration file of LLMRouter's."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from omegaconf import OmegaConf
+
+from causal_lm_router.base_model import load_tokenizer, prepare_base_model
+from causal_lm_router.compose import load_run_config, resolve_config
+from causal_lm_router.config import TrainConfig
+from causal_lm_router.encoding import Encoder
+from causal_lm_router.generators import Generator, open_generator
+from causal_lm_router.llmrouter_yaml import LLMRouterFiles, read_llmrouter_yaml
+from causal_lm_router.parse import called_candidate, parse_generation
+from causal_lm_router.routing import ParsedRoute, check_query
+from causal_lm_router.run_folder import RunFolder
+from causal_lm_router.session import check_fallback
+
+
+@dataclass(frozen=True)
+class Route:
+    """The route of one query: the LLM to call (None after a parse failure without fallback) and what was generated."""
+
+    called: str | None
+    parsed: ParsedRoute
+    generation: str
+
+
+class CausalLMRouter:
+    """Routes queries with the weights of a run.
+
+    The engine starts at the first route and stays; `close` (or leaving a `with` block) ends it.
+    """
+
+    def __init__(self, yaml_path: str | Path) -> None:
+        """Read a causal-LM configuration file of LLMRouter's; see `llmrouter_yaml` for its keys.
+
+        Nothing is loaded yet: train with `CausalLMRouterTrainer(router=router).train()`, or route if a run is there.
+
+        Raises:
+            ValueError: an unknown key or a bad value.
+            FileNotFoundError: the file, or a data file it names, is missing.
+        """
+        self.files: LLMRouterFiles | None
+        self.config, self.files = read_llmrouter_yaml(Path(yaml_path))
+        self._loaded: tuple[Encoder, Generator] | None = None
+
+    @classmethod
+    def from_run(cls, run_dir: str | Path, config: TrainConfig | None = None) -> "CausalLMRouter":
+        """Return the router of a run folder, with the run's own config or, say, another `inference` part.
+
+        Raises:
+            FileNotFoundError: the folder holds no trained router.
+        """
+        router = cls.__new__(cls)
+        plain = {**load_run_config(Path(run_dir)), "run_dir": str(run_dir)}
+        router.config = config or resolve_config(OmegaConf.create(plain), TrainConfig)
+        router.files = None
+        router._loaded = None
+        RunFolder(Path(run_dir)).read_card()
+        return router
+
+    def route(self, queries: Sequence[str]) -> list[Route]:
+        """Return the route of every query, in order. Raises ValueError for an empty or over-long query."""
+        for query in queries:
+            check_query(query, self.config.data.max_query_chars)
+        encoder, generator = self._load()
+        parsing = self.config.parsing
+        generations = generator.generate([prompt.input_ids for prompt in encoder.encode_prompts(queries)])
+        routes = []
+        for generation in generations:
+            parsed = parse_generation(generation, encoder.format.names, parsing.mode, parsing.fuzzy_threshold)
+            called = called_candidate(parsed, parsing.fallback_candidate)
+            routes.append(Route(called, parsed, generation.text))
+        return routes
+
+    def route_single(self, query: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the query's dictionary (its text under `query`) with `model_name`, the LLM to call, added.
+
+        `model_name` is None where the generation names no LLM and no fallback is set; `parse_failure` says why.
+        """
+        return self.route_batch([query])[0]
+
+    def route_batch(self, batch: Sequence[Mapping[str, Any] | str] | None = None) -> list[dict[str, Any]]:
+        """Return a dictionary per query as `route_single` does; without `batch`, for the YAML's test queries.
+
+        No LLM is called: the routes are returned, not the answers.
+        """
+        if batch is None:
+            if self.files is None:
+                raise ValueError("route_batch: give a batch; only a router made from a YAML file has test queries")
+            batch = self.files.test_queries()
+        rows = [{"query": row} if isinstance(row, str) else dict(row) for row in batch]
+        routes = self.route([row["query"] for row in rows])
+        return [{**row, **_answer(route)} for row, route in zip(rows, routes, strict=True)]
+
+    def close(self) -> None:
+        """End the engine; the next route starts it again."""
+        if self._loaded is not None:
+            self._loaded[1].close()
+            self._loaded = None
+
+    def __enter__(self) -> "CausalLMRouter":
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    def _load(self) -> tuple[Encoder, Generator]:
+        if self._loaded is None:
+            config, folder = self.config, RunFolder(Path(self.config.run_dir))
+            names = folder.read_card().names
+            check_fallback(config.parsing.fallback_candidate, names)
+            base = prepare_base_model(config.base_model)
+            tokenizer = load_tokenizer(base, config.base_model)
+            encoder = Encoder(tokenizer, config.prompt, names)
+            room = encoder.max_prompt_tokens
+            generator = open_generator(config.inference, config.base_model, config.lora, base, tokenizer, room)
+            generator.load_weights(folder.weights)
+            self._loaded = encoder, generator
+        return self._loaded
+
+
+def _answer(route: Route) -> dict[str, Any]:
+    failure = route.parsed.failure
+    return {"model_name": route.called, "parse_failure": failure and failure.value, "generation": route.generation}
+
+
+class CausalLMRouterTrainer:
+    """Trains a router that was made from a YAML file; the run folder is its `model_path.save_model_path`."""
+
+    def __init__(self, router: CausalLMRouter) -> None:
+        self.router = router
+
+    def train(self) -> None:
+        """Train, evaluate on the test files and leave a run folder; an interrupted one is continued.
+
+        Raises:
+            ValueError: the folder holds a finished run, or the data cannot be used.
+        """
+        from causal_lm_router.training import train_router
+
+        self.router.close()
+        train_router(self.router.config)

@@ -1,0 +1,103 @@
+"""Files and folders appear whole or not at all, and nothing is left beside them."""
+
+import csv
+import os
+from pathlib import Path
+
+import pytest
+
+from causal_lm_router.atomic import atomic_folder, open_atomic, write_bytes, write_text
+
+
+def test_text_and_bytes_are_written_and_replaced(tmp_path: Path) -> None:
+    path = tmp_path / "report.json"
+    write_text(path, "é\r\n")
+    assert path.read_bytes() == b"\xc3\xa9\r\n"
+    write_bytes(path, b"\x00\xff")
+    assert path.read_bytes() == b"\x00\xff"
+    assert os.listdir(tmp_path) == ["report.json"]
+
+
+def test_the_earlier_file_is_replaced_not_overwritten(tmp_path: Path) -> None:
+    path, still_open = tmp_path / "report.json", tmp_path / "link"
+    write_text(path, "old")
+    still_open.hardlink_to(path)
+    write_text(path, "new")
+    assert (path.read_text(), still_open.read_text()) == ("new", "old")
+
+
+def test_a_failure_leaves_the_earlier_file_and_nothing_else(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.csv"
+    write_text(path, "old")
+    with pytest.raises(KeyboardInterrupt), open_atomic(path) as file:
+        file.write("half of the new")
+        raise KeyboardInterrupt
+    with pytest.raises(UnicodeEncodeError):
+        write_text(path, "\ud800")
+    assert path.read_text() == "old"
+    assert os.listdir(tmp_path) == ["metrics.csv"]
+
+
+def test_the_file_appears_only_when_the_block_ends(tmp_path: Path) -> None:
+    path = tmp_path / "rows.csv"
+    with open_atomic(path) as file:
+        csv.writer(file).writerow(["a", "b"])
+        assert not path.exists()
+        (temporary,) = tmp_path.iterdir()
+        assert temporary.name.startswith(".rows.csv.")
+        assert temporary.name.endswith(".tmp")
+    assert path.read_bytes() == b"a,b\r\n"
+
+
+def test_files_get_the_permissions_of_any_other_file(tmp_path: Path) -> None:
+    (tmp_path / "plain").write_text("")
+    write_text(tmp_path / "atomic", "")
+    assert (tmp_path / "atomic").stat().st_mode == (tmp_path / "plain").stat().st_mode
+
+
+def test_other_modes_and_missing_folders_are_errors(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="mode='a': allowed is w"):
+        open_atomic(tmp_path / "x", "a")  # type: ignore[call-overload]
+    with pytest.raises(FileNotFoundError):
+        write_text(tmp_path / "missing" / "x", "")
+    assert not any(tmp_path.iterdir())
+
+
+def test_folder_appears_whole(tmp_path: Path) -> None:
+    target = tmp_path / "adapter"
+    with atomic_folder(target) as folder:
+        (folder / "sub").mkdir()
+        (folder / "sub" / "weights").write_bytes(b"123")
+        assert not target.exists()
+        assert folder.parent == tmp_path
+    assert (target / "sub" / "weights").read_bytes() == b"123"
+    assert os.listdir(tmp_path) == ["adapter"]
+
+
+def test_folder_takes_the_place_of_an_empty_one(tmp_path: Path) -> None:
+    target = tmp_path / "adapter"
+    target.mkdir()
+    with atomic_folder(target) as folder:
+        (folder / "weights").touch()
+    assert os.listdir(target) == ["weights"]
+
+
+def test_a_failed_folder_leaves_nothing(tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt), atomic_folder(tmp_path / "adapter") as folder:
+        (folder / "half").touch()
+        raise KeyboardInterrupt
+    assert not any(tmp_path.iterdir())
+
+
+def test_an_occupied_place_is_refused_before_and_after(tmp_path: Path) -> None:
+    target = tmp_path / "adapter"
+    with pytest.raises(FileExistsError, match="not an empty folder"), atomic_folder(target):
+        target.mkdir()
+        (target / "of another process").touch()
+    with pytest.raises(FileExistsError, match="not an empty folder"), atomic_folder(target):
+        raise AssertionError("the block must not run")
+    assert os.listdir(tmp_path) == ["adapter"]
+    assert os.listdir(target) == ["of another process"]
+    (tmp_path / "file").touch()
+    with pytest.raises(FileExistsError), atomic_folder(tmp_path / "file"):
+        raise AssertionError("the block must not run")

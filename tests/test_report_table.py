@@ -1,0 +1,111 @@
+"""The printed report: what a reader must find in it, at 80 columns."""
+
+import io
+
+import pytest
+from rich.console import Console
+
+from causal_lm_router.metrics import evaluate_outcomes
+from causal_lm_router.report import RoutingReport
+from causal_lm_router.report_table import print_report
+from causal_lm_router.routing import Generation, ParsedRoute, ParseFailure, RouteOutcome, RoutingExample
+
+
+def make_report(
+    names: tuple[str, ...] = ("cheap", "strong"), *, num_tasks: int = 2, known: bool = True, num_failed: int = 1
+) -> RoutingReport:
+    """40 queries of which the first name wins the even ones and the second the odd ones; the router is always right."""
+    outcomes = []
+    for index in range(40):
+        best = names[index % 2]
+        scores = {name: float(name == best) for name in names}
+        costs = {name: 0.001 * (place + 1) for place, name in enumerate(names)}
+        expected = {name: 0.8 if name == best else 0.1 for name in names}
+        task = f"[i]task {index % num_tasks:02}"
+        example = RoutingExample(
+            str(index), "text", task, scores, costs if known else None, expected if known else None
+        )
+        route = ParsedRoute(None, ParseFailure.AMBIGUOUS) if index < num_failed else ParsedRoute(best)
+        outcomes.append(RouteOutcome(example, best, Generation("text", "stop"), route, route.candidate))
+    return evaluate_outcomes(outcomes, names, names[1], queries_per_second=12.34 if known else None)
+
+
+def printed(report: RoutingReport, width: int = 80, max_tasks: int = 20) -> str:
+    console = Console(file=io.StringIO(), width=width, color_system=None)
+    print_report(report, console, max_tasks)
+    assert isinstance(console.file, io.StringIO)
+    text = console.file.getvalue()
+    assert max(map(len, text.splitlines())) <= width
+    return text
+
+
+def row(text: str, start: str) -> str:
+    (line,) = [line for line in text.splitlines() if line.strip("│ ").startswith(start)]
+    return " ".join(line.replace("│", " ").split())
+
+
+def test_router_and_baselines_stand_side_by_side() -> None:
+    text = printed(make_report())
+    # 39 of 40 right; the costs are 19 or 20 times 0.001 and 20 times 0.002 USD: 0.059 / 40 * 1000
+    assert row(text, "the router") == "the router 0.975 97.5% 1.475"
+    assert row(text, "random") == "random 0.500 50.0% 1.500"
+    assert row(text, "best single ") == "best single 0.500 50.0% 2.000"
+    assert row(text, "oracle") == "oracle 1.000 100.0% 1.500"
+    assert row(text, "best possible") == "best possible 1.000 100.0% 1.500"
+    assert row(text, "always strong") == "always strong [0.343, 0.657] [35.2%, 64.8%] [2.000, 2.000]"
+
+
+def test_details_have_their_intervals() -> None:
+    text = printed(make_report())
+    assert row(text, "Parse failures ") == "Parse failures 2.5% [0.4%, 12.9%]: 1 ambiguous"
+    assert row(text, "Score over best single").startswith("Score over best single +0.475 [+0.")
+    assert row(text, "Accuracy over best single").startswith("Accuracy over best single +47.5 points [+")
+    assert row(text, "Best single to oracle").startswith("Best single to oracle 95% of the way [")
+    # (0.975 - 0.5) / (0.8 - 0.5)
+    assert row(text, "Best single to best possible").startswith("Best single to best possible 158% of the way [")
+    assert row(text, "Best possible, expected score") == "Best possible, expected score 0.800 [0.800, 0.800]"
+    assert row(text, "Accuracy where scores differ").endswith("over 40 queries")
+    assert row(text, "Same LLM as the label").startswith("Same LLM as the label 97.5% [")
+    assert row(text, "Routes") == "Routes strong 50%, cheap 48%"
+    assert row(text, "Speed") == "Speed 12.3 queries/s"
+
+
+def test_legend_explains_the_words() -> None:
+    text = " ".join(printed(make_report()).split())
+    assert "Routing accuracy: share of queries" in text
+    assert "Parse failure: the generated text names no LLM" in text
+    assert "95% interval" in text
+
+
+def test_unknown_figures_are_left_out_or_called_unknown() -> None:
+    text = printed(make_report(known=False, num_failed=0))
+    assert row(text, "the router") == "the router 1.000 100.0% unknown"
+    assert "best possible" not in text
+    assert "Speed" not in text
+    assert "fit the prompt" not in text
+    assert "by similarity" not in text
+    assert row(text, "Parse failures ") == "Parse failures 0.0% [0.0%, 8.8%]"
+
+
+def test_many_tasks_are_cut_and_the_rest_is_counted() -> None:
+    text = printed(make_report(num_tasks=5), max_tasks=3)
+    assert row(text, "[i]task 00") == "[i]task 00 8 88% [53%, 98%] 0.875 0.500 1.000 1"
+    assert "[i]task 02" in text
+    assert "[i]task 03" not in text
+    assert row(text, "2 more tasks") == "2 more tasks 16"
+
+
+def test_a_single_task_needs_no_table() -> None:
+    assert "By task" not in printed(make_report(num_tasks=1))
+
+
+@pytest.mark.parametrize("width", [60, 80, 200])
+def test_names_are_printed_as_they_are(width: int) -> None:
+    text = printed(make_report(("[red]名前[/red]", "[/]$x")), width)
+    assert "[red]名前[/red]" in text
+    assert "[/]$x" in text
+
+
+def test_many_routes_are_summed_up() -> None:
+    names = tuple(f"llm-{index}" for index in range(8))
+    assert "3 others 0%" in row(printed(make_report(names), width=120), "Routes")

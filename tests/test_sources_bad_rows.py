@@ -1,0 +1,110 @@
+"""Every kind of bad row, seen through the jsonl format: the message's place and reason, and what skipping leaves."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from causal_lm_router.config import DataConfig
+from causal_lm_router.routing import SkippedRow
+from causal_lm_router.sources import load_source
+
+GOOD = b'{"query": "good", "scores": {"a": 1, "b": 0}}\n'
+SCORES = b'"scores": {"a": 1, "b": 0}'
+
+BAD_LINES = {
+    "broken JSON": (b'{"query": "x", "scores" {"a": 1}}', "broken JSON: Expecting ':' delimiter at column 25"),
+    "two objects in a line": (b'{"query": "x"} {}', "broken JSON: Extra data at column 16"),
+    "too deep": (b'{"query": ' + b"[" * 100_000, "broken JSON: Too many nested lists or objects at column 1"),
+    "NaN score": (b'{"query": "x", "scores": {"a": NaN, "b": 0}}', "NaN is not a JSON number"),
+    "infinite cost": (
+        b'{"query": "x", ' + SCORES + b', "costs": {"a": 1, "b": -Infinity}}',
+        "-Infinity is not a JSON number",
+    ),
+    "overflowing score": (
+        b'{"query": "x", "scores": {"a": 1e999, "b": 0}}',
+        "candidate 'a': score inf is not a number in 0..1",
+    ),
+    "score above 1": (
+        b'{"query": "x", "scores": {"a": 1.5, "b": 0}}',
+        "candidate 'a': score 1.5 is not a number in 0..1",
+    ),
+    "score below 0": (
+        b'{"query": "x", "scores": {"a": 0, "b": -1}}',
+        "candidate 'b': score -1 is not a number in 0..1",
+    ),
+    "score as text": (
+        b'{"query": "x", "scores": {"a": "1", "b": 0}}',
+        "candidate 'a': score '1' is not a number in 0..1",
+    ),
+    "score null": (
+        b'{"query": "x", "scores": {"a": null, "b": 0}}',
+        "candidate 'a': score None is not a number in 0..1",
+    ),
+    "unknown candidate": (
+        b'{"query": "x", "scores": {"a": 1, "b": 0, "c": 1}}',
+        "unknown candidate 'c' (the pool is a, b)",
+    ),
+    "missing candidate": (b'{"query": "x", "scores": {"a": 1}}', "no score for candidate 'b' (the pool is a, b)"),
+    "misspelt candidate": (
+        b'{"query": "x", "scores": {"a": 1, "B": 0}}',
+        "unknown candidate 'B'; no score for candidate 'b' (the pool is a, b)",
+    ),
+    "empty query": (b'{"query": "", ' + SCORES + b"}", "query is empty"),
+    "blank query": (b'{"query": " \\n\\u2003", ' + SCORES + b"}", "query is empty"),
+    "1 MB query": (
+        b'{"query": "' + b"x" * 1_000_000 + b'", ' + SCORES + b"}",
+        "query has 1,000,000 characters, data.max_query_chars allows 100,000",
+    ),
+    "query as number": (b'{"query": 5, ' + SCORES + b"}", "query is a int, not a text"),
+    "query with half a character": (
+        b'{"query": "x\\ud83d", ' + SCORES + b"}",
+        "query holds half a surrogate pair ('\\ud83d'), which is no character",
+    ),
+    "key twice": (b'{"query": "x", "query": "y", ' + SCORES + b"}", "key 'query' stands twice in one object"),
+    "candidate twice": (b'{"query": "x", "scores": {"a": 1, "b": 0, "a": 0}}', "key 'a' stands twice in one object"),
+    "no query": (b"{" + SCORES + b"}", "key 'query' is missing"),
+    "no scores": (b'{"query": "x"}', "key 'scores' is missing"),
+    "list for object": (b"[1, 2]", "the row is a list, not an object"),
+    "scores as list": (b'{"query": "x", "scores": [1, 0]}', "'scores' is [1, 0], not an object of candidates"),
+    "task as number": (
+        b'{"query": "x", "task": 3, ' + SCORES + b"}",
+        "'task' is 3, not a text with something in it",
+    ),
+    "blank query_id": (
+        b'{"query": "x", "query_id": " ", ' + SCORES + b"}",
+        "'query_id' is ' ', not a text with something in it",
+    ),
+    "other split": (b'{"query": "x", "split": "dev", ' + SCORES + b"}", "'split' is 'dev', allowed is train or test"),
+    "split as list": (b'{"query": "x", "split": [], ' + SCORES + b"}", "'split' is [], allowed is train or test"),
+    "unknown key": (
+        b'{"query": "x", "score": 1, ' + SCORES + b"}",
+        "unknown key 'score', the keys are costs, query, query_id, scores, split, task",
+    ),
+    "missing cost": (
+        b'{"query": "x", ' + SCORES + b', "costs": {"a": 0.1}}',
+        "no cost for candidate 'b' (the pool is a, b)",
+    ),
+    "negative cost": (
+        b'{"query": "x", ' + SCORES + b', "costs": {"a": -0.1, "b": 0}}',
+        "candidate 'a': cost -0.1 is not a finite number of USD, at least 0",
+    ),
+    "cost as truth value": (
+        b'{"query": "x", ' + SCORES + b', "costs": {"a": true, "b": 0}}',
+        "candidate 'a': cost True is not a finite number of USD, at least 0",
+    ),
+    "not UTF-8": (b'{"query": "\xff", ' + SCORES + b"}", "not UTF-8: byte 0xff at offset 11"),
+}
+
+
+@pytest.mark.parametrize(("line", "reason"), BAD_LINES.values(), ids=BAD_LINES.keys())
+def test_bad_row(line: bytes, reason: str, tmp_path: Path, make_data_config: Callable[..., DataConfig]) -> None:
+    path = tmp_path / "data.jsonl"
+    path.write_bytes(GOOD + line + b"\n" + GOOD)
+    with pytest.raises(ValueError) as caught:
+        load_source(make_data_config(source="jsonl", path=str(path)))
+    assert str(caught.value) == f"{path}:2: {reason}"
+
+    data = load_source(make_data_config(source="jsonl", path=str(path), on_bad_row="skip"))
+    assert len(data.examples) == 2
+    assert data.skipped_rows == (SkippedRow(f"{path}:2", reason),)
