@@ -1,5 +1,8 @@
 """From YAML under `conf/`, a run folder and command-line overrides to checked dataclasses."""
 
+import re
+from collections.abc import Mapping
+from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -7,6 +10,7 @@ import yaml
 from hydra import compose, initialize_config_dir
 from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
+from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
@@ -19,6 +23,7 @@ SCHEMAS: dict[str, type] = {
     "route_schema": schema.RouteConfig,
     "prepare_schema": schema.PrepareConfig,
 }
+COMPOSITION_ERRORS = (HydraException, OmegaConfBaseException, yaml.YAMLError)
 
 
 def conf_dir() -> str:
@@ -39,18 +44,18 @@ def register_schemas() -> None:
     OmegaConf.register_new_resolver("base_model_name", lambda name: Path(str(name)).name.lower(), replace=True)
 
 
-def register_run(argv: list[str]) -> None:
-    """Make the config of the run folder named by `run_dir=` in `argv` the node `run`, where commands on a run start.
-
-    Without `run_dir=` the node stays empty, so that `--help` and completion work.
+def register_run(arguments: list[str]) -> None:
+    """Make the config of the run folder named by `run_dir=` the node `run`, where commands on a run start.
 
     Raises:
         FileNotFoundError: the folder or its config.yaml is missing.
+        ValueError: no `run_dir=` among the arguments, or the config is not that of a run.
     """
-    run_dirs = [arg.removeprefix("run_dir=") for arg in argv if arg.startswith("run_dir=")]
-    if run_dirs:
-        node = load_run_config(Path(run_dirs[-1].strip("'\"")))
-        ConfigStore.instance().store(name="run", node=node)
+    run_dirs = [argument.removeprefix("run_dir=") for argument in arguments if argument.startswith("run_dir=")]
+    if not run_dirs:
+        raise ValueError("run_dir: missing; needed is run_dir=<folder of a run>, such as outputs/quickstart/...")
+    node = load_run_config(Path(run_dirs[-1].strip("'\"")))
+    ConfigStore.instance().store(name="run", node=_literal(node))
 
 
 def load_run_config(run_dir: Path) -> dict[str, Any]:
@@ -58,17 +63,25 @@ def load_run_config(run_dir: Path) -> dict[str, Any]:
 
     Raises:
         FileNotFoundError: there is no config.yaml in the folder.
+        ValueError: the config.yaml there is not that of a run.
     """
     path = run_dir / "config.yaml"
     if not path.is_file():
         raise FileNotFoundError(f"run_dir={run_dir}: no config.yaml there, this is not a run folder")
-    loaded: dict[str, Any] = yaml.safe_load(path.read_text(encoding="utf-8"))
-    loaded.pop("run_dir")
+    try:
+        loaded = yaml.safe_load(path.read_text(encoding="utf-8"))
+        if not isinstance(loaded, dict):
+            raise ValueError("it holds no keys")
+        resolve_config(loaded, schema.TrainConfig)
+    except (ValueError, yaml.YAMLError) as error:
+        problem = " ".join(str(error).split())
+        raise ValueError(f"{path}: this is not the config of a run: {problem}") from error
+    del loaded["run_dir"]
     return loaded
 
 
-def resolve_config(composed: DictConfig, target: type[Schema]) -> Schema:
-    """Return the composed config as a checked dataclass.
+def resolve_config(composed: DictConfig | Mapping[str, Any], target: type[Schema]) -> Schema:
+    """Return the composed config (or plain values) as a checked dataclass.
 
     The config is merged into a fresh schema first: a key added with `+key=` passes Hydra, but not this.
 
@@ -76,11 +89,11 @@ def resolve_config(composed: DictConfig, target: type[Schema]) -> Schema:
         ValueError: an unknown key, a value of the wrong type, a missing value, or a value its check refuses.
     """
     try:
-        plain = OmegaConf.to_container(composed, resolve=True)
-        merged = OmegaConf.merge(OmegaConf.structured(target), plain)
+        plain = OmegaConf.to_container(composed, resolve=True) if isinstance(composed, DictConfig) else composed
+        merged = OmegaConf.merge(OmegaConf.structured(target), _literal(plain))
         resolved = OmegaConf.to_object(merged)
     except OmegaConfBaseException as error:
-        raise ValueError(f"config: {str(error).splitlines()[0]} (key: {error.full_key})") from error
+        raise ValueError(f"config: {describe_error(error)}") from error
     assert isinstance(resolved, target)
     return resolved
 
@@ -88,13 +101,54 @@ def resolve_config(composed: DictConfig, target: type[Schema]) -> Schema:
 def compose_config(overrides: list[str], config_name: str = "train") -> schema.TrainConfig:
     """Return the config that `causal-lm-router <config_name> <overrides>` would run with, outside a Hydra application.
 
-    `${now:...}` and `${hydra:...}` values need the application: pass `run_dir=...` where they matter.
+    `${hydra:...}` values need the application.
+
+    Raises:
+        ValueError: an override, a file or a value that the schema or Hydra refuses.
     """
     register_schemas()
     GlobalHydra.instance().clear()
-    with initialize_config_dir(version_base="1.3", config_dir=conf_dir()):
-        composed = compose(config_name=config_name, overrides=overrides)
+    try:
+        with initialize_config_dir(version_base="1.3", config_dir=conf_dir()):
+            composed = compose(config_name=config_name, overrides=overrides)
+    except COMPOSITION_ERRORS as error:
+        raise ValueError(f"config: {describe_error(error)}") from error
     return resolve_config(composed, schema.TrainConfig)
+
+
+def describe_error(error: Exception) -> str:
+    """Return in one line what a failed composition says: the file or the override, the dotted key, what is allowed."""
+    reason = error.__cause__ if isinstance(error.__cause__, OmegaConfBaseException) else None
+    text = f"{error}\n{reason or ''}"
+    # A new key that a + could add is welcome in a dictionary, but nowhere else.
+    if "is not in struct" not in text:
+        text = re.sub(r"To append to your config use .*", "", text)
+    text = re.sub(r"Config search path:(\n\t.*)*|See https:.*|^ *(reference|object)_type=.*", "", text, flags=re.M)
+    text = re.sub(r"\n *full_key: *(\S*)", r" (key: \1)", text).replace(" (key: )", "").replace("\n\t", " ")
+    keys_of = getattr(reason or error, "object_type", None)
+    if "not in '" in text and is_dataclass(keys_of):
+        text += f"\nits keys are {', '.join(field.name for field in fields(keys_of))}"
+    return "; ".join(line.strip().rstrip(".:") for line in text.splitlines() if line.strip())
+
+
+def quote_text(argument: str) -> str:
+    """Return `key=text` as an override that stands for exactly this text, whatever characters are in it."""
+    key, _, text = argument.partition("=")
+    # In quotes, Hydra takes backslashes for an escape where a quote follows, and only there.
+    escaped = re.sub(r"(\\*)('|$)", lambda match: match[1] * 2 + match[2].replace("'", "\\'"), _literal(text))
+    return f"{key}='{escaped}'"
+
+
+def _literal(value: Any) -> Any:
+    """Return plain values with every `${` in their texts escaped, so that OmegaConf takes it as it stands."""
+    match value:
+        case dict():
+            return {key: _literal(inner) for key, inner in value.items()}
+        case list():
+            return [_literal(inner) for inner in value]
+        case str():
+            return re.sub(r"(\\*)\$\{", lambda match: match[1] * 2 + "\\${", value)
+    return value
 
 
 def dump_config(config: Any) -> str:

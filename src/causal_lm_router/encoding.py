@@ -56,8 +56,8 @@ class Encoder:
         if fixed + 8 > self.max_prompt_tokens:
             taken = fixed + longest
             raise ValueError(
-                f"prompt.max_length={config.max_length}: instruction and longest target take {taken} tokens, allowed is "
-                f"at least {taken + 8}"
+                f"prompt.max_length={config.max_length}: instruction and longest target take {taken} tokens, "
+                f"allowed is at least {taken + 8}"
             )
 
     @cached_property
@@ -117,8 +117,8 @@ def encode_examples(
 ) -> datasets.Dataset:
     """Return training rows as a memory-mapped Arrow dataset, cached in a folder named by their content.
 
-    Columns: `input_ids` (prompt, then target with eos), `num_tokens`, `num_target_tokens`, `was_cut`. The rows never stand in Python
-    lists as a whole: they are encoded in chunks and written through.
+    Columns: `input_ids` (prompt, then target with eos), `num_tokens`, `num_target_tokens`, `was_cut`. The rows never
+    stand in Python lists as a whole: they are encoded in chunks and written through.
     """
     folder = cache / "encoded" / _content_hash(examples, labels, encoder)
     if not folder.is_dir():
