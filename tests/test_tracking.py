@@ -172,8 +172,14 @@ def records(folder: Path) -> list[dict[str, Any]]:
     """Every record of the one run file in a folder, by W&B's own reader."""
     (file,) = folder.glob("*.wandb")
     command = [sys.executable, "-m", "wandb", "leet", "inspect", "--json", str(file)]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
-    return [json.loads(line) for line in done.stdout.splitlines()]
+    for _ in range(10):
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+        found = [json.loads(line) for line in done.stdout.splitlines()]
+        # W&B's helper process writes the file to its end a moment after the run has closed.
+        if of_kind(found, "exit"):
+            return found
+        time.sleep(0.2)
+    raise AssertionError(f"{file} holds no end: {found}")
 
 
 def of_kind(found: list[dict[str, Any]], kind: str) -> list[Any]:
@@ -712,7 +718,7 @@ def test_a_job_outlives_the_helper_process_of_wandb(
     for name in ("two", "three"):
         with open_tracking(config_of("offline"), "n", tmp_path / name, {}, name) as tracking:
             tracking.log_report({"a": 1.0}, "test", 1)
-        kill_helper()
         # A first attempt to open the run may have left a folder without a run file.
         (folder,) = [folder for folder in offline_folders(tmp_path / name) if list(folder.glob("*.wandb"))]
         assert len(of_kind(records(folder), "history")) == 1
+        kill_helper()

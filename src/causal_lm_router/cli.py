@@ -7,6 +7,7 @@ import sys
 import causal_lm_router
 
 PROGRAM = "causal-lm-router"
+COMPLETION_FLAGS = ("-sc", "--shell-completion")
 COMMANDS = {
     "train": "finetune a base model on routing data, evaluate it, leave a run folder",
     "resume": "continue a run that was interrupted: run_dir=...",
@@ -20,25 +21,25 @@ COMMANDS = {
 
 def main() -> None:
     """Run the command named by the first argument; without one, list the commands."""
-    if any(arg.startswith("query=") for arg in sys.argv[2:]) and "--shell-completion" in sys.argv[1:]:
-        _complete()
     arguments = sys.argv[1:]
-    if arguments and arguments[0] in ("-sc", "--shell-completion"):
-        _run_command("train", arguments)
+    if any(argument in COMPLETION_FLAGS for argument in arguments):
+        _complete(arguments)
     elif not arguments or arguments[0] in ("-h", "--help", "help"):
         print(_usage())
     elif arguments[0] == "--version":
         print(f"{PROGRAM} {causal_lm_router.__version__}")
     elif arguments[0] in COMMANDS:
-        _run_command(arguments[0], arguments[1:])
+        _run_command(arguments[0], f"{PROGRAM} {arguments[0]}", arguments[1:])
     else:
         print(f"error: unknown command {arguments[0]!r}\n\n{_usage()}", file=sys.stderr)
         raise SystemExit(2)
 
 
-def _run_command(command: str, arguments: list[str]) -> None:
-    sys.argv = [f"{PROGRAM} {command}", *arguments]
+def _run_command(command: str, program: str, arguments: list[str]) -> None:
+    sys.argv = [program, *arguments]
     module = importlib.import_module(f"causal_lm_router.{command}")
+    # Lightning starts the further processes of a distributed run as `python -m <module of __main__> <arguments>`.
+    sys.modules["__main__"].__spec__ = module.__spec__
     module.main()
 
 
@@ -50,19 +51,18 @@ def _usage() -> str:
     return "\n".join(lines)
 
 
-def _complete() -> None:
-    """Answer a completion query: command names at the first word, then Hydra's own completion of that command.
+def _complete(arguments: list[str]) -> None:
+    """Complete a command at the first word, else leave it to Hydra, which also prints the shell function to install.
 
-    Hydra completes `program overrides`; the command word is taken out of the line that the shell hands over.
+    Hydra completes `program overrides`; the command is taken out of the line that the shell hands over.
     """
     line = os.environ.get("COMP_LINE", "")
-    words = line.split(" ", 2)
-    if len(words) < 3:
-        print(" ".join(name for name in COMMANDS if name.startswith(words[-1] if len(words) == 2 else "")))
-        raise SystemExit(0)
-    if words[1] not in COMMANDS:
-        raise SystemExit(0)
-    os.environ["COMP_LINE"] = f"{words[0]} {words[2]}"
-    os.environ["COMP_POINT"] = str(len(os.environ["COMP_LINE"]))
-    _run_command(words[1], sys.argv[1:])
-    raise SystemExit(0)
+    _, _, words = line[: int(os.environ.get("COMP_POINT") or len(line))].partition(" ")
+    command, space, overrides = words.lstrip().partition(" ")
+    if not any(argument.startswith("query=") for argument in arguments):
+        _run_command("train", PROGRAM, arguments)
+    elif not space:
+        print(" ".join(name for name in COMMANDS if name.startswith(command)))
+    elif command in COMMANDS:
+        os.environ["COMP_LINE"] = f"{PROGRAM} {overrides}"
+        _run_command(command, PROGRAM, arguments)

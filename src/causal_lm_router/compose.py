@@ -44,18 +44,21 @@ def register_schemas() -> None:
     OmegaConf.register_new_resolver("base_model_name", lambda name: Path(str(name)).name.lower(), replace=True)
 
 
-def register_run(arguments: list[str]) -> None:
+def register_run(arguments: list[str], *, required: bool) -> None:
     """Make the config of the run folder named by `run_dir=` the node `run`, where commands on a run start.
+
+    Without `run_dir=` the node stays empty, enough for `--help` and completion, unless one is required.
 
     Raises:
         FileNotFoundError: the folder or its config.yaml is missing.
-        ValueError: no `run_dir=` among the arguments, or the config is not that of a run.
+        ValueError: the config there is not that of a run, or `run_dir=` is required and missing.
     """
     run_dirs = [argument.removeprefix("run_dir=") for argument in arguments if argument.startswith("run_dir=")]
-    if not run_dirs:
-        raise ValueError("run_dir: missing; needed is run_dir=<folder of a run>, such as outputs/quickstart/...")
-    node = load_run_config(Path(run_dirs[-1].strip("'\"")))
-    ConfigStore.instance().store(name="run", node=_literal(node))
+    if run_dirs:
+        node = load_run_config(Path(run_dirs[-1].strip("'\"")))
+        ConfigStore.instance().store(name="run", node=_literal(node))
+    elif required:
+        raise ValueError("run_dir: missing; needed is run_dir=<folder of a run>")
 
 
 def load_run_config(run_dir: Path) -> dict[str, Any]:

@@ -4,15 +4,17 @@ On a GPU an adapter is served by a LoRARequest. On a CPU, where vLLM's LoRA path
 for adapters that vLLM does not serve, the merged weights are reloaded into the running engine.
 """
 
+import contextlib
 import hashlib
 import os
 import shutil
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
+from pytorch_lightning.utilities.seed import isolate_rng
 from transformers import PreTrainedTokenizerBase
 
 from causal_lm_router.base_model import is_adapter, local_folder, merge_adapter, vllm_serves
@@ -45,7 +47,7 @@ class VllmGenerator:
         self._folder = tempfile.TemporaryDirectory(prefix="causal-lm-router-")
         self._engine: Any = None
         self._lora_request: Any = None
-        self._has_merged_weights = False
+        self._holds_base = True
         self._is_asleep = False
 
     def load_weights(self, weights_dir: Path | None) -> None:
@@ -58,10 +60,10 @@ class VllmGenerator:
             self._reload_base()
             self._lora_request = self._request(weights_dir)
         elif is_adapter(weights_dir):
-            merged = Path(self._folder.name) / "merged"
-            merge_adapter(self._name_or_path, self._base_model, weights_dir, merged)
-            self._reload(merged)
-            shutil.rmtree(merged)
+            with tempfile.TemporaryDirectory(dir=self._folder.name) as folder:
+                merged = Path(folder) / "merged"
+                merge_adapter(self._name_or_path, self._base_model, weights_dir, merged)
+                self._reload(merged)
         else:
             self._reload(weights_dir)
 
@@ -70,7 +72,9 @@ class VllmGenerator:
         self._start()
         requests = [{"prompt_token_ids": list(ids)} for ids in prompts]
         sampling = [self._sampling_params(index) for index in range(len(prompts))]
-        outputs = self._engine.generate(requests, sampling, lora_request=self._lora_request, use_tqdm=len(prompts) > 50)
+        use_tqdm = len(prompts) > 50
+        with self._compiler_kept_out():
+            outputs = self._engine.generate(requests, sampling, lora_request=self._lora_request, use_tqdm=use_tqdm)
         return [self._generation(output.outputs[0]) for output in outputs]
 
     def sleep(self) -> None:
@@ -90,6 +94,7 @@ class VllmGenerator:
         if self._engine is None:
             self._engine = _new_engine(self._engine_args())
         elif self._is_asleep:
+            torch.cuda.empty_cache()  # what the trainer keeps for reuse would be missing here
             self._engine.wake_up()
             self._is_asleep = False
 
@@ -103,11 +108,13 @@ class VllmGenerator:
             "max_model_len": self._max_model_len,
             "enable_prefix_caching": True,
             "seed": self._inference.seed,
+            "generation_config": "vllm",  # the settings here alone count, not defaults that come with the base model
+            "use_tqdm_on_load": False,
         }
         if self._on_gpu:
-            arguments["enable_sleep_mode"] = True
+            arguments |= {"enable_sleep_mode": True, "gpu_memory_utilization": _free_gpu_share()}
             ranks = [rank for rank in LORA_RANKS if rank >= self._lora.lora_r]
-            if self._lora.use_lora and ranks:
+            if self._lora.use_lora and not self._lora.use_dora and ranks:
                 arguments |= {"enable_lora": True, "max_lora_rank": ranks[0]}
         else:
             # A block of 32 tokens lets the prompt's fixed part be cached; the default of 128 is longer than most.
@@ -126,10 +133,19 @@ class VllmGenerator:
             "logprobs": 0,
             "detokenize": False,
         }
-        return SamplingParams(**(arguments | self._inference.sampling_args))
+        try:
+            return SamplingParams(**(arguments | self._inference.sampling_args))
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"inference.sampling_args: {error}") from error
+
+    def _compiler_kept_out(self) -> contextlib.AbstractContextManager[object]:
+        """Where the engine is eager, keep its sampler from compiling one small function: that takes seconds and g++."""
+        is_eager = self._engine.llm_engine.model_config.enforce_eager
+        return torch.compiler.set_stance("force_eager") if is_eager else contextlib.nullcontext()
 
     def _generation(self, output: Any) -> Generation:
-        text = self._tokenizer.decode(output.token_ids, skip_special_tokens=True)
+        options = {"skip_special_tokens": True, "clean_up_tokenization_spaces": False}
+        text = self._tokenizer.decode(output.token_ids, **options)
         return Generation(str(text), output.finish_reason, len(output.token_ids), output.cumulative_logprob)
 
     def _request(self, adapter_dir: Path) -> Any:
@@ -149,30 +165,81 @@ class VllmGenerator:
         return LoRARequest(digest, int(digest[:7], 16) + 1, str(copy))
 
     def _serves(self, weights_dir: Path) -> bool:
-        fits = self._lora.use_lora and self._lora.lora_r <= LORA_RANKS[-1]
-        return self._on_gpu and fits and is_adapter(weights_dir) and vllm_serves(weights_dir)
+        takes_lora = self._engine.llm_engine.vllm_config.lora_config is not None
+        return self._on_gpu and takes_lora and is_adapter(weights_dir) and vllm_serves(weights_dir)
 
     def _reload_base(self) -> None:
-        if self._has_merged_weights:
+        if not self._holds_base:
             self._reload(local_folder(self._name_or_path, self._base_model))
-            self._has_merged_weights = False
+            self._holds_base = True
 
     def _reload(self, checkpoint: Path) -> None:
+        self._holds_base = False
         self._engine.collective_rpc("reload_weights", kwargs={"weights_path": str(checkpoint)})
-        self._engine.reset_prefix_cache()
-        self._has_merged_weights = True
+        is_reset = self._engine.reset_prefix_cache()
+        assert is_reset, "vLLM kept its prefix cache, which belongs to the weights before"
+
+
+def _free_gpu_share() -> float:
+    """Return the share of the GPU's memory that the engine may take: nine tenths of what a trainer beside it leaves."""
+    torch.cuda.empty_cache()
+    free, total = torch.cuda.mem_get_info()
+    return 0.9 * free / total
 
 
 def _new_engine(arguments: dict[str, Any]) -> Any:
-    """Return a vLLM engine in this process, using all cores it may run on; vLLM's own settings win where set."""
-    cores = sorted(os.sched_getaffinity(0))
-    os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
-    os.environ.setdefault("VLLM_CPU_OMP_THREADS_BIND", ",".join(map(str, cores)))
-    os.environ.setdefault("VLLM_LOGGING_LEVEL", "WARNING")
-    os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
-    from vllm import LLM
+    """Return a new vLLM engine on all cores; vLLM's own environment variables win where they are set.
 
+    It runs in this process, but in one of its own beside a process group (that of a distributed trainer, or of another
+    engine): it would join the group, wait for the other ranks, and destroy the group at its end.
+    """
+    in_own_process = torch.distributed.is_available() and torch.distributed.is_initialized()
+    settings = {
+        "VLLM_ENABLE_V1_MULTIPROCESSING": str(int(in_own_process)),
+        "VLLM_CPU_OMP_THREADS_BIND": "nobind",  # by default it leaves one core out
+        "VLLM_LOGGING_LEVEL": "ERROR",  # its warnings are about choices made here
+        "VLLM_LOGGING_STREAM": "ext://sys.stderr",
+        "VLLM_NO_USAGE_STATS": "1",
+    }
+    if in_own_process and arguments.get("enforce_eager"):
+        settings["TORCH_COMPILE_DISABLE"] = "1"
+    with _environment(settings), _process_state_kept():
+        from vllm import LLM, envs
+
+        envs.disable_envs_cache()
+        try:
+            return LLM(**arguments)
+        except TypeError as error:
+            raise ValueError(f"inference.engine_args: {error}") from error
+        except ValueError as error:
+            raise ValueError(f"inference: vLLM does not start: {error}") from error
+
+
+@contextlib.contextmanager
+def _environment(settings: Mapping[str, str]) -> Iterator[None]:
+    """Set the environment variables that are not set yet, for the length of the block."""
+    added = {name: value for name, value in settings.items() if name not in os.environ}
+    os.environ.update(added)
     try:
-        return LLM(**arguments)
-    except TypeError as error:
-        raise ValueError(f"inference.engine_args: {error}") from error
+        yield
+    finally:
+        for name in added:
+            os.environ.pop(name, None)
+
+
+@contextlib.contextmanager
+def _process_state_kept() -> Iterator[None]:
+    """Undo what starting an engine does to this process, so that training does not depend on when it starts.
+
+    vLLM seeds every random generator, sets the precision of float32 products, and on a CPU makes
+    `torch.set_num_threads` do nothing.
+    """
+    set_num_threads, num_threads = torch.set_num_threads, torch.get_num_threads()
+    precision = torch.get_float32_matmul_precision()
+    with isolate_rng():
+        try:
+            yield
+        finally:
+            torch.set_num_threads = set_num_threads
+            torch.set_num_threads(num_threads)
+            torch.set_float32_matmul_precision(precision)

@@ -15,11 +15,11 @@ if TYPE_CHECKING:
 STEP = "trainer/global_step"
 """The x axis of every figure: the optimizer step, under the name Lightning's W&B logger gives it."""
 
-# A server that goes away holds a job for two probes, one wait and the closing: 12 s.
+# A server that goes away holds a job for one probe, one wait and the closing: 10 s.
 FINISH_TIMEOUT_S = 7.0
 """Longest wait for the server when a run closes."""
 _PROBE_TIMEOUT_S = 2.0
-_PATIENCE_S = 3.0
+_PATIENCE_S = 2.0
 _UPLOAD_WAIT_S = 1
 
 _logger = logging.getLogger(__name__)
