@@ -1,12 +1,17 @@
 """Base models: preparing, loading, applying LoRA, saving and merging adapters."""
 
+import functools
 import importlib.util
 import json
 import logging
 import os
+import socket
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
+from urllib.request import getproxies
 
+import huggingface_hub
 import peft
 import torch
 import transformers
@@ -113,9 +118,8 @@ def load_tokenizer(name_or_path: str, config: BaseModelConfig) -> PreTrainedToke
     Raises:
         ValueError: it cannot be loaded, has no eos token, or is not a fast tokenizer (offsets are needed).
     """
-    options = {"revision": config.revision, "trust_remote_code": config.trust_remote_code}
     try:
-        tokenizer = AutoTokenizer.from_pretrained(name_or_path, **options)
+        tokenizer = AutoTokenizer.from_pretrained(name_or_path, **_source(name_or_path, config))
     except OSError as error:
         raise ValueError(_cannot_load(config, error)) from error
     if not tokenizer.is_fast or tokenizer.eos_token_id is None:
@@ -134,8 +138,7 @@ def load_base_model(name_or_path: str, config: BaseModelConfig) -> PreTrainedMod
     try:
         model = AutoModelForCausalLM.from_pretrained(
             name_or_path,
-            revision=config.revision,
-            trust_remote_code=config.trust_remote_code,
+            **_source(name_or_path, config),
             dtype=getattr(torch, config.dtype),
             attn_implementation=config.attn_implementation,
         )
@@ -146,6 +149,27 @@ def load_base_model(name_or_path: str, config: BaseModelConfig) -> PreTrainedMod
         model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
         model.enable_input_require_grads()  # type: ignore[no-untyped-call]
     return model
+
+
+def _source(name_or_path: str, config: BaseModelConfig) -> dict[str, Any]:
+    # Without a network the hub's client tries for minutes before it gives up.
+    offline = not Path(name_or_path).is_dir() and not hub_answers()
+    options = {"revision": config.revision, "trust_remote_code": config.trust_remote_code}
+    return {**options, "local_files_only": offline}
+
+
+@functools.cache
+def hub_answers(timeout_s: float = 5.0) -> bool:
+    """True when the hub's address can be connected to, or a proxy stands between that would tell."""
+    endpoint = urlsplit(huggingface_hub.constants.ENDPOINT)
+    if any(scheme in getproxies() for scheme in ("http", "https", "all")):
+        return True
+    port = endpoint.port or (80 if endpoint.scheme == "http" else 443)
+    try:
+        with socket.create_connection((endpoint.hostname or "", port), timeout=timeout_s):
+            return True
+    except OSError:
+        return False
 
 
 def _cannot_load(config: BaseModelConfig, error: OSError) -> str:

@@ -68,5 +68,5 @@ def last_checkpoint(folder: Path) -> Path | None:
 
 
 def checkpoint_step(checkpoint: Path | None) -> int:
-    """Return the optimizer step a checkpoint was written after, 0 for none."""
-    return 0 if checkpoint is None else int(checkpoint.stem.removeprefix("step_"))
+    """Return the optimizer step a checkpoint was written after, -1 for none."""
+    return -1 if checkpoint is None else int(checkpoint.stem.removeprefix("step_"))

@@ -437,15 +437,25 @@ class TrainConfig:
     run_dir: str
     """The run folder."""
     base_model: BaseModelConfig
+    """The LM being finetuned."""
     lora: LoraConfig
+    """The adapter, or none."""
     data: DataConfig
+    """What to route: source, split, labels."""
     prompt: PromptConfig
+    """Query to prompt text, candidate to target text."""
     optim: OptimConfig
+    """AdamW and its schedule."""
     trainer: TrainerConfig
+    """Length and hardware of training."""
     inference: InferenceConfig
+    """How text is generated."""
     parsing: ParsingConfig
+    """Generated text to candidate."""
     evaluation: EvaluationConfig
+    """What is evaluated, and when."""
     tracking: TrackingConfig
+    """Where figures are recorded."""
 
     def __post_init__(self) -> None:
         _require(bool(self.name) and "/" not in self.name, "name", self.name, "a name without /")
@@ -482,3 +492,4 @@ class PrepareConfig:
     """What the `prepare` command needs."""
 
     base_model: BaseModelConfig
+    """The LM being finetuned."""

@@ -4,6 +4,7 @@ import logging
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.loggers import Logger
@@ -44,7 +45,9 @@ def fit(session: Session, tracking: Tracking) -> None:
         LastCheckpoint(folder.checkpoints, config.trainer.checkpoint_every_n_steps),
     ]
     checkpoint = last_checkpoint(folder.checkpoints)
-    if checkpoint is not None:
+    if checkpoint is None:
+        tracking.log_report({"truncation_rate": float(np.mean(rows["was_cut"][:]))}, "train", 0)
+    else:
         logger.info("continuing from %s", checkpoint)
     trainer.fit(module, train_dataloaders=loader, ckpt_path=checkpoint)
     if trainer.interrupted:

@@ -1,27 +1,32 @@
 """LLMRouter's causal-LM configuration file, turned into a config of ours.
 
 Keys, names and defaults are those of LLMRouter's causallm_router (github.com/ulab-uiuc/LLMRouter). An unknown key is
-an error. Input files are looked for in the YAML file's folder first, then in the working directory;
-`save_model_path`, which becomes the run folder, starts at the working directory.
+an error. Data files are looked for in the YAML file's folder first, then in the working directory. `save_model_path`,
+which becomes the run folder, and `load_model_path`, the run folder to route with (or the `merged` folder inside it),
+start at the working directory. Read but without effect: the embedding files, `ini_model_path`, `api_endpoint`, and
+`gpu_memory_utilization` where there is no GPU.
 
 What differs on purpose: the prompt is `prompt=candidates`, the loss counts the target alone, ties go to the cheapest
-candidate where costs are known, and a generation that names no LLM is a parse failure instead of the first LLM.
+candidate where costs are known, a generation that names no LLM is a parse failure instead of the first LLM, and code
+that comes with a base model is not run.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from causal_lm_router.compose import compose_config
+from causal_lm_router.compose import compose_config, quote_text
 from causal_lm_router.config import TrainConfig
-from causal_lm_router.sources.strict_json import decode_line, read_lines
+from causal_lm_router.sources.queries import read_query_file
 
 DATA_KEYS = ("query_data_train", "query_data_test", "routing_data_train", "routing_data_test", "llm_data")
 UNUSED_DATA_KEYS = ("query_embedding_data", "llm_embedding_data")
 MODEL_KEYS = ("ini_model_path", "save_model_path", "load_model_path")
+METRICS = ("performance", "cost", "llm_judge")
+REPORTS = ("none", "wandb", "tensorboard")
 HPARAM_DEFAULTS: dict[str, Any] = {
     "base_model": "meta-llama/Llama-2-7b-hf",
     "use_lora": True,
@@ -73,67 +78,125 @@ OVERRIDE_KEYS = {
 
 @dataclass(frozen=True)
 class LLMRouterFiles:
-    """Files of the YAML that are read later."""
+    """Files of the YAML that are read later; `load_run_dir` is the run folder to route with."""
 
     query_data_test: Path | None
+    load_run_dir: Path
 
-    def test_queries(self) -> list[dict[str, Any]]:
-        """Return the rows of `data_path.query_data_test`; raise ValueError where the YAML names none."""
+    def test_queries(self, max_chars: int) -> list[dict[str, Any]]:
+        """Return the rows of `data_path.query_data_test`.
+
+        Raises ValueError where the YAML names none, and with file and line for a row without a usable query.
+        """
         if self.query_data_test is None:
             raise ValueError("data_path.query_data_test: not set, so route_batch needs a batch")
-        return [decode_line(line) for _, line in read_lines(self.query_data_test)]
+        return list(read_query_file(self.query_data_test, max_chars))
 
 
 def read_llmrouter_yaml(path: Path) -> tuple[TrainConfig, LLMRouterFiles]:
     """Return the config that the YAML file stands for, and the files read later.
 
     Raises:
-        ValueError: an unknown key, a key of the wrong kind, or a value that our checks refuse.
+        ValueError: an unknown key, a key of the wrong kind, or a value that our checks refuse; file and key are named.
         FileNotFoundError: the YAML file, or a data file it names, is missing.
     """
-    sections = _read_sections(path)
-    data, model, hparam = (sections.get(name) or {} for name in ("data_path", "model_path", "hparam"))
+    data, model, hparam = _read_sections(path)
     files = {key: _find_input(path, key, data[key]) for key in DATA_KEYS if data.get(key)}
+    save_model_path = model.get("save_model_path") or "saved_models/causallm_router"
+    load_model_path = Path(model.get("load_model_path") or save_model_path)
     overrides = [
         "prompt=candidates",
         "evaluation=final_only",
-        *_hparam_overrides({**HPARAM_DEFAULTS, **hparam}),
+        *_hparam_overrides(hparam),
         *_data_overrides(path, files),
-        _override("run_dir", model.get("save_model_path") or "saved_models/causallm_router"),
+        _override("run_dir", save_model_path),
     ]
-    return compose_config(overrides), LLMRouterFiles(files.get("query_data_test"))
+    try:
+        config = compose_config(overrides)
+    except ValueError as error:
+        raise ValueError(f"{path}: {_in_their_words(str(error))}") from error
+    load_run_dir = load_model_path.parent if load_model_path.name == "merged" else load_model_path
+    return config, LLMRouterFiles(files.get("query_data_test"), load_run_dir)
 
 
-def _read_sections(path: Path) -> dict[str, Any]:
+def _read_sections(path: Path) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
+    """Return the checked sections `data_path`, `model_path` and `hparam`, the last with all defaults."""
+    loaded = _load(path)
+    _check_keys(path, "", loaded, ("data_path", "model_path", "metric", "hparam", "api_endpoint"))
+    data = _section(path, loaded, "data_path", (*DATA_KEYS, *UNUSED_DATA_KEYS))
+    model = _section(path, loaded, "model_path", MODEL_KEYS)
+    for name, section in {"data_path": data, "model_path": model}.items():
+        for key, value in section.items():
+            if value is not None and not isinstance(value, str):
+                raise ValueError(f"{path}: {name}.{key}={value!r}: allowed is a path")
+    metric = _section(path, loaded, "metric", ("weights",))
+    weights = _section(path, metric, "weights", METRICS, prefix="metric.")
+    if any(weight for name, weight in weights.items() if name != "performance"):
+        raise ValueError(f"{path}: metric.weights={weights}: only performance can have a weight other than 0")
+    hparam = _section(path, loaded, "hparam", tuple(HPARAM_DEFAULTS))
+    for key, value in hparam.items():
+        _check_kind(path, key, value)
+    return data, model, {**HPARAM_DEFAULTS, **hparam}
+
+
+def _load(path: Path) -> Any:
     if not path.is_file():
         raise FileNotFoundError(f"yaml_path={path}: no such file")
     try:
-        loaded = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except yaml.YAMLError as error:
-        raise ValueError(f"{path}: not YAML: {error}") from error
-    allowed = {
-        "data_path": (*DATA_KEYS, *UNUSED_DATA_KEYS),
-        "model_path": MODEL_KEYS,
-        "metric": ("weights",),
-        "hparam": tuple(HPARAM_DEFAULTS),
-        "api_endpoint": (),
-    }
-    _check_keys(path, "", loaded, tuple(allowed))
-    for section, keys in allowed.items():
-        if keys and loaded.get(section) is not None:
-            _check_keys(path, f"{section}.", loaded[section], keys)
-    weights = (loaded.get("metric") or {}).get("weights") or {}
-    if any(weight for name, weight in weights.items() if name != "performance"):
-        raise ValueError(f"{path}: metric.weights={weights}: only performance can have a weight other than 0")
-    return dict(loaded)
+        return yaml.load(path.read_text(encoding="utf-8"), _StrictLoader)
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path}: broken YAML: {' '.join(str(error).split())}") from error
 
 
-def _check_keys(path: Path, prefix: str, found: Any, allowed: tuple[str, ...]) -> None:
+class _StrictLoader(yaml.SafeLoader):
+    """Safe YAML that refuses a key that stands twice."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        mapping: dict[Any, Any] = super().construct_mapping(node, deep)
+        if len(mapping) < len(node.value):
+            raise yaml.constructor.ConstructorError(None, None, "a key stands twice", node.start_mark)
+        return mapping
+
+
+def _section(path: Path, loaded: Mapping[str, Any], name: str, keys: Sequence[str], prefix: str = "") -> dict[str, Any]:
+    section = {} if loaded.get(name) is None else loaded[name]
+    _check_keys(path, f"{prefix}{name}.", section, keys)
+    return dict(section)
+
+
+def _check_keys(path: Path, prefix: str, found: Any, allowed: Sequence[str]) -> None:
     if not isinstance(found, Mapping):
         raise ValueError(f"{path}: {prefix.rstrip('.') or 'the file'} holds {found!r}, not keys and values")
     for key in found:
         if key not in allowed:
             raise ValueError(f"{path}: unknown key {prefix}{key}; allowed is {' | '.join(allowed)}")
+
+
+def _check_kind(path: Path, key: str, value: Any) -> None:
+    """Raise ValueError where a value of `hparam` is not of the kind of its default."""
+    match HPARAM_DEFAULTS[key]:
+        case bool():
+            fits, kind = isinstance(value, bool), "true | false"
+        case int():
+            fits, kind = isinstance(value, int) and not isinstance(value, bool), "an integer"
+        case float():
+            fits, kind = isinstance(value, int | float) and not isinstance(value, bool), "a number such as 0.00002"
+        case list():
+            fits, kind = isinstance(value, list) and all(isinstance(item, str) for item in value), "a list of names"
+        case _:
+            fits, kind = isinstance(value, str), "a text"
+    if key == "report_to":
+        fits, kind = value in REPORTS, " | ".join(REPORTS)
+    if not fits:
+        raise ValueError(f"{path}: hparam.{key}={value!r}: allowed is {kind}")
+
+
+def _in_their_words(text: str) -> str:
+    """Return an error's text with the YAML's name of a key where the text starts with ours."""
+    for theirs, ours in OVERRIDE_KEYS.items():
+        if text.startswith(f"{ours}="):
+            return f"hparam.{theirs}{text.removeprefix(ours)}"
+    return text
 
 
 def _find_input(yaml_path: Path, key: str, value: str) -> Path:
@@ -153,9 +216,6 @@ def _hparam_overrides(hparam: Mapping[str, Any]) -> list[str]:
     overrides.append(f"base_model.dtype={'bfloat16' if on_gpu else 'float32'}")
     if on_gpu:
         overrides.append(_override("+inference.engine_args.gpu_memory_utilization", hparam["gpu_memory_utilization"]))
-    reports = ("none", "wandb", "tensorboard")
-    if hparam["report_to"] not in reports:
-        raise ValueError(f"hparam.report_to={hparam['report_to']!r}: allowed is {' | '.join(reports)}")
     overrides.append(f"tracking.wandb.mode={'auto' if hparam['report_to'] == 'wandb' else 'disabled'}")
     overrides.append(_override("tracking.tensorboard", hparam["report_to"] == "tensorboard"))
     return overrides
@@ -177,16 +237,14 @@ def _data_overrides(yaml_path: Path, files: Mapping[str, Path]) -> list[str]:
 
 def _override(key: str, value: object) -> str:
     """Return a Hydra override; texts are quoted, so that any character may stand in them."""
-    if isinstance(value, bool):
-        return f"{key}={str(value).lower()}"
-    if isinstance(value, list):
-        return f"{key}=[{','.join(_quoted(item) for item in value)}]"
-    return f"{key}={value}" if isinstance(value, int | float) else f"{key}={_quoted(value)}"
-
-
-def _quoted(value: object) -> str:
-    escaped = str(value).replace("\\", "\\\\").replace("'", "\\'")
-    return f"'{escaped}'"
+    match value:
+        case bool():
+            return f"{key}={str(value).lower()}"
+        case list():
+            return f"{key}=[{','.join(quote_text(f'={item}').removeprefix('=') for item in value)}]"
+        case int() | float():
+            return f"{key}={value}"
+    return quote_text(f"{key}={value}")
 
 
 def _has_gpu() -> bool:

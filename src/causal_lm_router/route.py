@@ -6,14 +6,16 @@ causal-lm-router route run_dir=... input=queries.jsonl output=routes.jsonl
 
 import contextlib
 import json
+import logging
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from causal_lm_router.atomic import write_text
 from causal_lm_router.command import run_command
 from causal_lm_router.config import RouteConfig
+from causal_lm_router.routing import check_query
 
 
 def main() -> None:
@@ -27,12 +29,10 @@ def _job(config: RouteConfig) -> None:
         raise FileNotFoundError(f"output={config.output}: its folder does not exist")
     from causal_lm_router.router import CausalLMRouter
 
-    # Standard output carries the routes alone, so that it can be piped on; whatever a library prints goes to the other.
-    with contextlib.redirect_stdout(sys.stderr), CausalLMRouter.from_run(config.run_dir, config) as router:
+    with _stdout_for_routes(), CausalLMRouter.from_run(config.run_dir, config) as router:
         routes = router.route_batch(rows)
     if config.query is not None:
-        route = routes[0]
-        print(route["model_name"] or f"parse failure ({route['parse_failure']}): {route['generation']!r}")
+        _print_route(routes[0])
         return
     text = "".join(json.dumps(route, ensure_ascii=False) + "\n" for route in routes)
     if config.output is None:
@@ -46,38 +46,43 @@ def read_queries(config: RouteConfig) -> list[dict[str, Any]]:
     """Return the queries to route as dictionaries with the text under `query`.
 
     Raises:
-        ValueError: a row that is no JSON object with a text under `query`, or no query at all.
+        ValueError: a row that cannot be used, with file and line, or no query at all.
         FileNotFoundError: the input file is missing.
     """
+    from causal_lm_router.sources.queries import query_rows, read_query_file
+
+    max_chars = config.data.max_query_chars
     if config.query is not None:
-        return [{"query": config.query}]
+        return [{"query": check_query(config.query, max_chars)}]
     assert config.input is not None
-    rows = list(_read_rows(config.input))
+    if config.input == "-":
+        lines = ((number, line) for number, line in enumerate(sys.stdin.buffer, start=1) if line.strip())
+        rows = list(query_rows(lines, "standard input", are_json=False, max_chars=max_chars))
+    elif Path(config.input).is_file():
+        rows = list(read_query_file(Path(config.input), max_chars))
+    else:
+        raise FileNotFoundError(f"input={config.input}: no such file")
     if not rows:
         raise ValueError(f"input={config.input}: holds no query")
     return rows
 
 
-def _read_rows(source: str) -> Iterator[dict[str, Any]]:
-    from causal_lm_router.sources.strict_json import decode_line, read_lines
+@contextlib.contextmanager
+def _stdout_for_routes() -> Iterator[None]:
+    """Keep standard output for the routes, so that it can be piped on: what libraries print or log goes to stderr."""
+    for handler in logging.getLogger().handlers:
+        if isinstance(handler, logging.StreamHandler) and handler.stream is sys.stdout:
+            handler.setStream(sys.stderr)
+    with contextlib.redirect_stdout(sys.stderr):
+        yield
 
-    if source == "-":
-        yield from ({"query": line.rstrip("\n")} for line in sys.stdin if line.strip())
-        return
-    path = Path(source)
-    if not path.is_file():
-        raise FileNotFoundError(f"input={source}: no such file")
-    for number, line in read_lines(path):
-        if path.suffix != ".jsonl":
-            yield {"query": line.decode("utf-8")}
-            continue
-        try:
-            row = decode_line(line)
-            if not isinstance(row.get("query"), str):
-                raise ValueError(f"query is {row.get('query')!r}, not a text")
-        except ValueError as error:
-            raise ValueError(f"{path}:{number}: {error}") from None
-        yield row
+
+def _print_route(route: Mapping[str, Any]) -> None:
+    """Print the LLM to call; where there is none, say why on standard error and leave with status 1."""
+    if route["model_name"] is None:
+        print(f"parse failure ({route['parse_failure']}): {route['generation']!r}", file=sys.stderr)
+        raise SystemExit(1)
+    print(route["model_name"])
 
 
 if __name__ == "__main__":

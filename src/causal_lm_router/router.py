@@ -5,8 +5,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from omegaconf import OmegaConf
-
 from causal_lm_router.base_model import load_tokenizer, prepare_base_model
 from causal_lm_router.compose import load_run_config, resolve_config
 from causal_lm_router.config import TrainConfig
@@ -45,6 +43,7 @@ class CausalLMRouter:
         """
         self.files: LLMRouterFiles | None
         self.config, self.files = read_llmrouter_yaml(Path(yaml_path))
+        self._folder = RunFolder(self.files.load_run_dir)
         self._loaded: tuple[Encoder, Generator] | None = None
 
     @classmethod
@@ -56,16 +55,20 @@ class CausalLMRouter:
         """
         router = cls.__new__(cls)
         plain = {**load_run_config(Path(run_dir)), "run_dir": str(run_dir)}
-        router.config = config or resolve_config(OmegaConf.create(plain), TrainConfig)
+        router.config = config or resolve_config(plain, TrainConfig)
         router.files = None
+        router._folder = RunFolder(Path(run_dir))
         router._loaded = None
-        RunFolder(Path(run_dir)).read_card()
+        router._folder.read_card()
         return router
 
     def route(self, queries: Sequence[str]) -> list[Route]:
-        """Return the route of every query, in order. Raises ValueError for an empty or over-long query."""
-        for query in queries:
-            check_query(query, self.config.data.max_query_chars)
+        """Return the route of every query, in order. Raises ValueError for one that is empty, over-long or no text."""
+        for number, query in enumerate(queries, start=1):
+            try:
+                check_query(query, self.config.data.max_query_chars)
+            except ValueError as error:
+                raise ValueError(f"query {number} of {len(queries)}: {error}") from None
         encoder, generator = self._load()
         parsing = self.config.parsing
         generations = generator.generate([prompt.input_ids for prompt in encoder.encode_prompts(queries)])
@@ -91,9 +94,9 @@ class CausalLMRouter:
         if batch is None:
             if self.files is None:
                 raise ValueError("route_batch: give a batch; only a router made from a YAML file has test queries")
-            batch = self.files.test_queries()
+            batch = self.files.test_queries(self.config.data.max_query_chars)
         rows = [{"query": row} if isinstance(row, str) else dict(row) for row in batch]
-        routes = self.route([row["query"] for row in rows])
+        routes = self.route([row.get("query") for row in rows])  # type: ignore[misc]
         return [{**row, **_answer(route)} for row, route in zip(rows, routes, strict=True)]
 
     def close(self) -> None:
@@ -110,15 +113,15 @@ class CausalLMRouter:
 
     def _load(self) -> tuple[Encoder, Generator]:
         if self._loaded is None:
-            config, folder = self.config, RunFolder(Path(self.config.run_dir))
-            names = folder.read_card().names
+            config = self.config
+            names = self._folder.read_card().names
             check_fallback(config.parsing.fallback_candidate, names)
             base = prepare_base_model(config.base_model)
             tokenizer = load_tokenizer(base, config.base_model)
             encoder = Encoder(tokenizer, config.prompt, names)
             room = encoder.max_prompt_tokens
             generator = open_generator(config.inference, config.base_model, config.lora, base, tokenizer, room)
-            generator.load_weights(folder.weights)
+            generator.load_weights(self._folder.weights)
             self._loaded = encoder, generator
         return self._loaded
 

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from rich.progress import track
 from torch import Tensor
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from causal_lm_router.base_model import load_base_model, load_trained
 from causal_lm_router.config import BaseModelConfig, InferenceConfig
@@ -38,6 +38,8 @@ class TransformersGenerator:
         else:
             model = load_trained(self._name_or_path, self._base_model, weights_dir)
         model.config.use_cache = True
+        # The settings here alone count, not defaults that come with the base model.
+        model.generation_config = GenerationConfig()  # type: ignore[no-untyped-call]
         self._model = model.eval()  # type: ignore[no-untyped-call]
 
     @torch.inference_mode()
@@ -92,6 +94,9 @@ class TransformersGenerator:
         }
         if self._inference.temperature > 0:
             arguments |= {"temperature": self._inference.temperature, "top_p": self._inference.top_p, "top_k": 0}
+        unknown = GenerationConfig().update(**self._inference.sampling_args)  # type: ignore[no-untyped-call]
+        if unknown:
+            raise ValueError(f"inference.sampling_args: transformers knows no {', '.join(map(str, unknown))}")
         return arguments | self._inference.sampling_args
 
     def _generation(self, ids: Tensor, logits: Tensor, eos: int) -> Generation:
@@ -99,5 +104,6 @@ class TransformersGenerator:
         length = int(ended[0]) + 1 if len(ended) else len(ids)
         logprobs = logits[:length].log_softmax(dim=-1)
         logprob = logprobs.gather(1, ids[:length, None]).sum().item()
-        text = self._tokenizer.decode(ids[:length], skip_special_tokens=True)
+        options = {"skip_special_tokens": True, "clean_up_tokenization_spaces": False}
+        text = self._tokenizer.decode(ids[:length], **options)
         return Generation(str(text), "stop" if len(ended) else "length", length, logprob)

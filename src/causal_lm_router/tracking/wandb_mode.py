@@ -1,5 +1,6 @@
 """How a job records in W&B: online, offline or not at all, and why."""
 
+import os
 import threading
 import urllib.error
 import urllib.request
@@ -49,7 +50,11 @@ def choose_recording(mode: WandbMode, timeout_s: float) -> Recording:
 
 
 def client_settings() -> "wandb.Settings":
-    """Start W&B's client, silent on the terminal, and return its settings from environment, files and defaults."""
+    """Start W&B's client, silent on the terminal, and return its settings from environment, files and defaults.
+
+    Its crash reports stay off unless WANDB_ERROR_REPORTING is set.
+    """
+    os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
     import wandb
 
     return wandb.setup(settings=wandb.Settings(silent=True)).settings

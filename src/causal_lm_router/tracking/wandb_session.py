@@ -27,13 +27,11 @@ def wandb_session(
     """Yield the job's own W&B run, None where W&B is disabled, and close it: exit code 0, or 1 when the block raises.
 
     Files go to `run_dir/wandb`. An online run goes on under the same `run_id`. An offline one starts a new folder each
-    time; `wandb sync` takes all folders of one id as one run. W&B's crash reports stay off unless WANDB_ERROR_REPORTING
-    is set.
+    time; `wandb sync` takes all folders of one id as one run.
 
     Raises ValueError or ConnectionError as `choose_recording` does; with `auto` a server that goes away while the run
     opens makes it an offline one. Opening takes at most `init_timeout_s` seconds.
     """
-    os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
     start = time.monotonic()
     recording = choose_recording(config.mode, config.init_timeout_s)
     if recording.mode == "disabled":
@@ -41,18 +39,8 @@ def wandb_session(
         return
     folder = run_dir.absolute()
     folder.mkdir(parents=True, exist_ok=True)
-    arguments = {
-        "project": config.project,
-        "entity": config.entity,
-        "group": config.group,
-        "tags": config.tags,
-        "job_type": job_type,
-        "name": run_name,
-        "id": run_id,
-        "resume": "allow",
-        "dir": str(folder),
-        "config": redact(run_config),
-    }
+    names = {"name": run_name, "id": run_id, "job_type": job_type}
+    arguments = _shared_arguments(config) | names | {"dir": str(folder), "config": redact(run_config)}
     with _staging_in(folder / "wandb" / "data"):
         left_s = max(1.0, config.init_timeout_s - (time.monotonic() - start))
         wandb_run = _open(config.mode, recording, arguments, left_s)
@@ -64,6 +52,12 @@ def wandb_session(
             wandb_run.close(exit_code)
             if wandb_run.is_lost:
                 _end_helper()
+
+
+def _shared_arguments(config: WandbConfig) -> dict[str, Any]:
+    """What every run of a sweep tells W&B."""
+    keys = ("project", "entity", "group", "tags")
+    return {key: getattr(config, key) for key in keys} | {"resume": "allow"}
 
 
 def _open(mode: WandbMode, recording: Recording, arguments: dict[str, Any], timeout_s: float) -> WandbRun:

@@ -1,0 +1,313 @@
+"""Everything under conf/ composes to checked dataclasses; every wrong key, type, choice and value is told clearly."""
+
+import ast
+import copy
+import dataclasses
+import math
+import shutil
+import typing
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from causal_lm_router import compose, config
+from causal_lm_router.compose import compose_config, config_dict, dump_config, load_run_config, resolve_config
+
+CONF = Path(compose.conf_dir())
+CHOICES = sorted((path.parent.name, path.stem) for path in CONF.glob("*/*.yaml"))
+PRESETS = ("experiment", "debug")
+
+SEED_TABLE = {
+    "base_model.name": "meta-llama/Llama-2-7b-hf",
+    "lora.use_lora": True,
+    "lora.lora_r": 16,
+    "lora.lora_alpha": 32,
+    "lora.lora_dropout": 0.1,
+    "trainer.num_epochs": 3,
+    "trainer.batch_size": 4,
+    "optim.learning_rate": 0.00002,
+    "prompt.max_length": 512,
+    "lora.merge_lora": True,
+    "inference.tensor_parallel_size": 1,
+    "inference.max_new_tokens": 32,
+    "inference.temperature": 0.1,
+    "prompt.template": "Query: {query}\n\nBest LLM:",
+    "prompt.target": " {name}",
+}
+
+REFUSED_VALUES = {
+    "name": ("a/b", "name='a/b': allowed is a name without /"),
+    "seed": (-1, "seed=-1: allowed is an integer in 0..2147483647"),
+    "base_model.name": (" ", "base_model.name=' ': allowed is a hub name or a folder"),
+    "base_model.dtype": ("int8", "base_model.dtype='int8': allowed is float32 | bfloat16 | float16"),
+    "lora.lora_r": (0, "lora.lora_r=0: allowed is an integer of at least 1"),
+    "lora.lora_alpha": (0, "lora.lora_alpha=0: allowed is an integer of at least 1"),
+    "lora.lora_dropout": (1.0, "lora.lora_dropout=1.0: allowed is a number in 0..1, below 1"),
+    "lora.target_modules": ([], "lora.target_modules=[]: allowed is at least one name"),
+    "data.simulated.num_queries": (29, "data.simulated.num_queries=29: allowed is an integer of at least 30"),
+    "data.simulated.num_attempts": (0, "data.simulated.num_attempts=0: allowed is an integer of at least 1"),
+    "data.simulated.discrimination": (0.0, "data.simulated.discrimination=0.0: allowed is a number above 0"),
+    "data.simulated.seed": (-1, "data.simulated.seed=-1: allowed is an integer of at least 0"),
+    "data.validation_fraction": (-0.5, "data.validation_fraction=-0.5: allowed is a number in 0..1"),
+    "data.test_fraction": (0.9, "data.validation_fraction + data.test_fraction=1.0: allowed is a sum below 1"),
+    "data.near_duplicate_threshold": (math.nan, "data.near_duplicate_threshold=nan: allowed is a number in 0..1"),
+    "data.max_query_chars": (0, "data.max_query_chars=0: allowed is an integer of at least 1"),
+    "data.assumed_output_tokens": (-1, "data.assumed_output_tokens=-1: allowed is an integer of at least 0, or null"),
+    "data.max_train_queries": (0, "data.max_train_queries=0: allowed is an integer of at least 1, or null"),
+    "prompt.template": ("Best LLM:", "prompt.template='Best LLM:': allowed is a text with {query} once"),
+    "prompt.target": ("{llm}", "prompt.target='{llm}': allowed is {name} with white space around it"),
+    "prompt.max_length": (15, "prompt.max_length=15: allowed is an integer of at least 16"),
+    "optim.learning_rate": (0.0, "optim.learning_rate=0.0: allowed is a number above 0"),
+    "optim.weight_decay": (-1.0, "optim.weight_decay=-1.0: allowed is a number of at least 0"),
+    "optim.adam_betas": ([0.9], "optim.adam_betas=[0.9]: allowed is two numbers in 0..1, below 1"),
+    "optim.warmup_ratio": (1.5, "optim.warmup_ratio=1.5: allowed is a number in 0..1"),
+    "optim.max_grad_norm": (0.0, "optim.max_grad_norm=0.0: allowed is a number above 0, or null"),
+    "trainer.num_epochs": (0, "trainer.num_epochs=0: allowed is an integer of at least 1"),
+    "trainer.precision": ("16", "trainer.precision='16': allowed is 32-true | bf16-mixed | bf16-true"),
+    "trainer.num_threads": (0, "trainer.num_threads=0: allowed is an integer of at least 1, or null"),
+    "inference.max_new_tokens": (0, "inference.max_new_tokens=0: allowed is an integer of at least 1"),
+    "inference.temperature": (-0.1, "inference.temperature=-0.1: allowed is a number of at least 0"),
+    "inference.top_p": (0.0, "inference.top_p=0.0: allowed is a number in 0..1, above 0"),
+    "parsing.fuzzy_threshold": (101.0, "parsing.fuzzy_threshold=101.0: allowed is a number in 0..100"),
+    "evaluation.max_queries": (0, "evaluation.max_queries=0: allowed is an integer of at least 1, or null"),
+    "tracking.wandb.init_timeout_s": (16, "tracking.wandb.init_timeout_s=16: allowed is an integer in 1..15"),
+}
+
+# Override -> what must stand in the error.
+REFUSED_OVERRIDES = {
+    "lora.lora_rank=3": ["lora.lora_rank", "not in 'LoraConfig'", "its keys are use_lora, lora_r,"],
+    "+lora.lora_rank=3": ["key: lora.lora_rank", "its keys are use_lora, lora_r,"],
+    "++typo=1": ["key: typo", "its keys are name, seed, run_dir,"],
+    "+typo=1": ["key: typo", "its keys are name, seed, run_dir,"],
+    "+data.columns.typo=1": ["key: data.columns.typo", "its keys are query, task,"],
+    "lora.lora_r=many": ["lora.lora_r=many", "'many' of type 'str' could not be converted to Integer"],
+    "trainer.num_epochs=1.5": ["trainer.num_epochs=1.5", "could not be converted to Integer"],
+    "lora.use_lora=perhaps": ["lora.use_lora=perhaps", "not a valid bool"],
+    "lora.target_modules=q_proj": ["lora.target_modules=q_proj", "not a ListConfig, list or tuple"],
+    "lora.lora_r=null": ["lora.lora_r=null", "not Optional"],
+    "data.tie_break=dearest": ["data.tie_break=dearest", "[cheapest, best_on_train, first, random]"],
+    "parsing.mode=loose": ["parsing.mode=loose", "[strict, lenient, fuzzy]"],
+    "lora=lorra": ["'lora/lorra'", "all_linear default none"],
+    "experiment=quickstrat": ["'experiment/quickstrat'", "quickstart"],
+    "lora.lora_r=0": ["lora.lora_r=0: allowed is an integer of at least 1"],
+    "lora.lora_r=8,16": ["lora.lora_r=8,16", "--multirun"],
+    "trainer.extra.max_steps=3": ["+trainer.extra.max_steps=3"],
+    "~lora.lora_r": ["lora.lora_r", "does not support deletion"],
+    "~lora": ["key: lora"],
+    "data=default": ["data.source"],
+    "name=${nmae}": ["'nmae' not found", "key: name"],
+    "lora": ["override 'lora'", "EQUAL"],
+}
+
+# File under conf/, a text in it, what is put in its place -> what must stand in the error.
+REFUSED_FILES = {
+    "unknown key": ("lora/default.yaml", "lora_r:", "lora_rank:", ["'lora/default'", "key: lora.lora_rank"]),
+    "wrong type": ("optim/default.yaml", "0.01", "some", ["'optim/default'", "key: optim.weight_decay"]),
+    "no such choice": ("data/default.yaml", "cheapest", "dearest", ["'data/default'", "[cheapest,", "data.tie_break"]),
+    "missing key": ("lora/default.yaml", "lora_r: 16\n", "", ["lora.lora_r"]),
+    "key twice": ("lora/default.yaml", "lora_alpha: 32", "lora_r: 8", ["conf/lora/default.yaml", "lora_r", "line 4"]),
+    "not YAML": ("lora/default.yaml", "lora_r: 16", "lora_r: [", ["conf/lora/default.yaml", "line"]),
+    "nested": ("tracking/default.yaml", "entity:", "entry:", ["'tracking/default'", "key: tracking.wandb.entry"]),
+    "preset": (
+        "experiment/quickstart.yaml",
+        "learning_rate:",
+        "learn_rate:",
+        ["'experiment/quickstart'", "key: optim.learn_rate"],
+    ),
+    "top level": ("train.yaml", "seed: 0", "sede: 0", ["'train'", "key: sede"]),
+    "value": ("optim/default.yaml", "warmup_ratio: 0.1", "warmup_ratio: 7", ["optim.warmup_ratio=7.0: allowed is"]),
+}
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    loaded = yaml.safe_load(path.read_text(encoding="utf-8"))
+    assert isinstance(loaded, dict)
+    return loaded
+
+
+def overrides_of(group: str, choice: str) -> list[str]:
+    # conf/data/default.yaml is what the others build on: by itself it has no source.
+    extra = ["data.source=jsonl"] if (group, choice) == ("data", "default") else []
+    return [f"{group}={choice}", *extra, "run_dir=x"]
+
+
+def leaves(plain: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in plain.items():
+        if isinstance(value, dict) and value:
+            yield from leaves(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def lookup(plain: Any, dotted: str) -> Any:
+    for key in dotted.split("."):
+        plain = plain[key]
+    return plain
+
+
+@pytest.fixture(scope="module")
+def defaults() -> dict[str, Any]:
+    """The plain defaults, for a test to change."""
+    return config_dict(compose_config(["run_dir=x"]))
+
+
+def test_finds_the_groups() -> None:
+    expected = {"base_model", "lora", "data", "prompt", "optim", "trainer", "inference", "parsing", "evaluation"}
+    assert {group for group, _ in CHOICES} >= expected | {"tracking", "experiment", "debug"}
+
+
+@pytest.mark.parametrize(("group", "choice"), CHOICES)
+def test_every_choice_composes_to_what_its_file_says(group: str, choice: str) -> None:
+    composed = config_dict(compose_config(overrides_of(group, choice)))
+    said = read_yaml(CONF / group / f"{choice}.yaml")
+    said.pop("defaults", None)
+    for key, value in leaves(said, "" if group in PRESETS else f"{group}."):
+        if value != "???":
+            assert lookup(composed, key) == value, key
+
+
+@pytest.mark.parametrize("debug", [choice for group, choice in CHOICES if group == "debug"])
+@pytest.mark.parametrize("experiment", [choice for group, choice in CHOICES if group == "experiment"])
+def test_every_preset_composes_with_every_other(experiment: str, debug: str) -> None:
+    composed = compose_config([f"experiment={experiment}", f"debug={debug}", "run_dir=x"])
+    assert composed.name == debug, "debug presets come last"
+
+
+@pytest.mark.parametrize(("group", "choice"), [pair for pair in CHOICES if pair[0] in PRESETS])
+def test_presets_say_what_they_show_and_how_to_run_them(group: str, choice: str) -> None:
+    lines = (CONF / group / f"{choice}.yaml").read_text(encoding="utf-8").splitlines()
+    header = [line for line in lines if line.startswith("# ")]
+    assert header[0] == "# @package _global_"
+    assert [line.split(":")[0] for line in header[1:3]] == ["# Shows", "# Command"]
+    assert len(header[1]) > len("# Shows: a figure")
+    command = header[2].removeprefix("# Command: ").split()
+    assert command[:2] == ["causal-lm-router", "train"]
+    assert f"{group}={choice}" in command
+
+
+def test_every_file_says_what_it_is() -> None:
+    for path in CONF.rglob("*.yaml"):
+        assert path.read_text(encoding="utf-8").startswith("# "), path
+
+
+@pytest.mark.parametrize(("key", "value"), SEED_TABLE.items())
+def test_plain_defaults_are_the_seed_table(key: str, value: object, defaults: dict[str, Any]) -> None:
+    assert lookup(defaults, key) == value
+
+
+def test_every_leaf_is_a_field_and_every_field_has_a_value(defaults: dict[str, Any]) -> None:
+    def check(plain: dict[str, Any], schema: Any, prefix: str) -> None:
+        kinds = typing.get_type_hints(schema)
+        assert list(plain) == list(kinds), prefix
+        for key, kind in kinds.items():
+            if dataclasses.is_dataclass(kind):
+                check(plain[key], kind, f"{prefix}{key}.")
+
+    check(defaults, config.TrainConfig, "")
+
+
+def test_every_key_of_every_file_is_a_field() -> None:
+    kinds = typing.get_type_hints(config.TrainConfig)
+    for group, choice in CHOICES:
+        said = read_yaml(CONF / group / f"{choice}.yaml")
+        said.pop("defaults", None)
+        for key, _ in leaves(said):
+            schema: Any = config.TrainConfig if group in PRESETS else kinds[group]
+            for part in key.split("."):
+                if not dataclasses.is_dataclass(schema):
+                    break  # inside a pass-through dictionary
+                assert part in typing.get_type_hints(schema), f"conf/{group}/{choice}.yaml: {key}"
+                schema = typing.get_type_hints(schema)[part]
+
+
+def test_every_field_is_documented_and_has_no_default() -> None:
+    module = ast.parse(Path(config.__file__).read_text(encoding="utf-8"))
+    classes = [node for node in module.body if isinstance(node, ast.ClassDef) and node.name.endswith("Config")]
+    assert "TrainConfig" in [node.name for node in classes]
+    for node in classes:
+        for field, after in zip(node.body, [*node.body[1:], None], strict=True):
+            if isinstance(field, ast.AnnAssign):
+                where = f"{node.name}.{ast.unparse(field.target)}"
+                assert field.value is None, f"{where}: values belong into conf/"
+                documented = isinstance(after, ast.Expr) and isinstance(after.value, ast.Constant)
+                assert documented, f"{where} has no docstring"
+
+
+@pytest.mark.parametrize(("key", "value", "message"), [(key, *rest) for key, rest in REFUSED_VALUES.items()])
+def test_values_out_of_range(key: str, value: object, message: str, defaults: dict[str, Any]) -> None:
+    plain = copy.deepcopy(defaults)
+    *parents, last = key.split(".")
+    (lookup(plain, ".".join(parents)) if parents else plain)[last] = value
+    with pytest.raises(ValueError) as caught:
+        resolve_config(plain, config.TrainConfig)
+    assert str(caught.value) == message
+
+
+@pytest.mark.parametrize(("override", "parts"), REFUSED_OVERRIDES.items(), ids=REFUSED_OVERRIDES)
+def test_wrong_overrides(override: str, parts: list[str]) -> None:
+    with pytest.raises(ValueError) as caught:
+        compose_config([override, "run_dir=x"])
+    message = str(caught.value)
+    assert "\n" not in message
+    assert [part for part in parts if part not in message] == [], message
+
+
+@pytest.mark.parametrize("override", ["+lora.lora_rank=3", "lora.lora_rank=3"])
+def test_no_error_advises_what_would_fail(override: str) -> None:
+    with pytest.raises(ValueError) as caught:
+        compose_config([override])
+    assert "+lora" not in str(caught.value)
+
+
+@pytest.mark.parametrize(("file", "old", "new", "parts"), REFUSED_FILES.values(), ids=REFUSED_FILES)
+def test_wrong_files(
+    file: str, old: str, new: str, parts: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "conf"
+    shutil.copytree(CONF, folder)
+    text = (folder / file).read_text(encoding="utf-8")
+    assert text.count(old) == 1
+    (folder / file).write_text(text.replace(old, new), encoding="utf-8")
+    monkeypatch.setattr(compose, "conf_dir", lambda: str(folder))
+    with pytest.raises(ValueError) as caught:
+        compose_config(["experiment=quickstart", "run_dir=x"])
+    message = str(caught.value)
+    assert "\n" not in message
+    assert [part for part in parts if part not in message] == [], message
+
+
+def test_pass_through_dictionaries_take_any_key() -> None:
+    composed = compose_config(
+        [
+            "+trainer.extra.max_steps=3",
+            "+inference.engine_args={max_num_seqs: 4, enforce_eager: true}",
+            "+inference.sampling_args.top_k=5",
+            "+data.columns.scores={a: score_a}",
+            "run_dir=x",
+        ]
+    )
+    assert composed.trainer.extra == {"max_steps": 3}
+    assert composed.inference.engine_args == {"max_num_seqs": 4, "enforce_eager": True}
+    assert composed.inference.sampling_args == {"top_k": 5}
+    assert composed.data.columns.scores == {"a": "score_a"}
+
+
+def test_name_and_run_dir_follow_what_is_run(defaults: dict[str, Any]) -> None:
+    assert defaults["name"] == "llama-2-7b-hf_simulated"
+    composed = compose_config(["base_model=tiny", "data=jsonl"])
+    parent, name, time = composed.run_dir.split("/")
+    assert (parent, name) == ("outputs", "tiny-llama_jsonl")
+    assert len(time) == len("2026-01-31_12-00-00")
+
+
+def test_a_written_config_comes_back_whole(tmp_path: Path) -> None:
+    texts = ["trainer.devices='2'", r"prompt.template='a \\ \${b} é: {query} #:'", "optim.learning_rate=1e-7"]
+    composed = compose_config([*texts, "run_dir=x", "+trainer.extra={a: [1, {b: null}]}", "data.path='null'"])
+    assert composed.prompt.template == "a \\\\ ${b} é: {query} #:"
+    (tmp_path / "config.yaml").write_text(dump_config(composed), encoding="utf-8")
+    plain = {**load_run_config(tmp_path), "run_dir": "x"}
+    assert resolve_config(plain, config.TrainConfig) == composed
+    assert plain == config_dict(composed)
