@@ -1,6 +1,12 @@
 """Fixtures shared by all tests."""
 
+import dataclasses
+import multiprocessing
+import os
+import shutil
+import tempfile
 from collections.abc import Callable
+from multiprocessing.context import ForkServerContext
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +16,16 @@ import yaml
 from causal_lm_router.config import ColumnsConfig, DataConfig, OnBadRow, SimulatedConfig, Source, TieBreak
 
 CHECKOUT = Path(__file__).resolve().parents[1]
+CACHE = "CAUSAL_LM_ROUTER_CACHE"
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Keep base models and encoded data out of the home folder, in a temporary one unless the caller names another."""
+    if CACHE not in os.environ:
+        os.environ[CACHE] = tempfile.mkdtemp(prefix="causal-lm-router-tests-")
+        config.add_cleanup(lambda: shutil.rmtree(os.environ[CACHE], ignore_errors=True))
+    # As the commands do, and for their reason; read when torch is imported, which is later.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 
 @pytest.fixture(scope="session")
@@ -35,3 +51,100 @@ def make_data_config() -> Callable[..., DataConfig]:
         return DataConfig(**values)
 
     return make
+
+
+@dataclasses.dataclass(frozen=True)
+class TinyBase:
+    """The prepared tiny base model: its part of the config, its folder, its tokenizer."""
+
+    config: Any
+    path: str
+    tokenizer: Any
+
+
+@pytest.fixture(scope="session")
+def tiny_config() -> Callable[..., Any]:
+    """Function that returns the config of `train debug=smoke <overrides>`: tiny base model, transformers, no W&B."""
+    from causal_lm_router.compose import compose_config
+
+    return lambda *overrides: compose_config(["debug=smoke", "trainer.progress_bar=false", "run_dir=none", *overrides])
+
+
+@pytest.fixture(scope="session")
+def tiny_base(tiny_config: Callable[..., Any]) -> TinyBase:
+    """The tiny base model, loaded by the same path as any other; torch keeps to one thread from here on."""
+    import torch
+
+    from causal_lm_router.base_model import load_tokenizer, prepare_base_model
+
+    torch.set_num_threads(1)
+    config = tiny_config().base_model
+    path = prepare_base_model(config)
+    return TinyBase(config, path, load_tokenizer(path, config))
+
+
+@pytest.fixture(scope="session")
+def smoke_run(tiny_base: TinyBase, tiny_config: Callable[..., Any], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a finished run of `train debug=smoke`; its router learned next to nothing."""
+    from causal_lm_router.training import train_router
+
+    folder = tmp_path_factory.mktemp("runs") / "smoke"
+    train_router(tiny_config(f"run_dir={folder}"))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def forkserver() -> ForkServerContext:
+    """Starts processes that have the package's heavy imports behind them already."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["causal_lm_router.training", "causal_lm_router.generators.transformers"])
+    return context
+
+
+@pytest.fixture
+def fit_tiny(
+    tiny_base: TinyBase, tiny_config: Callable[..., Any], tmp_path: Path
+) -> Callable[..., dict[str, list[float]]]:
+    """Function that trains the tiny base model on 22 queries and returns the figures of every step by name.
+
+    It takes overrides and, to go on in a run folder, `folder`. Dropout is off unless an override puts it on; nothing is
+    evaluated.
+    """
+    from causal_lm_router.encoding import Encoder
+    from causal_lm_router.fit import fit
+    from causal_lm_router.run_folder import RunFolder
+    from causal_lm_router.session import Session
+    from causal_lm_router.tracking import Tracking, read_metrics
+    from causal_lm_router.tracking.metrics_csv import MetricsCsv
+
+    def run(*overrides: str, folder: Path | None = None) -> dict[str, list[float]]:
+        still = ["lora.lora_dropout=0.0", "evaluation=final_only", "trainer.num_epochs=2", "optim.learning_rate=0.01"]
+        config = tiny_config(*still, "trainer.batch_size=8", *overrides)
+        folder = folder or Path(tempfile.mkdtemp(dir=tmp_path))
+        encoder = Encoder(tiny_base.tokenizer, config.prompt, ["alpha", "beta-2"])
+        session = Session(
+            config, RunFolder(folder), tiny_data(), tiny_base.path, tiny_base.tokenizer, encoder, generator=None
+        )
+        fit(session, Tracking([MetricsCsv(folder)], None, folder, log_adapter=False))
+        figures: dict[str, list[float]] = {}
+        for row in read_metrics(folder / "metrics.csv"):
+            figures.setdefault(row.name.removeprefix("train/"), []).append(row.value)
+        return figures
+
+    return run
+
+
+def tiny_data() -> Any:
+    """22 training queries of 1 to 43 characters; the label follows from the first letter."""
+    from causal_lm_router.prepared import PreparedData
+    from causal_lm_router.routing import Candidate, RoutingExample
+    from causal_lm_router.split import RoutingSplits
+
+    examples, labels = [], {}
+    for number in range(22):
+        query = ("a" if number % 3 else "b") + " 7" * number
+        labels[str(number)] = "alpha" if number % 3 else "beta-2"
+        scores = {name: float(name == labels[str(number)]) for name in ("alpha", "beta-2")}
+        examples.append(RoutingExample(str(number), query, "task", scores))
+    pool = (Candidate("alpha"), Candidate("beta-2"))
+    return PreparedData(RoutingSplits(examples, [], [], pool, audit=None), examples, labels, "alpha")

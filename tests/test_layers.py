@@ -17,7 +17,7 @@ LAYERS = [
     {"routing", "atomic"},
     {"prompt", "parse", "intervals", "report", "metrics"},
     {"config"},
-    {"sources", "split", "leakage", "labels", "prepared", "encoding", "base_model"},
+    {"sources", "split", "leakage", "labels", "prepared", "encoding", "base_model", "tiny_model"},
     {"batches", "module", "generators"},
     {"evaluation", "callback", "checkpoint", "tracking", "report_table", "figures", "data_description"},
     {"session", "run_folder", "fit", "training", "compose", "command", "router", "llmrouter_yaml"},

@@ -6,6 +6,7 @@ import json
 import logging
 import os
 import socket
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -20,20 +21,16 @@ from transformers import (
     AutoModelForCausalLM,
     AutoTokenizer,
     GgufConfig,
-    LlamaConfig,
-    LlamaForCausalLM,
     PreTrainedModel,
     PreTrainedTokenizerBase,
-    PreTrainedTokenizerFast,
 )
 
 from causal_lm_router.atomic import atomic_folder
 from causal_lm_router.config import BaseModelConfig, BaseModelOrigin, LoraConfig
+from causal_lm_router.tiny_model import make_tiny_model
 
 logger = logging.getLogger(__name__)
 transformers.logging.disable_progress_bar()  # type: ignore[no-untyped-call]
-
-TINY_TEXT = "Query: Best LLM: the of and to in is that for a small medium large model 0 1 2 3 4 5 6 7 8 9 - . , ?\n\n"
 
 
 def cache_dir() -> Path:
@@ -51,11 +48,13 @@ def prepare_base_model(config: BaseModelConfig) -> str:
     folder = cache_dir() / "base_models" / config.name
     if not (folder / "config.json").is_file():
         logger.info("preparing base model %s in %s", config.name, folder)
-        make = _convert_packaged if config.origin is BaseModelOrigin.packaged else _make_tiny
         folder.parent.mkdir(parents=True, exist_ok=True)
         try:
             with atomic_folder(folder) as temporary:
-                make(config, temporary)
+                if config.origin is BaseModelOrigin.packaged:
+                    _convert_packaged(config, temporary)
+                else:
+                    make_tiny_model(temporary)
         except FileExistsError:
             logger.info("another process prepared %s meanwhile", folder)
     return str(folder)
@@ -78,38 +77,6 @@ def _convert_packaged(config: BaseModelConfig, folder: Path) -> None:
     model = AutoModelForCausalLM.from_pretrained(**source, quantization_config=dequantize, dtype=torch.float32)
     model.save_pretrained(folder)
     AutoTokenizer.from_pretrained(**source).save_pretrained(folder)
-
-
-def _make_tiny(config: BaseModelConfig, folder: Path) -> None:
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-
-    tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    alphabet = pre_tokenizers.ByteLevel.alphabet()
-    trainer = trainers.BpeTrainer(vocab_size=320, special_tokens=["<pad>", "<s>", "</s>"], initial_alphabet=alphabet)
-    tokenizer.train_from_iterator([TINY_TEXT] * 8, trainer)
-    fast = PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
-        tokenizer_object=tokenizer, bos_token="<s>", eos_token="</s>", pad_token="<pad>", model_max_length=2048
-    )
-    fast.save_pretrained(folder)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        model = LlamaForCausalLM(  # type: ignore[no-untyped-call]
-            LlamaConfig(
-                vocab_size=320,
-                hidden_size=128,
-                intermediate_size=256,
-                num_hidden_layers=2,
-                num_attention_heads=2,
-                num_key_value_heads=1,
-                max_position_embeddings=2048,
-                pad_token_id=0,
-                bos_token_id=1,
-                eos_token_id=2,
-            )
-        )
-    model.save_pretrained(folder)
 
 
 def load_tokenizer(name_or_path: str, config: BaseModelConfig) -> PreTrainedTokenizerBase:
@@ -144,7 +111,6 @@ def load_base_model(name_or_path: str, config: BaseModelConfig) -> PreTrainedMod
         )
     except OSError as error:
         raise ValueError(_cannot_load(config, error)) from error
-    model.config.use_cache = False
     if config.gradient_checkpointing:
         model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
         model.enable_input_require_grads()  # type: ignore[no-untyped-call]
@@ -160,7 +126,12 @@ def _source(name_or_path: str, config: BaseModelConfig) -> dict[str, Any]:
 
 @functools.cache
 def hub_answers(timeout_s: float = 5.0) -> bool:
-    """True when the hub's address can be connected to, or a proxy stands between that would tell."""
+    """True when the hub's address can be connected to, or a proxy stands between that would tell.
+
+    False where HF_HUB_OFFLINE forbids to try.
+    """
+    if huggingface_hub.constants.HF_HUB_OFFLINE:
+        return False
     endpoint = urlsplit(huggingface_hub.constants.ENDPOINT)
     if any(scheme in getproxies() for scheme in ("http", "https", "all")):
         return True
@@ -188,6 +159,8 @@ def apply_lora(model: PreTrainedModel, config: LoraConfig, seed: int) -> torch.n
     if not config.use_lora:
         return model
     targets: list[str] | str = "all-linear" if config.target_modules == ["all-linear"] else list(config.target_modules)
+    if targets != "all-linear":
+        _check_targets(model, targets)
     lora = peft.LoraConfig(
         task_type="CAUSAL_LM",
         r=config.lora_r,
@@ -202,6 +175,17 @@ def apply_lora(model: PreTrainedModel, config: LoraConfig, seed: int) -> torch.n
         return peft.get_peft_model(model, lora)  # type: ignore[no-any-return]
     except ValueError as error:
         raise ValueError(f"lora.target_modules={config.target_modules}: {error}") from error
+
+
+def _check_targets(model: PreTrainedModel, targets: Sequence[str]) -> None:
+    """Raise ValueError for a name that no layer has: PEFT passes over it as long as another one fits."""
+    paths = [path.removesuffix(".weight") for path, weight in model.named_parameters() if weight.ndim == 2]
+    for target in targets:
+        if not any(f".{path}".endswith(f".{target}") for path in paths):
+            known = " | ".join(sorted({path.rpartition(".")[2] for path in paths}))
+            raise ValueError(
+                f"lora.target_modules: no layer of the base model is called {target!r}, allowed is all-linear | {known}"
+            )
 
 
 def save_weights(model: torch.nn.Module, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:

@@ -12,7 +12,7 @@ import datasets
 import numpy as np
 import torch
 
-from causal_lm_router.encoding import collate
+from causal_lm_router.encoding import IGNORED, collate
 
 WINDOW_STEPS = 16  # steps whose queries are sorted by length together: less padding, still a random mix
 
@@ -110,8 +110,11 @@ class StepLoader:
 
     def _load(self, rows: list[int]) -> Step:
         own = rows[self._progress.global_rank :: self._progress.world_size]
-        groups = cut_micro_batches(own, self._lengths, self._max_tokens)
+        groups = cut_micro_batches(own or rows[:1], self._lengths, self._max_tokens)
         micro_batches = [collate([self._rows[i] for i in group], self._pad_token_id) for group in groups]
+        if not own:
+            # The other ranks wait for this one's gradients, so it takes part with a row that adds none.
+            micro_batches[0]["labels_BK"].fill_(IGNORED)
         return Step(micro_batches, int(self._num_targets[rows].sum()))
 
     def state_dict(self) -> dict[str, Any]:

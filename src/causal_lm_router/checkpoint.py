@@ -36,8 +36,10 @@ class FolderCheckpointIO(CheckpointIO):
         return {**state, "state_dict": load_file(Path(path) / WEIGHTS_FILE)}
 
     def remove_checkpoint(self, path: Any) -> None:
-        """Remove the folder at `path`."""
-        shutil.rmtree(path, ignore_errors=True)
+        """Remove the folder at `path`; a process killed meanwhile leaves no part of it under its name."""
+        hidden = Path(path).with_name(f".{Path(path).name}.removed.tmp")
+        Path(path).rename(hidden)
+        shutil.rmtree(hidden)
 
 
 class LastCheckpoint(Checkpoint):
@@ -46,6 +48,12 @@ class LastCheckpoint(Checkpoint):
     def __init__(self, folder: Path, every_n_steps: int) -> None:
         self._folder = folder
         self._every_n_steps = every_n_steps
+
+    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Remove what a killed run left of checkpoints half written or half removed."""
+        if trainer.is_global_zero:
+            for leftover in self._folder.glob(".step_*.tmp"):
+                shutil.rmtree(leftover)
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -58,7 +66,7 @@ class LastCheckpoint(Checkpoint):
             if trainer.is_global_zero:
                 for older in self._folder.glob("step_*.ckpt"):
                     if older.name < written.name:
-                        shutil.rmtree(older)
+                        trainer.strategy.remove_checkpoint(older)
 
 
 def last_checkpoint(folder: Path) -> Path | None:

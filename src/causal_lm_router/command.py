@@ -65,7 +65,7 @@ def run_command(
     application.__module__ = f"causal_lm_router.{config_name.removesuffix('_command')}"
     # Threads that spin while they wait slow a CPU run down several times over as soon as another job shares the cores.
     # The OpenMP runtime reads this once, when torch is imported.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    os.environ.setdefault("GOMP_SPINCOUNT", "10000")
     register_schemas()
     try:
         if on_run:
@@ -79,10 +79,16 @@ def run_command(
         fail(error)
 
 
+def job_folder() -> str:
+    """Absolute path of the folder that Hydra made for the job that is running."""
+    return str(HydraConfig.get().runtime.output_dir)
+
+
 def fail(error: Exception) -> None:
     """Print the error in one line and leave with status 1."""
     text = describe_error(error) if isinstance(error, COMPOSITION_ERRORS) else str(error)
-    print(f"error: {text}", file=sys.stderr)
+    line = "; ".join(part.strip() for part in text.splitlines() if part.strip())
+    print(f"error: {line}", file=sys.stderr)
     raise SystemExit(1)
 
 

@@ -3,7 +3,7 @@
 YAML under `conf/` holds every value; the dataclasses here hold no defaults. `compose.py` puts the two together.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Any
 
@@ -85,6 +85,9 @@ class WandbMode(StrEnum):
     disabled = "disabled"
 
 
+DTYPES = ("float32", "bfloat16", "float16")
+
+
 def _require(condition: bool, key: str, value: object, allowed: str) -> None:
     if not condition:
         raise ValueError(f"{key}={value!r}: allowed is {allowed}")
@@ -107,7 +110,7 @@ class BaseModelConfig:
     revision: str | None
     """Hub revision: a branch, tag or commit; None is the default branch."""
     dtype: str
-    """Dtype of the weights while training and merging: `float32`, `bfloat16` or `float16`."""
+    """Dtype of the base weights while training: `float32`, `bfloat16` or `float16`; adapter weights are float32."""
     attn_implementation: str
     """Attention kernel of transformers: `sdpa`, `eager`, `flash_attention_2`, ..."""
     gradient_checkpointing: bool
@@ -117,8 +120,7 @@ class BaseModelConfig:
 
     def __post_init__(self) -> None:
         _require(bool(self.name.strip()), "base_model.name", self.name, "a hub name or a folder")
-        dtypes = ("float32", "bfloat16", "float16")
-        _require(self.dtype in dtypes, "base_model.dtype", self.dtype, " | ".join(dtypes))
+        _require(self.dtype in DTYPES, "base_model.dtype", self.dtype, " | ".join(DTYPES))
         if self.origin is BaseModelOrigin.packaged:
             _require(bool(self.package), "base_model.package", self.package, "a package name (origin=packaged)")
             _require(bool(self.gguf_file), "base_model.gguf_file", self.gguf_file, "a glob (origin=packaged)")
@@ -351,6 +353,8 @@ class InferenceConfig:
     """Nucleus sampling: the share of probability sampled from."""
     seed: int
     """Seed of sampling."""
+    dtype: str | None
+    """Dtype of the weights while generating, and of the merged checkpoint; null takes `base_model.dtype`."""
     batch_size: int
     """Queries per batch of the transformers backend; vLLM schedules by itself."""
     engine_args: dict[str, Any]
@@ -361,8 +365,15 @@ class InferenceConfig:
     def __post_init__(self) -> None:
         for name in ("tensor_parallel_size", "max_new_tokens", "batch_size"):
             _require(getattr(self, name) >= 1, f"inference.{name}", getattr(self, name), "an integer of at least 1")
+        known = self.dtype is None or self.dtype in DTYPES
+        _require(known, "inference.dtype", self.dtype, f"null | {' | '.join(DTYPES)}")
         _require(self.temperature >= 0, "inference.temperature", self.temperature, "a number of at least 0")
         _require(0 < self.top_p <= 1, "inference.top_p", self.top_p, "a number in 0..1, above 0")
+
+
+def generating_model(base_model: BaseModelConfig, inference: InferenceConfig) -> BaseModelConfig:
+    """Return the base model's config with the dtype it generates in."""
+    return replace(base_model, dtype=inference.dtype or base_model.dtype)
 
 
 @dataclass

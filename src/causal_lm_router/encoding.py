@@ -4,8 +4,10 @@ Shape suffixes: B rows of a batch, T positions, K the last positions, which hold
 """
 
 import hashlib
+import inspect
 import json
 import logging
+import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -62,9 +64,10 @@ class Encoder:
 
     @cached_property
     def fingerprint(self) -> str:
-        """Hash of everything the encoding of a (query, label) pair depends on."""
+        """Hash of everything the encoding of a (query, label) pair depends on, the code that does it included."""
+        code = [inspect.getsource(sys.modules[part.__module__]) for part in (PromptFormat, Encoder)]
         backend = self.tokenizer.backend_tokenizer.to_str()
-        settings = [backend, self.format.template, self.format.target, self.format.names, self.config.max_length]
+        settings = [code, backend, self.format.template, self.format.target, self.format.names, self.config.max_length]
         settings += [self.config.cut_side, self.config.neutralise_markers, self.tokenizer.eos_token_id]
         return hashlib.sha256(json.dumps(settings).encode()).hexdigest()
 

@@ -25,7 +25,6 @@ from causal_lm_router.sources.queries import read_query_file
 DATA_KEYS = ("query_data_train", "query_data_test", "routing_data_train", "routing_data_test", "llm_data")
 UNUSED_DATA_KEYS = ("query_embedding_data", "llm_embedding_data")
 MODEL_KEYS = ("ini_model_path", "save_model_path", "load_model_path")
-METRICS = ("performance", "cost", "llm_judge")
 REPORTS = ("none", "wandb", "tensorboard")
 HPARAM_DEFAULTS: dict[str, Any] = {
     "base_model": "meta-llama/Llama-2-7b-hf",
@@ -130,7 +129,7 @@ def _read_sections(path: Path) -> tuple[dict[str, Any], dict[str, Any], dict[str
             if value is not None and not isinstance(value, str):
                 raise ValueError(f"{path}: {name}.{key}={value!r}: allowed is a path")
     metric = _section(path, loaded, "metric", ("weights",))
-    weights = _section(path, metric, "weights", METRICS, prefix="metric.")
+    weights = _section(path, metric, "weights", ("performance", "cost", "llm_judge"), prefix="metric.")
     if any(weight for name, weight in weights.items() if name != "performance"):
         raise ValueError(f"{path}: metric.weights={weights}: only performance can have a weight other than 0")
     hparam = _section(path, loaded, "hparam", tuple(HPARAM_DEFAULTS))
@@ -152,10 +151,10 @@ class _StrictLoader(yaml.SafeLoader):
     """Safe YAML that refuses a key that stands twice."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        mapping: dict[Any, Any] = super().construct_mapping(node, deep)
-        if len(mapping) < len(node.value):
-            raise yaml.constructor.ConstructorError(None, None, "a key stands twice", node.start_mark)
-        return mapping
+        keys = [str(key.value) for key, _ in node.value]
+        if repeated := sorted({key for key in keys if keys.count(key) > 1}):
+            raise yaml.constructor.ConstructorError(None, None, f"twice in one place: {repeated}", node.start_mark)
+        return super().construct_mapping(node, deep)
 
 
 def _section(path: Path, loaded: Mapping[str, Any], name: str, keys: Sequence[str], prefix: str = "") -> dict[str, Any]:
@@ -209,7 +208,9 @@ def _find_input(yaml_path: Path, key: str, value: str) -> Path:
 
 
 def _hparam_overrides(hparam: Mapping[str, Any]) -> list[str]:
-    on_gpu = _has_gpu()
+    import torch
+
+    on_gpu = torch.cuda.is_available()
     overrides = [_override(ours, hparam[theirs]) for theirs, ours in OVERRIDE_KEYS.items()]
     overrides.append(f"trainer={'gpu' if on_gpu else 'cpu'}")
     overrides.append(f"trainer.precision={'bf16-mixed' if on_gpu and hparam['fp16'] else '32-true'}")
@@ -245,9 +246,3 @@ def _override(key: str, value: object) -> str:
         case int() | float():
             return f"{key}={value}"
     return quote_text(f"{key}={value}")
-
-
-def _has_gpu() -> bool:
-    import torch
-
-    return torch.cuda.is_available()

@@ -59,7 +59,10 @@ class RouterModule(pl.LightningModule):
         )
 
     def training_step(self, batch: Step, batch_idx: int) -> None:
-        """Take one optimizer step; the loss is the mean over the target tokens of the whole step and all ranks."""
+        """Take one optimizer step; the loss is the mean over the target tokens of the whole step and all ranks.
+
+        Raises ValueError, with the weights as they were, where the loss or its gradient is not finite.
+        """
         step = self.global_step
         torch.manual_seed(hash_seed(self._seed, step, self.global_rank))
         optimizer = self.optimizers()
@@ -71,7 +74,9 @@ class RouterModule(pl.LightningModule):
                 # Lightning's DDP averages gradients over the ranks; the loss is a sum over them.
                 self.manual_backward(part * self.trainer.world_size)
             loss += part.detach()
+        loss = self.trainer.strategy.reduce(loss, reduce_op="sum")
         gradient_norm = self._clip()
+        self._require_finite(step + 1, loss, gradient_norm)
         optimizer.step()
         optimizer.zero_grad()
         schedule = self.lr_schedulers()
@@ -90,12 +95,15 @@ class RouterModule(pl.LightningModule):
         trained = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
         return torch.nn.utils.clip_grad_norm_(trained, self._optim.max_grad_norm or math.inf)
 
+    def _require_finite(self, step: int, loss: Tensor, gradient_norm: Tensor) -> None:
+        if not torch.isfinite(loss + gradient_norm):
+            raise ValueError(
+                f"optim.learning_rate={self._optim.learning_rate}: at step {step} the training loss is {loss.item()} "
+                f"and its gradient's norm {gradient_norm.item()}, allowed is a rate at which both stay finite"
+            )
+
     def _record(self, step: int, loss: Tensor, learning_rate: float, gradient_norm: Tensor) -> None:
-        if self.trainer.world_size > 1:
-            loss = self.all_gather(loss).sum()  # type: ignore[union-attr]
         self.log("loss", loss, prog_bar=True, logger=False)
-        if not torch.isfinite(loss):
-            raise FloatingPointError(f"training loss is {loss.item()} at step {step}: lower optim.learning_rate")
         if step % self._log_every_n_steps == 0 or step == 1:
             figures = {"loss": loss.item(), "learning_rate": learning_rate, "gradient_norm": gradient_norm.item()}
             metrics = {"epoch": self.current_epoch, **{f"train/{name}": value for name, value in figures.items()}}

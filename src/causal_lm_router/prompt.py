@@ -24,16 +24,15 @@ class PromptFormat:
     @cached_property
     def head(self) -> str:
         """The prompt's text before the query."""
-        return self._filled.partition(QUERY)[0]
+        return self._fill(self.template.partition(QUERY)[0])
 
     @cached_property
     def tail(self) -> str:
         """The prompt's text after the query."""
-        return self._filled.partition(QUERY)[2]
+        return self._fill(self.template.partition(QUERY)[2])
 
-    @cached_property
-    def _filled(self) -> str:
-        return self.template.replace(CANDIDATES, ", ".join(self.names))
+    def _fill(self, text: str) -> str:
+        return text.replace(CANDIDATES, ", ".join(self.names))
 
     @cached_property
     def markers(self) -> tuple[str, ...]:
@@ -44,13 +43,14 @@ class PromptFormat:
     def neutralised(self, query: str) -> str:
         """Return the query with the colon of every marker in it turned into a dash: it cannot mimic the prompt.
 
-        Case and white space inside a marker do not matter. Off with `neutralise_markers=False`.
+        Case and white space inside a marker do not matter, nor what stands before it, since a cut may take that away.
+        Off with `neutralise_markers=False`.
         """
         if not self.neutralise_markers:
             return query
         for marker in self.markers:
             words = r"\s+".join(re.escape(word) for word in marker.split())
-            query = re.sub(rf"\b({words})\s*:", r"\1 -", query, flags=re.IGNORECASE)
+            query = re.sub(rf"({words})\s*:", r"\1 -", query, flags=re.IGNORECASE)
         return query
 
     def prompt_text(self, query: str) -> str:

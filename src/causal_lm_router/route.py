@@ -6,7 +6,7 @@ causal-lm-router route run_dir=... input=queries.jsonl output=routes.jsonl
 
 import contextlib
 import json
-import logging
+import os
 import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -69,12 +69,20 @@ def read_queries(config: RouteConfig) -> list[dict[str, Any]]:
 
 @contextlib.contextmanager
 def _stdout_for_routes() -> Iterator[None]:
-    """Keep standard output for the routes, so that it can be piped on: what libraries print or log goes to stderr."""
-    for handler in logging.getLogger().handlers:
-        if isinstance(handler, logging.StreamHandler) and handler.stream is sys.stdout:
-            handler.setStream(sys.stderr)
-    with contextlib.redirect_stdout(sys.stderr):
-        yield
+    """Keep standard output for the routes, so that it can be piped on: whatever a library writes goes to stderr.
+
+    Below Python too: native code, child processes and handlers that hold the stream write to the descriptor.
+    """
+    sys.stdout.flush()
+    kept = os.dup(1)
+    os.dup2(2, 1)
+    try:
+        with contextlib.redirect_stdout(sys.stderr):
+            yield
+    finally:
+        sys.stdout.flush()
+        os.dup2(kept, 1)
+        os.close(kept)
 
 
 def _print_route(route: Mapping[str, Any]) -> None:

@@ -69,6 +69,8 @@ class CausalLMRouter:
                 check_query(query, self.config.data.max_query_chars)
             except ValueError as error:
                 raise ValueError(f"query {number} of {len(queries)}: {error}") from None
+        if not queries:
+            return []
         encoder, generator = self._load()
         parsing = self.config.parsing
         generations = generator.generate([prompt.input_ids for prompt in encoder.encode_prompts(queries)])

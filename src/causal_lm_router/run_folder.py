@@ -87,6 +87,7 @@ def write_evaluation(folder: Path, evaluation: Evaluation, facts: dict[str, Any]
     """Write outcomes.jsonl, confusion.png and, last, report.json with `facts` (split, data, backend, ...) beside it."""
     from causal_lm_router.figures import save_confusion
 
+    folder.mkdir(parents=True, exist_ok=True)
     rows = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in outcome_rows(evaluation.outcomes))
     write_text(folder / "outcomes.jsonl", rows)
     save_confusion(evaluation.report, folder / "confusion.png")

@@ -6,10 +6,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
 from transformers import PreTrainedTokenizerBase
 
 from causal_lm_router.base_model import load_tokenizer, prepare_base_model
-from causal_lm_router.config import Split, TrainConfig
+from causal_lm_router.config import EvaluationConfig, Split, TrainConfig
 from causal_lm_router.encoding import Encoder
 from causal_lm_router.evaluation import Evaluation, evaluate_router
 from causal_lm_router.generators import Generator, open_generator
@@ -46,6 +47,8 @@ def open_session(config: TrainConfig, folder: RunFolder) -> Iterator[Session]:
 
     Raises ValueError for data, prompt or parsing settings that do not fit together.
     """
+    if config.trainer.num_threads is not None:
+        torch.set_num_threads(config.trainer.num_threads)
     data = prepare_data(config.data)
     check_fallback(config.parsing.fallback_candidate, data.names)
     name_or_path = prepare_base_model(config.base_model)
@@ -64,6 +67,18 @@ def check_fallback(fallback_candidate: str | None, names: Sequence[str]) -> None
     """Raise ValueError for a fallback that is not in the pool."""
     if fallback_candidate is not None and fallback_candidate not in names:
         raise ValueError(f"parsing.fallback_candidate={fallback_candidate!r}: allowed is null | {' | '.join(names)}")
+
+
+def check_splits(config: EvaluationConfig, data: PreparedData) -> None:
+    """Raise ValueError where a split that training or its end evaluates holds no queries."""
+    evaluated = {"final_split": config.final_split}
+    if config.every_n_epochs is not None or config.every_n_steps is not None:
+        evaluated["split"] = config.split
+    for key, split in evaluated.items():
+        if not data.examples(split):
+            raise ValueError(
+                f"evaluation.{key}={split.value!r}: this split holds no queries, see data.{split.value}_fraction"
+            )
 
 
 def record_evaluation(tracking: Tracking, evaluation: Evaluation, split: Split, step: int) -> None:

@@ -3,7 +3,9 @@
 causal-lm-router train experiment=quickstart [group=choice] [group.key=value]
 """
 
-from causal_lm_router.command import run_command
+from dataclasses import replace
+
+from causal_lm_router.command import job_folder, run_command
 from causal_lm_router.config import TrainConfig
 
 
@@ -15,7 +17,8 @@ def main() -> None:
 def _job(config: TrainConfig) -> None:
     from causal_lm_router.training import train_router
 
-    train_router(config)
+    # The folder that Hydra made: a sweep gives each job its own, and all processes of a distributed run have the same.
+    train_router(replace(config, run_dir=job_folder()))
 
 
 if __name__ == "__main__":

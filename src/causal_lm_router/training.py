@@ -9,20 +9,19 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import torch
 from rich.console import Console
 
 from causal_lm_router.atomic import write_text
 from causal_lm_router.base_model import is_adapter, merge_adapter, prepare_base_model
 from causal_lm_router.checkpoint import checkpoint_step, last_checkpoint
 from causal_lm_router.compose import config_dict, dump_config, load_run_config
-from causal_lm_router.config import EvaluateConfig, TrainConfig
+from causal_lm_router.config import EvaluateConfig, TrainConfig, generating_model
 from causal_lm_router.figures import save_learning_curve
 from causal_lm_router.fit import fit
 from causal_lm_router.report import RoutingReport
 from causal_lm_router.report_table import print_report
 from causal_lm_router.run_folder import RouterCard, RunFolder, write_evaluation
-from causal_lm_router.session import Session, is_first_process, open_session, record_evaluation
+from causal_lm_router.session import Session, check_splits, is_first_process, open_session, record_evaluation
 from causal_lm_router.tracking import Tracking, open_tracking, read_metrics
 
 logger = logging.getLogger(__name__)
@@ -37,12 +36,18 @@ def train_router(config: TrainConfig) -> RoutingReport | None:
         ValueError: the folder holds a finished run, or one of another config.
     """
     folder = RunFolder(Path(config.run_dir))
-    if folder.report.is_file():
-        raise ValueError(f"run_dir={folder.path}: holds a finished run; choose another run_dir")
-    _claim(folder, config)
-    if config.trainer.num_threads is not None:
-        torch.set_num_threads(config.trainer.num_threads)
-    with open_session(config, folder) as session, _open_tracking(session) as tracking:
+    _check_folder(folder, config)
+    with open_session(config, folder) as session:
+        check_splits(config.evaluation, session.data)
+        if is_first_process() and not folder.config.is_file():
+            folder.path.mkdir(parents=True, exist_ok=True)
+            write_text(folder.config, dump_config(config))
+        return _train(session)
+
+
+def _train(session: Session) -> RoutingReport | None:
+    folder = session.folder
+    with _open_tracking(session) as tracking:
         start = time.perf_counter()
         if not folder.weights.is_dir():
             fit(session, tracking)
@@ -76,26 +81,30 @@ def merge_run(config: TrainConfig) -> Path:
     folder.read_card()
     if not folder.merged.is_dir():
         name_or_path = prepare_base_model(config.base_model)
-        merge_adapter(name_or_path, config.base_model, folder.weights, folder.merged)
+        model = generating_model(config.base_model, config.inference)
+        merge_adapter(name_or_path, model, folder.weights, folder.merged)
     print(folder.merged)
     return folder.merged
 
 
-def _claim(folder: RunFolder, config: TrainConfig) -> None:
-    """Write the config, or check that the folder's own is the same."""
-    if not is_first_process():
-        return
-    folder.path.mkdir(parents=True, exist_ok=True)
+def _check_folder(folder: RunFolder, config: TrainConfig) -> None:
+    """Raise ValueError where the folder holds a finished run, or one of a config that differs in more than tracking."""
+    if folder.report.is_file():
+        raise ValueError(f"run_dir={folder.path}: holds a finished run; choose another run_dir")
     if not folder.config.is_file():
-        write_text(folder.config, dump_config(config))
         return
-    ours = config_dict(config)
-    theirs = load_run_config(folder.path)
-    different = [key for key in theirs if theirs[key] != ours[key]]
+    ours, theirs = config_dict(config), load_run_config(folder.path)
+    different = [line for key in theirs if key != "tracking" for line in _differences(key, theirs[key], ours[key])]
     if different:
-        raise ValueError(
-            f"run_dir={folder.path}: holds a run whose {', '.join(different)} differ; choose another run_dir"
-        )
+        raise ValueError(f"run_dir={folder.path}: holds a run with {', '.join(different)}; choose another run_dir")
+
+
+def _differences(key: str, theirs: Any, ours: Any) -> list[str]:
+    """The values of the first that the second has otherwise, as `dotted.key=value (here value)`."""
+    if isinstance(theirs, dict) and isinstance(ours, dict):
+        pairs = [(f"{key}.{inner}", theirs.get(inner), ours.get(inner)) for inner in {**theirs, **ours}]
+        return [line for pair in pairs for line in _differences(*pair)]
+    return [] if theirs == ours else [f"{key}={theirs!r} (here {ours!r})"]
 
 
 def _open_tracking(session: Session) -> AbstractContextManager[Tracking]:
@@ -112,7 +121,8 @@ def _finish(session: Session, tracking: Tracking, fit_seconds: float) -> Routing
     config, folder = session.config, session.folder
     folder.write_card(RouterCard(session.data.splits.pool, session.data.best_single))
     if config.lora.merge_lora and is_adapter(folder.weights) and not folder.merged.is_dir():
-        merge_adapter(session.name_or_path, config.base_model, folder.weights, folder.merged)
+        model = generating_model(config.base_model, config.inference)
+        merge_adapter(session.name_or_path, model, folder.weights, folder.merged)
     split = config.evaluation.final_split
     evaluation = session.evaluate(folder.weights, session.data.examples(split))
     rows = read_metrics(folder.metrics)

@@ -6,7 +6,7 @@ from typing import Protocol
 
 from transformers import PreTrainedTokenizerBase
 
-from causal_lm_router.config import Backend, BaseModelConfig, InferenceConfig, LoraConfig
+from causal_lm_router.config import Backend, BaseModelConfig, InferenceConfig, LoraConfig, generating_model
 from causal_lm_router.routing import Generation
 
 
@@ -35,6 +35,7 @@ def open_generator(
     max_prompt_tokens: int,
 ) -> Generator:
     """Return the configured backend over the base model at `name_or_path` (a prepared folder or a hub name)."""
+    base_model = generating_model(base_model, inference)
     match inference.backend:
         case Backend.vllm:
             from causal_lm_router.generators.vllm import VllmGenerator

@@ -73,7 +73,7 @@ class VllmGenerator:
         requests = [{"prompt_token_ids": list(ids)} for ids in prompts]
         sampling = [self._sampling_params(index) for index in range(len(prompts))]
         use_tqdm = len(prompts) > 50
-        with self._compiler_kept_out():
+        with isolate_rng(), self._compiler_kept_out():
             outputs = self._engine.generate(requests, sampling, lora_request=self._lora_request, use_tqdm=use_tqdm)
         return [self._generation(output.outputs[0]) for output in outputs]
 
@@ -108,7 +108,6 @@ class VllmGenerator:
             "max_model_len": self._max_model_len,
             "enable_prefix_caching": True,
             "seed": self._inference.seed,
-            "generation_config": "vllm",  # the settings here alone count, not defaults that come with the base model
             "use_tqdm_on_load": False,
         }
         if self._on_gpu:
@@ -129,6 +128,8 @@ class VllmGenerator:
             "top_p": self._inference.top_p,
             "seed": self._inference.seed + index,
             "max_tokens": self._inference.max_new_tokens,
+            # Only the end token that was trained ends a generation; a base model's own list may hold others.
+            "ignore_eos": True,
             "stop_token_ids": [self._tokenizer.eos_token_id],
             "logprobs": 0,
             "detokenize": False,
@@ -198,7 +199,6 @@ def _new_engine(arguments: dict[str, Any]) -> Any:
         "VLLM_ENABLE_V1_MULTIPROCESSING": str(int(in_own_process)),
         "VLLM_CPU_OMP_THREADS_BIND": "nobind",  # by default it leaves one core out
         "VLLM_LOGGING_LEVEL": "ERROR",  # its warnings are about choices made here
-        "VLLM_LOGGING_STREAM": "ext://sys.stderr",
         "VLLM_NO_USAGE_STATS": "1",
     }
     if in_own_process and arguments.get("enforce_eager"):

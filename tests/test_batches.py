@@ -1,0 +1,171 @@
+"""Steps and micro-batches: nothing lost or repeated, order from (seed, epoch) alone, bounded memory, shared ranks."""
+
+import random
+from dataclasses import dataclass
+
+import datasets
+import numpy as np
+import pytest
+import torch
+
+from causal_lm_router.batches import Step, StepLoader, cut_micro_batches, plan_epoch
+from causal_lm_router.encoding import IGNORED
+
+PAD = 0
+LENGTHS = random.Random(0).choices(range(5, 200), k=203)
+
+
+def flat(groups: list[list[int]]) -> list[int]:
+    return [row for group in groups for row in group]
+
+
+@pytest.mark.parametrize("rows_per_step", [1, 8, 50, 203, 1000])
+def test_every_row_stands_in_one_step(rows_per_step: int) -> None:
+    plan = plan_epoch(LENGTHS, rows_per_step, seed=3, epoch=2)
+    assert sorted(flat(plan)) == list(range(203))
+    sizes = sorted(map(len, plan), reverse=True)
+    assert sizes[:-1] == [rows_per_step] * (len(sizes) - 1)
+    assert len(sizes) == -(-203 // rows_per_step)
+
+
+def test_the_order_follows_from_seed_and_epoch_alone() -> None:
+    plan = plan_epoch(LENGTHS, 8, seed=3, epoch=2)
+    np.random.seed(1)
+    random.seed(1)
+    torch.manual_seed(1)
+    assert plan_epoch(LENGTHS, 8, seed=3, epoch=2) == plan
+    assert plan_epoch(LENGTHS, 8, seed=3, epoch=1) != plan
+    assert plan_epoch(LENGTHS, 8, seed=2, epoch=2) != plan
+    assert plan_epoch(LENGTHS, 8, seed=2, epoch=3) != plan
+
+
+def test_the_same_length_everywhere_is_a_plain_shuffle() -> None:
+    firsts = {plan_epoch([7] * 10, 1, seed=0, epoch=epoch)[0][0] for epoch in range(100)}
+    assert firsts == set(range(10))
+
+
+def test_a_step_holds_similar_lengths() -> None:
+    def num_padded(plan: list[list[int]]) -> int:
+        return sum(len(step) * max(LENGTHS[row] for row in step) for step in plan)
+
+    in_order = [list(range(start, min(start + 8, 203))) for start in range(0, 203, 8)]
+    assert num_padded(in_order) > 1.5 * sum(LENGTHS)
+    assert num_padded(plan_epoch(LENGTHS, 8, seed=0, epoch=0)) < 1.15 * sum(LENGTHS)
+
+
+@pytest.mark.parametrize(
+    ("max_tokens", "groups"),
+    [
+        (1, [[2], [0], [1], [4], [3]]),
+        (8, [[2], [0], [1, 4], [3]]),
+        (10, [[2], [0, 1], [4, 3]]),
+        (15, [[2], [0, 1, 4], [3]]),
+        (18, [[2, 0], [1, 4, 3]]),
+        (45, [[2, 0, 1, 4, 3]]),
+    ],
+)
+def test_micro_batches_by_token_budget(max_tokens: int, groups: list[list[int]]) -> None:
+    assert cut_micro_batches([0, 1, 2, 3, 4], [5, 3, 9, 2, 3], max_tokens) == groups
+
+
+def test_micro_batches_stay_in_the_budget() -> None:
+    for max_tokens in (200, 500, 4096):
+        groups = cut_micro_batches(range(203), LENGTHS, max_tokens)
+        assert sorted(flat(groups)) == list(range(203))
+        assert max(len(group) * max(LENGTHS[row] for row in group) for group in groups) <= max_tokens
+
+
+@dataclass
+class Place:
+    """How far training is, and which process this is."""
+
+    global_step: int = 0
+    global_rank: int = 0
+    world_size: int = 1
+
+
+def make_loader(
+    place: Place, num_rows: int = 11, rows_per_step: int = 4, max_tokens: int = 12, seed: int = 5
+) -> StepLoader:
+    """Rows of 3 to 6 tokens, the last two of them the target; row n consists of the tokens n + 10."""
+    lengths = [3 + row % 4 for row in range(num_rows)]
+    rows = datasets.Dataset.from_dict(
+        {
+            "input_ids": [[row + 10] * lengths[row] for row in range(num_rows)],
+            "num_tokens": lengths,
+            "num_target_tokens": [2] * num_rows,
+        }
+    )
+    return StepLoader(rows, PAD, rows_per_step, max_tokens, seed, place)
+
+
+def taught_rows(step: Step) -> list[int]:
+    """The rows whose targets a step teaches."""
+    last = [token for part in step.micro_batches for token in part["labels_BK"][:, -1].tolist()]
+    return sorted(token - 10 for token in last if token != IGNORED)
+
+
+def test_an_epoch_of_steps() -> None:
+    loader = make_loader(Place())
+    steps = list(loader)
+    assert len(loader) == len(steps) == 3
+    assert sorted(row for step in steps for row in taught_rows(step)) == list(range(11))
+    assert sorted(len(taught_rows(step)) for step in steps) == [3, 4, 4]
+    for step in steps:
+        assert step.num_target_tokens == 2 * len(taught_rows(step))
+        assert all(part["input_ids_BT"].numel() <= 12 for part in step.micro_batches)
+        assert all(part["labels_BK"].shape[1] == 2 for part in step.micro_batches)
+
+
+def test_the_next_epoch_has_another_order() -> None:
+    first, second = ([taught_rows(step) for step in make_loader(Place(global_step=start))] for start in (0, 3))
+    assert len(first) == len(second) == 3
+    assert first != second
+
+
+@pytest.mark.parametrize("done", range(6))
+def test_iterating_starts_at_the_number_of_steps_done(done: int) -> None:
+    epoch = list(make_loader(Place(global_step=done - done % 3)))
+    rest = list(make_loader(Place(global_step=done)))
+    assert len(rest) == 3 - done % 3
+    for step, expected in zip(rest, epoch[done % 3 :], strict=True):
+        assert step.num_target_tokens == expected.num_target_tokens
+        for part, expected_part in zip(step.micro_batches, expected.micro_batches, strict=True):
+            assert part.keys() == expected_part.keys()
+            assert all(torch.equal(part[name], expected_part[name]) for name in part)
+
+
+def test_one_loader_serves_all_epochs() -> None:
+    place = Place()
+    loader = make_loader(place)
+    first = [taught_rows(step) for step in loader]
+    place.global_step = 3
+    second = [taught_rows(step) for step in loader]
+    assert second == [taught_rows(step) for step in make_loader(Place(global_step=3))] != first
+
+
+@pytest.mark.parametrize("world_size", [2, 3])
+def test_ranks_share_out_the_rows_of_a_step(world_size: int) -> None:
+    alone = list(make_loader(Place()))
+    shares = [list(make_loader(Place(global_rank=rank, world_size=world_size))) for rank in range(world_size)]
+    for together, *parts in zip(alone, *shares, strict=True):
+        assert sorted(row for part in parts for row in taught_rows(part)) == taught_rows(together)
+        assert {part.num_target_tokens for part in parts} == {together.num_target_tokens}
+
+
+def test_a_rank_without_rows_still_has_a_micro_batch_that_teaches_nothing() -> None:
+    # 9 rows in steps of 4: one step has a single row, and the second process none of it.
+    shares = [list(make_loader(Place(global_rank=rank, world_size=2), num_rows=9)) for rank in range(2)]
+    assert sorted(len(taught_rows(step)) for step in shares[0]) == [1, 2, 2]
+    assert sorted(len(taught_rows(step)) for step in shares[1]) == [0, 2, 2]
+    assert all(step.micro_batches for step in shares[1])
+    assert sorted(step.num_target_tokens for step in shares[1]) == [2, 8, 8]
+
+
+def test_state_of_another_order_is_refused() -> None:
+    state = make_loader(Place()).state_dict()
+    make_loader(Place(global_step=2)).load_state_dict(state)
+    make_loader(Place(), max_tokens=1000).load_state_dict(state)
+    for other in ({"num_rows": 12}, {"rows_per_step": 2}, {"seed": 6}):
+        with pytest.raises(ValueError, match=r"checkpoint: was made with .*; start a new run folder"):
+            make_loader(Place(), **other).load_state_dict(state)

@@ -1,0 +1,278 @@
+"""What the commands share: starting from a run, refusing bad configs and data in one line, leaving nothing behind."""
+
+import json
+import logging
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, NamedTuple
+
+import pytest
+
+from causal_lm_router import cli
+from causal_lm_router.compose import compose_config, dump_config
+
+
+class Result(NamedTuple):
+    """What a command line did."""
+
+    status: int
+    output: str
+    errors: str
+
+
+@pytest.fixture
+def main(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Iterator[Callable[..., Result]]:
+    """Function that runs a command line in this process, in an empty folder."""
+    root = logging.getLogger()
+    kept, level = list(root.handlers), root.level
+    monkeypatch.setattr(sys.modules["__main__"], "__spec__", None)
+    monkeypatch.setenv("OMP_WAIT_POLICY", "PASSIVE")
+    monkeypatch.delenv("HYDRA_FULL_ERROR", raising=False)
+    monkeypatch.chdir(tmp_path)
+
+    def run_main(*arguments: str) -> Result:
+        monkeypatch.setattr(sys, "argv", ["causal-lm-router", *arguments])
+        status = 0
+        try:
+            cli.main()
+        except SystemExit as leaving:
+            status = int(leaving.code or 0)
+        return Result(status, *capsys.readouterr())
+
+    yield run_main
+    # Hydra sets up logging for its job: to this test's standard output and to a file in its folder.
+    for handler in [handler for handler in root.handlers if handler not in kept]:
+        handler.close()
+    root.handlers[:] = kept
+    root.setLevel(level)
+
+
+@pytest.fixture
+def refuses(main: Callable[..., Result], tmp_path: Path) -> Callable[..., str]:
+    """Function that runs a command line which must fail in one line and leave no trace, and returns that line."""
+
+    def check(*arguments: str) -> str:
+        before = sorted(tmp_path.rglob("*"))
+        result = main(*arguments)
+        assert (result.status, result.output) == (1, "")
+        assert result.errors.startswith("error: ")
+        assert result.errors.count("\n") == 1, result.errors
+        assert sorted(tmp_path.rglob("*")) == before
+        return result.errors.removeprefix("error: ").rstrip("\n")
+
+    return check
+
+
+# Commands on a run
+
+
+@pytest.fixture
+def run_dir(tmp_path: Path) -> Path:
+    """The folder of a run that has not been trained."""
+    folder = tmp_path / "a, run (1)"
+    folder.mkdir()
+    config = dump_config(compose_config(["debug=smoke", r"data.path='\${x}, #1'", "run_dir=elsewhere"]))
+    (folder / "config.yaml").write_text(config, encoding="utf-8")
+    return folder
+
+
+def stub(monkeypatch: pytest.MonkeyPatch, module: str, **functions: Any) -> None:
+    """Put functions in place of one of our modules, so that nothing heavy is imported and no work is done."""
+    monkeypatch.setitem(sys.modules, f"causal_lm_router.{module}", SimpleNamespace(**functions))
+
+
+ON_RUN = {"evaluate": [], "route": ["query=x"], "resume": [], "merge": []}
+
+FOREIGN = {
+    "another program's": ("epochs: 3\n", "Key 'epochs' not in 'TrainConfig'"),
+    "a part of ours": ("name: x\nrun_dir: y\n", "missing mandatory value: seed"),
+    "a list": ("- 1\n", "it holds no keys"),
+    "empty": ("", "it holds no keys"),
+    "not YAML": ("a: [", "expected the node content"),
+}
+
+
+@pytest.mark.parametrize("command", ON_RUN)
+def test_run_dir_is_needed(command: str, refuses: Callable[..., str]) -> None:
+    assert refuses(command, *ON_RUN[command]) == "run_dir: missing; needed is run_dir=<folder of a run>"
+
+
+@pytest.mark.parametrize("command", ON_RUN)
+def test_run_dir_without_a_run(command: str, refuses: Callable[..., str], tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    for folder in ("nowhere", "empty"):
+        line = refuses(command, f"run_dir={folder}", *ON_RUN[command])
+        assert line == f"run_dir={folder}: no config.yaml there, this is not a run folder"
+
+
+@pytest.mark.parametrize("command", ON_RUN)
+@pytest.mark.parametrize(("text", "reason"), FOREIGN.values(), ids=FOREIGN)
+def test_run_dir_of_something_else(
+    command: str, text: str, reason: str, refuses: Callable[..., str], tmp_path: Path
+) -> None:
+    (tmp_path / "foreign").mkdir()
+    (tmp_path / "foreign" / "config.yaml").write_text(text)
+    line = refuses(command, "run_dir=foreign", *ON_RUN[command])
+    assert line.startswith("foreign/config.yaml: this is not the config of a run: ")
+    assert reason in line
+
+
+def test_failed_evaluation_leaves_no_folder(
+    refuses: Callable[..., str], run_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = []
+
+    def evaluate_run(config: Any) -> None:
+        seen.append((config.run_dir, Path(config.output_dir).is_dir(), config.inference.backend))
+        raise FileNotFoundError("nothing trained")
+
+    stub(monkeypatch, "training", evaluate_run=evaluate_run)
+    assert refuses("evaluate", f"run_dir='{run_dir}'", "inference=vllm") == "nothing trained"
+    assert seen == [(str(run_dir), True, "vllm")], "the job ran, with Hydra's folder, and the run's own config changed"
+    assert "not in 'EvaluateConfig'" in refuses("evaluate", f"run_dir='{run_dir}'", "+typo=1")
+
+
+def test_failed_training_leaves_no_folder(
+    refuses: Callable[..., str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def train_router(config: Any) -> None:
+        assert Path(config.run_dir).is_dir()
+        raise ValueError("bad data:\n\n  see there")
+
+    stub(monkeypatch, "training", train_router=train_router)
+    assert refuses("train") == "bad data:; see there"
+    (tmp_path / "outputs").mkdir()
+    (tmp_path / "outputs" / "kept").touch()
+    assert refuses("train") == "bad data:; see there"
+
+
+def test_what_a_failed_job_has_written_stays(
+    main: Callable[..., Result], run_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def evaluate_run(config: Any) -> None:
+        (Path(config.output_dir) / "outcomes.jsonl").write_text("{}")
+        raise ValueError("late")
+
+    stub(monkeypatch, "training", evaluate_run=evaluate_run)
+    assert main("evaluate", f"run_dir='{run_dir}'").errors == "error: late\n"
+    assert len(list(run_dir.glob("evaluations/*/outcomes.jsonl"))) == 1
+
+
+@pytest.mark.parametrize("command", ["resume", "merge"])
+def test_a_moved_run_is_found_where_it_is(
+    command: str, main: Callable[..., Result], run_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stub(monkeypatch, "training", **{f"{command}_run": lambda config: print(config.data.path, config.run_dir)})
+    assert main(command, f"run_dir='{run_dir}'") == (0, f"${{x}}, #1 {run_dir}\n", "")
+
+
+QUERIES = ["Hello, world", "It's f(x) = {a: 1}!", "x ${name} \\${y} \\", ' "Yes" or "no" ', "17.50", "null", "é\n#"]
+
+
+@pytest.mark.parametrize("query", QUERIES)
+def test_a_query_is_taken_as_it_is_typed(
+    query: str, main: Callable[..., Result], run_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class FakeRouter:
+        """Routes every query to itself."""
+
+        def __enter__(self) -> "FakeRouter":
+            return self
+
+        def __exit__(self, *exception: object) -> None: ...
+
+        def route_batch(self, rows: list[dict[str, str]]) -> list[dict[str, Any]]:
+            return [{"model_name": json.dumps(row["query"])} for row in rows]
+
+    stub(monkeypatch, "router", CausalLMRouter=SimpleNamespace(from_run=lambda run_dir, config: FakeRouter()))
+    assert main("route", f"run_dir='{run_dir}'", f"query={query}") == (0, json.dumps(query) + "\n", "")
+
+
+@pytest.mark.parametrize("arguments", [[], ["query=x", "input=y"]])
+def test_route_needs_one_source_of_queries(arguments: list[str], refuses: Callable[..., str], run_dir: Path) -> None:
+    line = refuses("route", f"run_dir='{run_dir}'", *arguments)
+    assert line.startswith("query, input=")
+    assert line.endswith("allowed is exactly one of query=... and input=...")
+
+
+# Bad configs and bad data
+
+
+@pytest.mark.parametrize(
+    ("command", "override", "part"),
+    [
+        ("train", "+typo=1", "key: typo"),
+        ("train", "lora.lora_r=0", "lora.lora_r=0: allowed is an integer of at least 1"),
+        ("data", "lora.lora_rank=1", "key: lora.lora_rank"),
+        ("data", "lora=lorra", "'lora/lorra'"),
+        ("data", "lora=null", "must be a string"),
+        ("data", "lora", "'lora'"),
+    ],
+)
+def test_bad_config(command: str, override: str, part: str, refuses: Callable[..., str]) -> None:
+    assert part in refuses(command, override)
+
+
+def test_traceback_on_demand(main: Callable[..., Result], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HYDRA_FULL_ERROR", "1")
+    with pytest.raises(ValueError, match=r"lora\.lora_r=0"):
+        main("data", "lora.lora_r=0")
+
+
+def test_further_processes_start_as_the_commands_module(main: Callable[..., Result]) -> None:
+    main("data", "--help")
+    spec = sys.modules["__main__"].__spec__
+    assert spec is not None
+    assert spec.name == "causal_lm_router.data"
+
+
+GOOD = '{"query": "good", "scores": {"a": 1, "b": 0}}\n'
+SCORES = '"scores": {"a": 1, "b": 0}'
+
+BAD_DATA = {
+    "broken JSON": (GOOD + '{"query": "x", "scores" {}}\n', "data.jsonl:2: broken JSON: Expecting ':' delimiter"),
+    "NaN score": (GOOD + '{"query": "x", "scores": {"a": NaN, "b": 0}}\n', "data.jsonl:2: NaN is not a JSON number"),
+    "unknown candidate": (GOOD + '{"query": "x", "scores": {"a": 1, "c": 0}}\n', "data.jsonl:2: unknown candidate 'c'"),
+    "empty query": (GOOD + f'{{"query": " ", {SCORES}}}\n', "data.jsonl:2: query is empty"),
+    "1 MB query": (
+        GOOD + f'{{"query": "{"x" * 1_000_000}", {SCORES}}}\n',
+        "data.jsonl:2: query has 1,000,000 characters, data.max_query_chars allows 100,000",
+    ),
+    "key twice": (GOOD + f'{{"query": "x", "query": "y", {SCORES}}}\n', "data.jsonl:2: key 'query' stands twice"),
+    "wrong type": (GOOD + '{"query": "x", "scores": "high"}\n', "data.jsonl:2: 'scores' is 'high'"),
+    "score out of range": (
+        GOOD + '{"query": "x", "scores": {"a": 1, "b": 9}}\n',
+        "data.jsonl:2: candidate 'b': score 9 is not a number in 0..1",
+    ),
+    "one candidate": ('{"query": "x", "scores": {"a": 1}}\n', "routing needs at least 2"),
+    "same names": (
+        '{"query": "x", "scores": {"caf\\u00e9": 1, "cafe\\u0301": 0}}\n',
+        "pool: candidate names 'café' and 'cafe\u0301' are the same name",
+    ),
+    "line break in a name": ('{"query": "x", "scores": {"a\\nb": 1, "b": 0}}\n', "holds a line break"),
+    "empty file": ("", "data.jsonl"),
+}
+
+
+@pytest.mark.parametrize(("text", "part"), BAD_DATA.values(), ids=BAD_DATA)
+def test_bad_data(text: str, part: str, refuses: Callable[..., str], tmp_path: Path) -> None:
+    (tmp_path / "data.jsonl").write_text(text, encoding="utf-8")
+    line = refuses("data", "data=jsonl", "data.path=data.jsonl")
+    assert part in line
+    assert "data.jsonl" in line
+
+
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        (["data=jsonl", "data.path=nowhere.jsonl"], "data.path='nowhere.jsonl': no such file or folder"),
+        (["data=jsonl"], "data.path=None: needed is"),
+        (["data=routellm", "data.path=."], "data.path='.': "),
+    ],
+)
+def test_missing_data(arguments: list[str], line: str, refuses: Callable[..., str]) -> None:
+    assert refuses("data", *arguments).startswith(line)

@@ -1,0 +1,196 @@
+"""The `route` command: queries from the command line, files and standard input; routes alone on standard output."""
+
+import io
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from causal_lm_router import route
+from causal_lm_router.router import CausalLMRouter
+from causal_lm_router.run_folder import RunFolder
+
+Call = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def call(smoke_run: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Call:
+    """Function that calls `route run_dir=<the run> <arguments>`: exit status, standard output, standard error."""
+    monkeypatch.chdir(tmp_path)
+
+    def call(*arguments: str, run_dir: Path = smoke_run) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["route", f"run_dir={run_dir}", *arguments])
+        capsys.readouterr()
+        status = 0
+        try:
+            route.main()
+        except SystemExit as leaving:
+            status = int(leaving.code or 0)
+        return status, *capsys.readouterr()
+
+    return call
+
+
+@pytest.fixture
+def fallback(smoke_run: Path) -> str:
+    return f"parsing.fallback_candidate={RunFolder(smoke_run).read_card().names[3]}"
+
+
+@pytest.fixture
+def no_loading(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fail as soon as a base model would be loaded: mistakes must show before."""
+
+    def load(*_: Any) -> None:
+        raise AssertionError("loads a base model first")
+
+    monkeypatch.setattr(CausalLMRouter, "_load", load)
+
+
+def rows(text: str) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in text.removesuffix("\n").split("\n")]
+
+
+# One query
+
+
+def test_one_query_prints_the_llm_alone(call: Call, fallback: str) -> None:
+    status, out, _ = call("query=What is 17 times 23?", fallback)
+    assert (status, out) == (0, f"{fallback.split('=')[1]}\n")
+
+
+def test_one_query_that_cannot_be_routed_prints_no_llm(call: Call) -> None:
+    status, out, err = call("query=What is 17 times 23?")
+    assert (status, out) == (1, "")
+    assert err.splitlines()[-1].startswith("parse failure (")
+
+
+def test_a_query_is_taken_as_it_is_typed(call: Call, fallback: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[Any] = []
+    answer = {"model_name": "x", "parse_failure": None, "generation": "x"}
+    monkeypatch.setattr(CausalLMRouter, "route_batch", lambda _, batch: seen.extend(batch) or [answer])
+    query = "Is {a, b} = [c], ${d}: 'e' \"f\" \\ g=h #i, größer?"
+    assert call(f"query={query}")[:2] == (0, "x\n")
+    assert seen == [{"query": query}]
+
+
+# Files of queries
+
+
+def test_jsonl_in_jsonl_out(call: Call, fallback: str, tmp_path: Path) -> None:
+    queries = [{"query": f"What is {number}?", "task_name": "größe", "gt": number} for number in range(5)]
+    lines = [json.dumps(query) for query in queries]
+    Path("queries.jsonl").write_text("\ufeff" + "\n\n".join(lines) + "\r\n", encoding="utf-8")
+    status, out, _ = call("input=queries.jsonl", fallback)
+    assert status == 0
+    assert [{key: row[key] for key in ("query", "task_name", "gt")} for row in rows(out)] == queries
+    assert {row["model_name"] for row in rows(out)} == {fallback.split("=")[1]}
+    assert all(row["parse_failure"] for row in rows(out))
+    assert "größe" in out
+
+    status, said, _ = call("input=queries.jsonl", "output=routes.jsonl", fallback)
+    assert (status, said) == (0, "5 routes in routes.jsonl\n")
+    assert Path("routes.jsonl").read_text(encoding="utf-8") == out
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["queries.jsonl", "routes.jsonl"]
+
+
+def test_text_file_holds_a_query_a_line(call: Call) -> None:
+    Path("queries.txt").write_bytes("first, with {braces}\r\n\n  zweite Größe \nlast\u2028one".encode())
+    status, out, _ = call("input=queries.txt")
+    assert status == 0
+    assert [row["query"] for row in rows(out)] == ["first, with {braces}", "  zweite Größe ", "last\u2028one"]
+    assert {row["model_name"] for row in rows(out)} == {None}
+
+
+def test_standard_input_holds_a_query_a_line(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO("eins\n \nzwei ö\n".encode())))
+    status, out, _ = call("input=-")
+    assert status == 0
+    assert [row["query"] for row in rows(out)] == ["eins", "zwei ö"]
+
+
+def test_standard_output_holds_routes_and_nothing_else(smoke_run: Path, tmp_path: Path) -> None:
+    """A process of its own, whose cache is empty: preparing the base model again is logged."""
+    (tmp_path / "queries.jsonl").write_text('{"query": "a"}\n{"query": "b"}\n', encoding="utf-8")
+    command = [sys.executable, "-m", "causal_lm_router.route", f"run_dir={smoke_run}", "input=queries.jsonl"]
+    environment = os.environ | {"CAUSAL_LM_ROUTER_CACHE": str(tmp_path / "cache")}
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=environment, check=True)
+    assert [row["query"] for row in rows(done.stdout)] == ["a", "b"]
+    assert "preparing base model tiny-llama" in done.stderr
+
+
+# Mistakes
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("q.jsonl", b'{"query": "a"}\n{"query": "b"\n', "q.jsonl:2: broken JSON: "),
+        ("q.jsonl", b'{"query": "a"}\n\n{"query": ""}\n', "q.jsonl:3: query is empty"),
+        ("q.jsonl", b'{"question": "a"}\n', "q.jsonl:1: query is a NoneType, not a text"),
+        ("q.jsonl", b'{"query": ["a"]}\n', "q.jsonl:1: query is a list, not a text"),
+        ("q.jsonl", b'"a"\n', "q.jsonl:1: the row is a str, not an object"),
+        ("q.jsonl", b'{"query": "a", "query": "b"}\n', "q.jsonl:1: key 'query' stands twice in one object"),
+        ("q.jsonl", b'{"query": "a", "x": NaN}\n', "q.jsonl:1: NaN is not a JSON number"),
+        ("q.jsonl", b'{"query": "\xff"}\n', "q.jsonl:1: not UTF-8: byte 0xff at offset 11"),
+        (
+            "q.jsonl",
+            b'{"query": "' + b"x" * 100_001 + b'"}\n',
+            "q.jsonl:1: query has 100,001 characters, data.max_quer",
+        ),
+        (
+            "q.txt",
+            b"a\n" + b"x" * 100_001,
+            "q.txt:2: query has 100,001 characters, data.max_query_chars allows 100,000",
+        ),
+        ("q.txt", b"a\nb\n\xff\n", "q.txt:3: "),
+        ("q.jsonl", b"\n\n", "input=q.jsonl: holds no query"),
+        ("q.txt", b"", "input=q.txt: holds no query"),
+    ],
+)
+@pytest.mark.usefixtures("no_loading")
+def test_bad_rows_name_file_and_line_and_write_nothing(name: str, content: bytes, message: str, call: Call) -> None:
+    Path(name).write_bytes(content)
+    status, out, err = call(f"input={name}", "output=routes.jsonl")
+    assert (status, out) == (1, "")
+    assert err.startswith(f"error: {message}")
+    assert err.count("\n") == 1
+    assert not Path("routes.jsonl").exists()
+
+
+@pytest.mark.usefixtures("no_loading")
+def test_bad_line_of_standard_input(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"fine\n\xff\n")))
+    assert call("input=-")[2].startswith("error: standard input:2: ")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "query, input=(None, None): allowed is exactly one of query=... and input=..."),
+        (["query=a", "input=q.txt"], "query, input=('a', 'q.txt'): allowed is exactly one of query=... and input=..."),
+        (["query="], "query is empty"),
+        (["query= "], "query is empty"),
+        (["input=absent.jsonl"], "input=absent.jsonl: no such file"),
+        (["input=q.txt", "output=no/such/folder.jsonl"], "output=no/such/folder.jsonl: its folder does not exist"),
+        (["query=a", "outputs=x"], "Could not override 'outputs'; Key 'outputs' not in 'RouteConfig' (key: outputs); "),
+        (["query=a", "inference.temperature=-1"], "inference.temperature=-1.0: allowed is a number of at least 0"),
+    ],
+)
+@pytest.mark.usefixtures("no_loading")
+def test_mistakes_on_the_command_line(arguments: list[str], message: str, call: Call) -> None:
+    Path("q.txt").write_text("a\n", encoding="utf-8")
+    status, out, err = call(*arguments)
+    assert (status, out) == (1, "")
+    assert err.startswith(f"error: {message}")
+    assert err.count("\n") == 1
+
+
+def test_folder_without_a_run(call: Call, tmp_path: Path) -> None:
+    status, out, err = call("query=a", run_dir=tmp_path)
+    assert (status, out) == (1, "")
+    assert err == f"error: run_dir={tmp_path}: no config.yaml there, this is not a run folder\n"
