@@ -1,6 +1,6 @@
 """Print the results table of README.md and experiments/README.md from run folders.
 
-    python experiments/results_table.py outputs/llmrouter_cpu/2026-01-31_12-00-00 [more run folders ...]
+python experiments/results_table.py outputs/llmrouter_cpu/2026-01-31_12-00-00 [more run folders ...]
 """
 
 import sys

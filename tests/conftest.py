@@ -110,6 +110,7 @@ def fit_tiny(
     It takes overrides and, to go on in a run folder, `folder`. Dropout is off unless an override puts it on; nothing is
     evaluated.
     """
+    from causal_lm_router.checkpoint import checkpoint_step, last_checkpoint
     from causal_lm_router.encoding import Encoder
     from causal_lm_router.fit import fit
     from causal_lm_router.run_folder import RunFolder
@@ -125,7 +126,9 @@ def fit_tiny(
         session = Session(
             config, RunFolder(folder), tiny_data(), tiny_base.path, tiny_base.tokenizer, encoder, generator=None
         )
-        fit(session, Tracking([MetricsCsv(folder)], None, folder, log_adapter=False))
+        metrics_csv = MetricsCsv(folder)
+        metrics_csv.drop_after(checkpoint_step(last_checkpoint(folder / "checkpoints")))
+        fit(session, Tracking([metrics_csv], None, folder, log_adapter=False))
         figures: dict[str, list[float]] = {}
         for row in read_metrics(folder / "metrics.csv"):
             figures.setdefault(row.name.removeprefix("train/"), []).append(row.value)

@@ -13,9 +13,9 @@ def main() -> None:
 
 
 def _job(config: TrainConfig) -> None:
-    from causal_lm_router.training import resume_run
+    from causal_lm_router.training import train_router
 
-    resume_run(config)
+    train_router(config)
 
 
 if __name__ == "__main__":

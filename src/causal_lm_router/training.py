@@ -56,11 +56,6 @@ def _train(session: Session) -> RoutingReport | None:
         return _finish(session, tracking, time.perf_counter() - start)
 
 
-def resume_run(config: TrainConfig) -> RoutingReport | None:
-    """Continue an interrupted run; raise ValueError for a finished one."""
-    return train_router(config)
-
-
 def evaluate_run(config: EvaluateConfig) -> RoutingReport:
     """Evaluate a run's weights on `evaluation.final_split` and write the results to `output_dir`."""
     folder = RunFolder(Path(config.run_dir))
@@ -79,12 +74,15 @@ def merge_run(config: TrainConfig) -> Path:
     """Write the merged checkpoint of a run where it is missing and return its folder."""
     folder = RunFolder(Path(config.run_dir))
     folder.read_card()
-    if not folder.merged.is_dir():
-        name_or_path = prepare_base_model(config.base_model)
-        model = generating_model(config.base_model, config.inference)
-        merge_adapter(name_or_path, model, folder.weights, folder.merged)
+    _merge(config, folder)
     print(folder.merged)
     return folder.merged
+
+
+def _merge(config: TrainConfig, folder: RunFolder) -> None:
+    if not folder.merged.is_dir():
+        model = generating_model(config.base_model, config.inference)
+        merge_adapter(prepare_base_model(config.base_model), model, folder.weights, folder.merged)
 
 
 def _check_folder(folder: RunFolder, config: TrainConfig) -> None:
@@ -120,9 +118,8 @@ def _open_tracking(session: Session) -> AbstractContextManager[Tracking]:
 def _finish(session: Session, tracking: Tracking, fit_seconds: float) -> RoutingReport:
     config, folder = session.config, session.folder
     folder.write_card(RouterCard(session.data.splits.pool, session.data.best_single))
-    if config.lora.merge_lora and is_adapter(folder.weights) and not folder.merged.is_dir():
-        model = generating_model(config.base_model, config.inference)
-        merge_adapter(session.name_or_path, model, folder.weights, folder.merged)
+    if config.lora.merge_lora and is_adapter(folder.weights):
+        _merge(config, folder)
     split = config.evaluation.final_split
     evaluation = session.evaluate(folder.weights, session.data.examples(split))
     rows = read_metrics(folder.metrics)
