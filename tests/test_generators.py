@@ -585,7 +585,9 @@ def test_gpu_engine_serves_adapters_and_sleeps(base: Base, prompts: list[list[in
 @pytest.mark.parametrize("backend", ["vllm", "transformers"])
 def test_every_name_survives_tokens_and_parse(backend: str, base: Base) -> None:
     tokenizer = load_tokenizer(base.path, base.config.base_model)
-    tokenizer.clean_up_tokenization_spaces = True  # some tokenizers ask for it: it would take spaces out of names
+    # Some tokenizers ask for this clean-up, which would take spaces out of names.
+    tokenizer.clean_up_tokenization_spaces = True
+    tokenizer.clean_up_tokenization_spaces_for_bpe_even_though_it_will_corrupt_output = True
     encoder = Encoder(tokenizer, base.config.prompt, NAMES)
     for name in NAMES:
         ids = encoder.target_ids[name]

@@ -23,10 +23,11 @@ from causal_lm_router.base_model import is_adapter
 from causal_lm_router.checkpoint import last_checkpoint
 from causal_lm_router.compose import load_run_config
 from causal_lm_router.config import EvaluateConfig, TrainConfig
-from causal_lm_router.training import evaluate_run, merge_run, resume_run, train_router
+from causal_lm_router.training import evaluate_run, merge_run, train_router
 
-# Enough training for the tiny base model to generate names.
-LEARNING = ["lora=all_linear", "lora.lora_dropout=0.0", "optim.learning_rate=0.02", "trainer.num_epochs=3"]
+# Enough for the tiny base model to learn two short names.
+LEARNING = ["lora=all_linear", "lora.lora_r=32", "lora.lora_dropout=0.0", "optim.learning_rate=0.01"]
+LEARNING += ["trainer.num_epochs=6", "trainer.batch_size=8", "evaluation.every_n_epochs=2"]
 PNG = b"\x89PNG\r\n"
 
 
@@ -35,8 +36,14 @@ def finished(
     tiny_config: Callable[..., Any], tiny_base: Any, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[TrainConfig, dict[str, Any]]:
     """The config of a finished run, and what `train_router` returned of it."""
-    folder = tmp_path_factory.mktemp("finished") / "run"
-    config = tiny_config(*LEARNING, f"run_dir={folder}", "tracking.tensorboard=false")
+    folder = tmp_path_factory.mktemp("finished")
+    with (folder / "data.jsonl").open("w") as file:
+        for number in range(100):
+            word, best = ("model", "large") if number % 3 == 0 else ("the", "small")
+            scores = {name: float(name == best) for name in ("small", "large")}
+            file.write(json.dumps({"query": f"{word} {number} {word}", "scores": scores}) + "\n")
+    data = ["data=jsonl", f"data.path={folder / 'data.jsonl'}", "data.tie_break=first"]
+    config = tiny_config(*data, *LEARNING, f"run_dir={folder / 'run'}", "tracking.tensorboard=false")
     report = train_router(config)
     assert report is not None
     return config, report.to_dict()
@@ -85,14 +92,15 @@ def test_the_figures_of_a_run_agree_with_one_another(finished: tuple[TrainConfig
     report = json.loads((folder / "report.json").read_text())
     outcomes = [json.loads(line) for line in (folder / "outcomes.jsonl").read_text().splitlines()]
     assert {key: report[key] for key in returned} == json.loads(json.dumps(returned))
-    assert len(outcomes) == report["num_test"] == 12
-    assert report["num_train"] == 96
-    failures = sum(row["route"] is None for row in outcomes)
-    assert 0 <= failures < 12
-    assert report["parse_failure_rate"]["value"] == pytest.approx(failures / 12)
+    assert len(outcomes) == report["num_test"] == 10
+    assert report["num_train"] == 80
+    assert {row["generation"] for row in outcomes} == {" small", " large"}
+    num_right = sum(row["route"] == row["label"] for row in outcomes)
+    assert num_right >= 9  # it has learned which word goes with which name
+    assert report["routing_accuracy"]["value"] == pytest.approx(num_right / 10)
     with (folder / "metrics.csv").open(newline="") as file:
         names = [row["name"] for row in csv.DictReader(file)]
-    assert names.count("train/loss") == 18
+    assert names.count("train/loss") == 60
     assert names.count("validation/routing_accuracy") == 3
     assert names.count("test/routing_accuracy") == 1
     losses = [float(value) for _, _, value in read_losses(folder)]
@@ -102,8 +110,8 @@ def test_the_figures_of_a_run_agree_with_one_another(finished: tuple[TrainConfig
 def test_the_config_in_the_folder_is_that_of_the_run(finished: tuple[TrainConfig, dict[str, Any]]) -> None:
     config = load_run_config(Path(finished[0].run_dir))
     assert config["lora"]["target_modules"] == ["all-linear"]
-    assert config["optim"]["learning_rate"] == 0.02
-    assert config["data"]["source"] == "simulated"
+    assert config["optim"]["learning_rate"] == 0.01
+    assert config["data"]["source"] == "jsonl"
 
 
 def evaluate_config(config: TrainConfig, output_dir: Path, **changes: Any) -> EvaluateConfig:
@@ -122,13 +130,8 @@ def test_evaluating_again_reproduces_every_figure(finished: tuple[TrainConfig, d
 def test_evaluating_another_pool_is_refused(finished: tuple[TrainConfig, dict[str, Any]], tmp_path: Path) -> None:
     rows = [{"query": f"q{number}", "scores": {"x": number % 2, "y": 0.5}} for number in range(40)]
     (tmp_path / "data.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    data = dataclasses.replace(
-        finished[0].data,
-        source=type(finished[0].data.source)("jsonl"),
-        path=str(tmp_path / "data.jsonl"),
-        tie_break=type(finished[0].data.tie_break)("first"),
-    )
-    with pytest.raises(ValueError, match=r"data: its pool is \['x', 'y'\], the run's is \['aster-mini'"):
+    data = dataclasses.replace(finished[0].data, path=str(tmp_path / "data.jsonl"))
+    with pytest.raises(ValueError, match=r"data: its pool is \['x', 'y'\], the run's is \['small', 'large'\]"):
         evaluate_run(evaluate_config(finished[0], tmp_path / "out", data=data))
     assert not (tmp_path / "out").exists()
 
@@ -161,12 +164,9 @@ def test_merging_again_keeps_the_merged_checkpoint(
     assert (folder / "merged" / "model.safetensors").stat().st_mtime_ns == stamp
 
 
-@pytest.mark.parametrize("command", [train_router, resume_run])
-def test_a_finished_run_is_refused(
-    finished: tuple[TrainConfig, dict[str, Any]], command: Callable[[TrainConfig], Any]
-) -> None:
+def test_a_finished_run_is_refused(finished: tuple[TrainConfig, dict[str, Any]]) -> None:
     with pytest.raises(ValueError, match=r"run_dir=.*/run: holds a finished run; choose another run_dir"):
-        command(finished[0])
+        train_router(finished[0])
 
 
 @pytest.fixture
@@ -182,16 +182,14 @@ def unfinished(finished: tuple[TrainConfig, dict[str, Any]], tmp_path: Path) -> 
     ("part", "changes", "message"),
     [
         (None, {"seed": 1}, r"holds a run with seed=0 \(here 1\)"),
-        ("optim", {"learning_rate": 0.01}, r"holds a run with optim\.learning_rate=0\.02 \(here 0\.01\)"),
-        ("data", {"simulated": {"num_queries": 60}}, r"holds a run with data\.simulated\.num_queries=120 \(here 60\)"),
+        ("optim", {"learning_rate": 0.02}, r"holds a run with optim\.learning_rate=0\.01 \(here 0\.02\)"),
+        ("data", {"max_train_queries": 5}, r"holds a run with data\.max_train_queries=None \(here 5\)"),
         ("trainer", {"extra": {"max_steps": 2}}, r"holds a run with trainer\.extra\.max_steps=None \(here 2\)"),
     ],
 )
 def test_a_folder_of_another_config_is_refused(
     unfinished: TrainConfig, part: str | None, changes: dict[str, Any], message: str
 ) -> None:
-    if part == "data":
-        changes = {"simulated": dataclasses.replace(unfinished.data.simulated, **changes["simulated"])}
     if part is not None:
         changes = {part: dataclasses.replace(getattr(unfinished, part), **changes)}
     with pytest.raises(ValueError, match=message):
