@@ -27,7 +27,18 @@ from causal_lm_router.tracking import read_metrics
 
 OVERRIDES = ["debug=smoke", "trainer.num_epochs=3", "data.simulated.num_queries=300", "evaluation.max_queries=20"]
 POLL_SECONDS = 0.002
-COLUMNS = "{:>4}{:>8}{:>12}{:>7}  {:<24}{:>14}{:>12}{:>15}{:>13}"
+COLUMNS = "{:>4} {:>8} {:>10} {:>5}  {:<20} {:>11} {:>10} {:>12} {:>13}"
+TITLES = (
+    "kill",
+    "seconds",
+    "after step",
+    "epoch",
+    "while",
+    "checkpoints",
+    "unreadable",
+    "equal losses",
+    "equal adapter",
+)
 
 
 @dataclass(frozen=True)
@@ -56,7 +67,7 @@ def main() -> None:
         reference = RunFolder(Path(temporary) / "reference")
         seconds = time_training(reference, arguments.overrides)
         print(f"reference: {len(losses(reference))} losses, {seconds:.1f} s of training", flush=True)
-        print(COLUMNS.format("kill", "seconds", "after step", "epoch", "while", "checkpoints", "unreadable", "", ""))
+        print(COLUMNS.format(*TITLES), flush=True)
         kills = []
         for number in range(1, arguments.kills + 1):
             folder = RunFolder(Path(temporary) / f"kill_{number}")
@@ -149,15 +160,9 @@ def adapter(folder: RunFolder) -> bytes:
 
 def print_row(number: int, kill: Kill) -> None:
     """Print a kill."""
-    words = [f"{what} {'equal' if same else 'DIFFER'}" for what, same in results(kill)]
-    seconds = f"{kill.seconds:.2f}"
-    row = (number, seconds, kill.step, kill.epoch, kill.phase, kill.num_checkpoints, kill.num_unreadable, *words)
-    print(COLUMNS.format(*row), flush=True)
-
-
-def results(kill: Kill) -> tuple[tuple[str, bool], tuple[str, bool]]:
-    """Return what was compared, and whether it was equal."""
-    return ("losses", kill.equal_losses), ("adapter", kill.equal_adapter)
+    same = ["yes" if equal else "NO" for equal in (kill.equal_losses, kill.equal_adapter)]
+    row = (f"{kill.seconds:.2f}", kill.step, kill.epoch, kill.phase, kill.num_checkpoints, kill.num_unreadable, *same)
+    print(COLUMNS.format(number, *row), flush=True)
 
 
 if __name__ == "__main__":

@@ -150,4 +150,4 @@ def tiny_data() -> Any:
         scores = {name: float(name == labels[str(number)]) for name in ("alpha", "beta-2")}
         examples.append(RoutingExample(str(number), query, "task", scores))
     pool = (Candidate("alpha"), Candidate("beta-2"))
-    return PreparedData(RoutingSplits(examples, [], [], pool, audit=None), examples, labels, "alpha")
+    return PreparedData(RoutingSplits(examples, examples[:1], [], pool, audit=None), examples, labels, "alpha")
