@@ -30,7 +30,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "queries.jsonl"
         write_queries(path, num_queries)
-        config = compose_config(["experiment=quickstart", "data=jsonl", f"data.path={path}", f"run_dir={folder}"])
+        settings = ["experiment=quickstart", "data=jsonl", "prompt.max_length=512"]
+        config = compose_config([*settings, f"data.path={path}", f"run_dir={folder}"])
         config.data.max_train_queries = None
         config.data.tie_break = type(config.data.tie_break).best_on_train
         base = prepare_base_model(config.base_model)

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 from torch.nn.functional import cross_entropy
+from transformers import GPT2Config, GPT2LMHeadModel
 
 from causal_lm_router.base_model import apply_lora, load_base_model
 from causal_lm_router.batches import plan_epoch
@@ -37,10 +38,15 @@ def plain_loss(model: torch.nn.Module, row: dict[str, Any]) -> torch.Tensor:
     return cross_entropy(logits[first - 1 :], ids[0, first:], reduction="sum")
 
 
+@pytest.mark.parametrize("architecture", ["relative positions", "absolute positions"])
 def test_target_loss_is_that_of_the_plain_model(
-    tiny_base: Any, tiny_config: Callable[..., Any], tiny_rows: list[dict[str, Any]]
+    tiny_base: Any, tiny_config: Callable[..., Any], tiny_rows: list[dict[str, Any]], architecture: str
 ) -> None:
-    model = load_base_model(tiny_base.path, tiny_base.config).eval()
+    if architecture == "relative positions":
+        model = load_base_model(tiny_base.path, tiny_base.config).eval()
+    else:
+        torch.manual_seed(0)
+        model = GPT2LMHeadModel(GPT2Config(vocab_size=320, n_embd=64, n_layer=2, n_head=2)).eval()
     module = RouterModule(model, tiny_config().optim, num_steps=1, seed=0, log_every_n_steps=1)
     with torch.inference_mode():
         expected = sum(plain_loss(model, row).item() for row in tiny_rows)
@@ -154,15 +160,18 @@ def test_schedules_without_warm_up_or_decay() -> None:
     assert [schedule_factor(Schedule.linear, 2, 2)(step) for step in range(3)] == pytest.approx([1 / 3, 2 / 3, 1])
 
 
-def break_step(monkeypatch: pytest.MonkeyPatch, step: int, spoil: Callable[[RouterModule], torch.Tensor]) -> None:
-    """Add `spoil`'s value to the loss of one step, counted from 1."""
+def break_step(monkeypatch: pytest.MonkeyPatch, step: int, spoil: Callable[..., torch.Tensor]) -> list[RouterModule]:
+    """Add `spoil`'s value to the loss of one step, counted from 1; returns the module, once it trains."""
     sound = RouterModule.target_loss
+    modules: list[RouterModule] = []
 
     def spoiled(self: RouterModule, micro_batch: dict[str, torch.Tensor]) -> torch.Tensor:
+        modules[:] = [self]
         loss = sound(self, micro_batch)
         return loss + spoil(self) if self.global_step == step - 1 else loss
 
     monkeypatch.setattr(RouterModule, "target_loss", spoiled)
+    return modules
 
 
 def nan_loss(module: RouterModule) -> torch.Tensor:
@@ -181,10 +190,11 @@ def test_a_loss_that_is_not_finite_stops_before_it_spoils_a_checkpoint(
     every_step = "trainer.checkpoint_every_n_steps=1"
     expected = fit_tiny(every_step)
     with monkeypatch.context() as patch:
-        break_step(patch, 4, spoil)
+        modules = break_step(patch, 4, spoil)
         message = rf"optim\.learning_rate=0\.01: at step 4 the training loss is {loss}"
         with pytest.raises(ValueError, match=message):
             fit_tiny(every_step, folder=tmp_path)
+    assert all(weight.isfinite().all() for weight in modules[0].parameters())
     checkpoint = last_checkpoint(tmp_path / "checkpoints")
     assert checkpoint is not None
     assert checkpoint.name == "step_00000003.ckpt"
