@@ -11,7 +11,7 @@ COMPLETION_FLAGS = ("-sc", "--shell-completion")
 COMMANDS = {
     "train": "finetune a base model on routing data, evaluate it, leave a run folder",
     "resume": "continue a run that was interrupted: run_dir=...",
-    "evaluate": "evaluate a run again: run_dir=... [inference=transformers] [parsing=lenient] ...",
+    "evaluate": "evaluate a run again: run_dir=... [inference.backend=transformers] [parsing=lenient] ...",
     "route": 'route queries with a run: run_dir=... query="..." or input=file [output=file]',
     "merge": "write the merged checkpoint of a run: run_dir=...",
     "data": "show what a data config holds: sizes, tasks, scores, leakage, baselines",

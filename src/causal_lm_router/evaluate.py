@@ -1,6 +1,6 @@
 """Evaluate a run again, whole on its final split, with its own settings or others.
 
-causal-lm-router evaluate run_dir=outputs/quickstart/2026-01-31_12-00-00 [inference=transformers]
+causal-lm-router evaluate run_dir=outputs/quickstart/2026-01-31_12-00-00 [inference.backend=transformers]
 """
 
 from causal_lm_router.command import run_command
