@@ -197,6 +197,15 @@ def test_a_folder_of_another_config_is_refused(
     assert [path.name for path in Path(unfinished.run_dir).iterdir()] == ["config.yaml"]
 
 
+def test_an_interrupted_run_goes_on_with_other_tracking(
+    finished: tuple[TrainConfig, dict[str, Any]], unfinished: TrainConfig
+) -> None:
+    config = dataclasses.replace(unfinished, tracking=dataclasses.replace(unfinished.tracking, tensorboard=True))
+    train_router(config)
+    assert read_report(Path(config.run_dir)) == read_report(Path(finished[0].run_dir))
+    assert (Path(config.run_dir) / "tensorboard").is_dir()
+
+
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
