@@ -29,5 +29,5 @@ lint: setup
 	$(BIN)/mypy
 
 lock:
-	uv pip compile pyproject.toml --extra cpu --extra dev --python-version 3.11 --quiet --no-header --no-annotate $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX) --index-strategy unsafe-best-match) | sed 's/+cpu$$//' > lock/cpu.txt
-	uv pip compile pyproject.toml --extra gpu --extra dev --python-version 3.11 --quiet --no-header --no-annotate > lock/gpu.txt
+	uv pip compile pyproject.toml --extra cpu --extra launchers --extra dev --python-version 3.11 --quiet --no-header --no-annotate $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX) --index-strategy unsafe-best-match) | sed 's/+cpu$$//' > lock/cpu.txt
+	uv pip compile pyproject.toml --extra gpu --extra launchers --extra dev --python-version 3.11 --quiet --no-header --no-annotate > lock/gpu.txt

@@ -15,7 +15,7 @@ FILES = sorted(SOURCE.rglob("*.py"))
 # A module may import from its own layer and from those above it in this list.
 LAYERS = [
     {"routing", "atomic"},
-    {"prompt", "parse", "intervals", "report", "metrics"},
+    {"prompt", "parse", "intervals", "routing_report", "metrics"},
     {"config"},
     {"sources", "split", "leakage", "labels", "prepared", "encoding", "base_model", "tiny_model"},
     {"batches", "module", "generators"},

@@ -8,7 +8,7 @@ import pytest
 
 from causal_lm_router.metrics import evaluate_outcomes
 from causal_lm_router.parse import called_candidate
-from causal_lm_router.report import RoutingReport
+from causal_lm_router.routing_report import RoutingReport
 from causal_lm_router.routing import Generation, ParsedRoute, ParseFailure, RouteOutcome, RoutingExample
 
 NAMES = ["a", "b", "c"]

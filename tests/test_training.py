@@ -77,6 +77,7 @@ def test_a_run_leaves_its_folder(finished: tuple[TrainConfig, dict[str, Any]]) -
         "outcomes.jsonl",
         "report.json",
         "router.json",
+        "validation",
     }
     for picture in ("confusion.png", "learning_curve.png"):
         assert (folder / picture).read_bytes().startswith(PNG)

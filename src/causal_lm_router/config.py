@@ -3,6 +3,7 @@
 YAML under `conf/` holds every value; the dataclasses here hold no defaults. `compose.py` puts the two together.
 """
 
+import re
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Any
@@ -74,6 +75,11 @@ class Split(StrEnum):
     train = "train"
     validation = "validation"
     test = "test"
+
+
+# In this form because `continue` is a keyword.
+OnFailure = StrEnum("OnFailure", {"continue": "continue", "stop": "stop"})
+"""What a sweep does after a job that failed."""
 
 
 class WandbMode(StrEnum):
@@ -402,6 +408,8 @@ class EvaluationConfig:
     """Optimizer steps between evaluations during training; null evaluates none by step."""
     final_split: Split
     """Split evaluated whole after training, for the run's report, and by the `evaluate` command."""
+    final_validation: bool
+    """Evaluate the whole validation split after training too, where it holds queries: what sweeps choose by."""
 
     def __post_init__(self) -> None:
         for name in ("max_queries", "every_n_epochs", "every_n_steps"):
@@ -440,6 +448,28 @@ class TrackingConfig:
 
 
 @dataclass
+class SweepConfig:
+    name: str | None
+    """Name of the sweep and of its folder; null takes `name`."""
+    isolated: bool
+    """Run each job in a process of its own: slower, but one that is killed costs only itself."""
+    on_failure: OnFailure
+    """After a failed job go on with the others (`continue`) or start no further one (`stop`)."""
+    retry_failed: bool
+    """Run jobs again that failed before; else they stay as they are."""
+    allow_mixed: bool
+    """Add to a sweep whose earlier jobs ran other code, or read other content from the same data."""
+    report: bool
+    """Write the sweep's report at its end."""
+    trial: int | None
+    """Number of the search's trial that the job is; the sweeper sets it."""
+
+    def __post_init__(self) -> None:
+        safe = self.name is None or re.fullmatch(r"[\w.-]*\w[\w.-]*", self.name) is not None
+        _require(safe, "sweep.name", self.name, "a name of letters, digits, _, - and ., or null")
+
+
+@dataclass
 class TrainConfig:
     name: str
     """Name of the experiment: the run folder's parent and the W&B run's name."""
@@ -467,6 +497,8 @@ class TrainConfig:
     """What is evaluated, and when."""
     tracking: TrackingConfig
     """Where figures are recorded."""
+    sweep: SweepConfig
+    """What `--multirun` does with its jobs."""
 
     def __post_init__(self) -> None:
         _require(bool(self.name) and "/" not in self.name, "name", self.name, "a name without /")

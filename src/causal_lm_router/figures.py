@@ -13,7 +13,7 @@ from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from causal_lm_router.atomic import write_bytes
-from causal_lm_router.report import RoutingReport
+from causal_lm_router.routing_report import RoutingReport
 
 MetricRow = tuple[int, str, float]
 Series = Mapping[int, float]

@@ -68,7 +68,7 @@ def _evaluation_callback(session: Session, tracking: Tracking, steps_per_epoch: 
         steps_per_epoch,
         save,
         evaluate=lambda weights_dir: session.evaluate(weights_dir, examples),
-        record=lambda result, step: record_evaluation(tracking, result, evaluation.split, step),
+        record=lambda result, step: record_evaluation(tracking, result, evaluation.split.value, step),
     )
 
 

@@ -6,7 +6,7 @@ from rich.table import Table
 from rich.text import Text
 
 from causal_lm_router.intervals import Figure
-from causal_lm_router.report import Baseline, RoutingReport
+from causal_lm_router.routing_report import Baseline, RoutingReport
 
 LEGEND = (
     "Routing accuracy: share of queries sent to an LLM that no other LLM beats on them. Mean score: quality of the "

@@ -4,7 +4,7 @@ config.yaml      the resolved config            report.json      every figure of
 router.json      pool and best single           outcomes.jsonl   a line per query of it
 adapter/         trained weights (PEFT)         metrics.csv      step,epoch,name,value
 merged/          merged checkpoint              *.png            confusion matrix, learning curve
-checkpoints/     to resume from
+checkpoints/     to resume from                 validation/      report.json and outcomes.jsonl of that split
 """
 
 import json
@@ -61,6 +61,11 @@ class RunFolder:
     def metrics(self) -> Path:
         """Figures over the steps of training."""
         return self.path / "metrics.csv"
+
+    @property
+    def validation(self) -> Path:
+        """Report and outcomes of the trained weights on the whole validation split."""
+        return self.path / "validation"
 
     @property
     def report(self) -> Path:

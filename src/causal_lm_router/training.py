@@ -15,10 +15,10 @@ from causal_lm_router.atomic import write_text
 from causal_lm_router.base_model import is_adapter, merge_adapter, prepare_base_model
 from causal_lm_router.checkpoint import checkpoint_step, last_checkpoint
 from causal_lm_router.compose import config_dict, dump_config, load_run_config
-from causal_lm_router.config import EvaluateConfig, TrainConfig, generating_model
+from causal_lm_router.config import EvaluateConfig, Split, TrainConfig, generating_model
 from causal_lm_router.figures import save_learning_curve
 from causal_lm_router.fit import fit
-from causal_lm_router.report import RoutingReport
+from causal_lm_router.routing_report import RoutingReport
 from causal_lm_router.report_table import print_report
 from causal_lm_router.run_folder import RouterCard, RunFolder, write_evaluation
 from causal_lm_router.session import Session, check_splits, is_first_process, open_session, record_evaluation
@@ -64,7 +64,7 @@ def evaluate_run(config: EvaluateConfig) -> RoutingReport:
         if session.data.names != card.names:
             raise ValueError(f"data: its pool is {session.data.names}, the run's is {card.names}")
         evaluation = session.evaluate(folder.weights, session.data.examples(config.evaluation.final_split))
-        write_evaluation(Path(config.output_dir), evaluation, _facts(session))
+        write_evaluation(Path(config.output_dir), evaluation, _facts(session, config.evaluation.final_split))
     print_report(evaluation.report, Console())
     print(f"\nevaluation folder: {config.output_dir}")
     return evaluation.report
@@ -120,13 +120,14 @@ def _finish(session: Session, tracking: Tracking, fit_seconds: float) -> Routing
     folder.write_card(RouterCard(session.data.splits.pool, session.data.best_single))
     if config.lora.merge_lora and is_adapter(folder.weights):
         _merge(config, folder)
-    split = config.evaluation.final_split
-    evaluation = session.evaluate(folder.weights, session.data.examples(split))
     rows = read_metrics(folder.metrics)
     step = max((row.step for row in rows), default=0)
-    record_evaluation(tracking, evaluation, split, step)
+    _validate(session, tracking, step)
+    split = config.evaluation.final_split
+    evaluation = session.evaluate(folder.weights, session.data.examples(split))
+    record_evaluation(tracking, evaluation, split.value, step)
     save_learning_curve([(row.step, row.name, row.value) for row in rows], folder.path / "learning_curve.png")
-    write_evaluation(folder.path, evaluation, {**_facts(session), "fit_seconds": fit_seconds})
+    write_evaluation(folder.path, evaluation, {**_facts(session, split), "fit_seconds": fit_seconds})
     picture = folder.path / "confusion.png"
     tracking.log_confusion(session.data.names, evaluation.report.confusion, split.value, step, picture)
     tracking.log_adapter(folder.weights)
@@ -136,7 +137,16 @@ def _finish(session: Session, tracking: Tracking, fit_seconds: float) -> Routing
     return evaluation.report
 
 
-def _facts(session: Session) -> dict[str, Any]:
+def _validate(session: Session, tracking: Tracking, step: int) -> None:
+    """Evaluate the trained weights on the whole validation split, where that is asked for and has queries."""
+    examples = session.data.examples(Split.validation)
+    if session.config.evaluation.final_validation and examples:
+        evaluation = session.evaluate(session.folder.weights, examples)
+        record_evaluation(tracking, evaluation, "final_validation", step)
+        write_evaluation(session.folder.validation, evaluation, _facts(session, Split.validation))
+
+
+def _facts(session: Session, split: Split) -> dict[str, Any]:
     """What a report says of how it came about."""
     config, splits = session.config, session.data.splits
     return {
@@ -145,7 +155,7 @@ def _facts(session: Session) -> dict[str, Any]:
         "base_model": config.base_model.name,
         "backend": config.inference.backend.value,
         "temperature": config.inference.temperature,
-        "split": config.evaluation.final_split.value,
+        "split": split.value,
         "num_train": len(session.data.train),
         "num_validation": len(splits.validation),
         "num_test": len(splits.test),
