@@ -5,16 +5,19 @@ import logging
 import multiprocessing
 import os
 import shutil
+import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from multiprocessing.context import ForkServerContext
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 import yaml
 
 from causal_lm_router.config import ColumnsConfig, DataConfig, OnBadRow, SimulatedConfig, Source, TieBreak
+
+pytest_plugins = ["tests.wandb_server"]
 
 CHECKOUT = Path(__file__).resolve().parents[1]
 CACHE = "CAUSAL_LM_ROUTER_CACHE"
@@ -36,6 +39,45 @@ def root_logging() -> Iterator[None]:
     yield
     logging.root.handlers[:] = handlers
     logging.root.setLevel(level)
+
+
+class Result(NamedTuple):
+    """What a command line did."""
+
+    status: int
+    output: str
+    errors: str
+
+
+@pytest.fixture
+def main(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Iterator[Callable[..., Result]]:
+    """Function that runs a command line in this process, in an empty folder."""
+    root = logging.getLogger()
+    kept, level = list(root.handlers), root.level
+    from causal_lm_router import cli
+
+    monkeypatch.setattr(sys.modules["__main__"], "__spec__", None)
+    monkeypatch.setenv("OMP_WAIT_POLICY", "PASSIVE")
+    monkeypatch.delenv("HYDRA_FULL_ERROR", raising=False)
+    monkeypatch.chdir(tmp_path)
+
+    def run_main(*arguments: str) -> Result:
+        monkeypatch.setattr(sys, "argv", ["causal-lm-router", *arguments])
+        status = 0
+        try:
+            cli.main()
+        except SystemExit as leaving:
+            status = int(leaving.code or 0)
+        return Result(status, *capsys.readouterr())
+
+    yield run_main
+    # Hydra sets up logging for its job: to this test's standard output and to a file in its folder.
+    for handler in [handler for handler in root.handlers if handler not in kept]:
+        handler.close()
+    root.handlers[:] = kept
+    root.setLevel(level)
 
 
 @pytest.fixture(scope="session")
@@ -117,8 +159,8 @@ def fit_tiny(
 ) -> Callable[..., dict[str, list[float]]]:
     """Function that trains the tiny base model on 22 queries and returns the figures of every step by name.
 
-    It takes overrides and, to go on in a run folder, `folder`. Dropout is off unless an override puts it on; nothing is
-    evaluated.
+    It takes overrides, `folder` to go on in a run folder, and `workbench` to share the base model with other calls.
+    Dropout is off unless an override puts it on; nothing is evaluated.
     """
     from causal_lm_router.checkpoint import checkpoint_step, last_checkpoint
     from causal_lm_router.encoding import Encoder
@@ -127,15 +169,14 @@ def fit_tiny(
     from causal_lm_router.session import Session
     from causal_lm_router.tracking import Tracking, read_metrics
     from causal_lm_router.tracking.metrics_csv import MetricsCsv
+    from causal_lm_router.workbench import Workbench
 
-    def run(*overrides: str, folder: Path | None = None) -> dict[str, list[float]]:
+    def run(*overrides: str, folder: Path | None = None, workbench: Workbench | None = None) -> dict[str, list[float]]:
         still = ["lora.lora_dropout=0.0", "evaluation=final_only", "trainer.num_epochs=2", "optim.learning_rate=0.01"]
         config = tiny_config(*still, "trainer.batch_size=8", *overrides)
         folder = folder or Path(tempfile.mkdtemp(dir=tmp_path))
         encoder = Encoder(tiny_base.tokenizer, config.prompt, ["alpha", "beta-2"])
-        session = Session(
-            config, RunFolder(folder), tiny_data(), tiny_base.path, tiny_base.tokenizer, encoder, generator=None
-        )
+        session = Session(config, RunFolder(folder), tiny_data(), encoder, None, workbench or Workbench())
         metrics_csv = MetricsCsv(folder)
         metrics_csv.drop_after(checkpoint_step(last_checkpoint(folder / "checkpoints")))
         fit(session, Tracking([metrics_csv], None, folder, log_adapter=False))

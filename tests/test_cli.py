@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from causal_lm_router import __version__
-from causal_lm_router.cli import COMMANDS
+from causal_lm_router.cli import COMMANDS, FOLDER_COMMANDS
 
 BIN = Path(sys.executable).parent
 QUERY_FLAGS = ["--shell-completion", "query=bash"]
@@ -52,6 +52,8 @@ def run_lines(*lines: tuple[str, list[str]]) -> list[Result]:
     return [Result(*result) for result in json.loads(done.stdout)]
 
 
+ON_CONFIG = [command for command in COMMANDS if command not in FOLDER_COMMANDS]
+
 # What is shown without running anything
 
 
@@ -59,7 +61,7 @@ def run_lines(*lines: tuple[str, list[str]]) -> list[Result]:
 def shown() -> dict[str, Result]:
     """The results of command lines that only show something, all from one process."""
     typed = ["", "--help", "-h", "help", "--version", "teach", "train --cfg job experiment=quickstart"]
-    typed += [f"{command} --help" for command in COMMANDS] + [f"{command} --cfg job" for command in COMMANDS]
+    typed += [f"{command} --help" for command in COMMANDS] + [f"{command} --cfg job" for command in ON_CONFIG]
     return dict(zip(typed, run_lines(*(("", line.split()) for line in typed)), strict=True))
 
 
@@ -86,7 +88,14 @@ def test_unknown_command(shown: dict[str, Result]) -> None:
     assert "  train " in result.errors
 
 
-@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize("command", FOLDER_COMMANDS)
+def test_help_of_a_command_on_folders(command: str, shown: dict[str, Result]) -> None:
+    result = shown[f"{command} --help"]
+    assert (result.status, result.errors) == (0, "")
+    assert result.output.startswith(f"usage: causal-lm-router {command} [-h]")
+
+
+@pytest.mark.parametrize("command", ON_CONFIG)
 def test_help_of_a_command(command: str, shown: dict[str, Result]) -> None:
     result = shown[f"{command} --help"]
     assert (result.status, result.errors) == (0, "")
@@ -94,7 +103,7 @@ def test_help_of_a_command(command: str, shown: dict[str, Result]) -> None:
     assert "base_model: gemma3_270m, llama2_7b, qwen2_5_0_5b, smollm2_135m, tiny\n" in result.output
 
 
-@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize("command", ON_CONFIG)
 def test_config_of_a_command(command: str, shown: dict[str, Result]) -> None:
     result = shown[f"{command} --cfg job"]
     assert (result.status, result.errors) == (0, "")
@@ -121,7 +130,7 @@ def test_installed_command_and_module_are_the_same(shown: dict[str, Result], tmp
 COMPLETIONS = {
     "": " ".join(COMMANDS),
     "tr": "train",
-    "r": "resume route",
+    "r": "resume route report",
     "x": "",
     "train experiment=q": "experiment=quickstart",
     "train lora.lora_": "lora.lora_alpha= lora.lora_dropout= lora.lora_r=",
@@ -131,6 +140,7 @@ COMPLETIONS = {
     "evaluate run_dir=somewhere infer": "inference. inference=",
     "prepare base_model=t": "base_model=tiny",
     "teach lora=": "",
+    "status outputs/": "",
 }
 
 

@@ -1,54 +1,16 @@
 """What the commands share: starting from a run, refusing bad configs and data in one line, leaving nothing behind."""
 
 import json
-import logging
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, NamedTuple
+from typing import Any
 
 import pytest
 
-from causal_lm_router import cli
 from causal_lm_router.compose import compose_config, dump_config
-
-
-class Result(NamedTuple):
-    """What a command line did."""
-
-    status: int
-    output: str
-    errors: str
-
-
-@pytest.fixture
-def main(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> Iterator[Callable[..., Result]]:
-    """Function that runs a command line in this process, in an empty folder."""
-    root = logging.getLogger()
-    kept, level = list(root.handlers), root.level
-    monkeypatch.setattr(sys.modules["__main__"], "__spec__", None)
-    monkeypatch.setenv("OMP_WAIT_POLICY", "PASSIVE")
-    monkeypatch.delenv("HYDRA_FULL_ERROR", raising=False)
-    monkeypatch.chdir(tmp_path)
-
-    def run_main(*arguments: str) -> Result:
-        monkeypatch.setattr(sys, "argv", ["causal-lm-router", *arguments])
-        status = 0
-        try:
-            cli.main()
-        except SystemExit as leaving:
-            status = int(leaving.code or 0)
-        return Result(status, *capsys.readouterr())
-
-    yield run_main
-    # Hydra sets up logging for its job: to this test's standard output and to a file in its folder.
-    for handler in [handler for handler in root.handlers if handler not in kept]:
-        handler.close()
-    root.handlers[:] = kept
-    root.setLevel(level)
+from tests.conftest import Result
 
 
 @pytest.fixture

@@ -12,13 +12,20 @@ from typing import Any
 
 import pytest
 import yaml
+from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from causal_lm_router import compose, config
 from causal_lm_router.compose import compose_config, config_dict, dump_config, load_run_config, resolve_config
 
 CONF = Path(compose.conf_dir())
 CHOICES = sorted((path.parent.name, path.stem) for path in CONF.glob("*/*.yaml"))
-PRESETS = ("experiment", "debug")
+# Files that hold settings of several groups.
+PRESETS = [
+    (group, choice)
+    for group, choice in CHOICES
+    if (CONF / group / f"{choice}.yaml").read_text(encoding="utf-8").startswith("# @package _global_")
+]
+SWEEPS = [(group, choice) for group, choice in PRESETS if group == "sweep"]
 
 SEED_TABLE = {
     "base_model.name": "meta-llama/Llama-2-7b-hf",
@@ -156,7 +163,8 @@ def defaults() -> dict[str, Any]:
 
 def test_finds_the_groups() -> None:
     expected = {"base_model", "lora", "data", "prompt", "optim", "trainer", "inference", "parsing", "evaluation"}
-    assert {group for group, _ in CHOICES} >= expected | {"tracking", "experiment", "debug"}
+    assert {group for group, _ in CHOICES} >= expected | {"tracking", "experiment", "debug", "sweep", "launcher"}
+    assert {group for group, _ in PRESETS} == {"experiment", "debug", "sweep", "launcher"}
 
 
 @pytest.mark.parametrize(("group", "choice"), CHOICES)
@@ -164,7 +172,8 @@ def test_every_choice_composes_to_what_its_file_says(group: str, choice: str) ->
     composed = config_dict(compose_config(overrides_of(group, choice)))
     said = read_yaml(CONF / group / f"{choice}.yaml")
     said.pop("defaults", None)
-    for key, value in leaves(said, "" if group in PRESETS else f"{group}."):
+    said.pop("hydra", None)
+    for key, value in leaves(said, "" if (group, choice) in PRESETS else f"{group}."):
         if value != "???":
             assert lookup(composed, key) == value, key
 
@@ -176,7 +185,7 @@ def test_every_preset_composes_with_every_other(experiment: str, debug: str) -> 
     assert composed.name == debug, "debug presets come last"
 
 
-@pytest.mark.parametrize(("group", "choice"), [pair for pair in CHOICES if pair[0] in PRESETS])
+@pytest.mark.parametrize(("group", "choice"), [pair for pair in PRESETS if pair[0] != "launcher"])
 def test_presets_say_what_they_show_and_how_to_run_them(group: str, choice: str) -> None:
     lines = (CONF / group / f"{choice}.yaml").read_text(encoding="utf-8").splitlines()
     header = [line for line in lines if line.startswith("# ")]
@@ -214,13 +223,28 @@ def test_every_key_of_every_file_is_a_field() -> None:
     for group, choice in CHOICES:
         said = read_yaml(CONF / group / f"{choice}.yaml")
         said.pop("defaults", None)
+        said.pop("hydra", None)
         for key, _ in leaves(said):
-            schema: Any = config.TrainConfig if group in PRESETS else kinds[group]
+            schema: Any = config.TrainConfig if (group, choice) in PRESETS else kinds[group]
             for part in key.split("."):
                 if not dataclasses.is_dataclass(schema):
                     break  # inside a pass-through dictionary
                 assert part in typing.get_type_hints(schema), f"conf/{group}/{choice}.yaml: {key}"
                 schema = typing.get_type_hints(schema)[part]
+
+
+@pytest.mark.parametrize(("group", "choice"), SWEEPS)
+def test_sweep_presets_sweep_over_what_there_is(group: str, choice: str) -> None:
+    settings = read_yaml(CONF / group / f"{choice}.yaml")["hydra"]
+    assert settings["mode"] == "MULTIRUN"
+    parser = OverridesParser.create()
+    params = [f"{key}={values}" for key, values in settings["sweeper"]["params"].items()]
+    assert params
+    for override in parser.parse_overrides(params):
+        assert override.is_sweep_override(), override.input_line
+        values = list(override.sweep_string_iterator()) if override.is_discrete_sweep() else [override.value().start]
+        for value in values:
+            compose_config([f"{group}={choice}", f"{override.get_key_element()}={value}", "run_dir=x"])
 
 
 def test_every_field_is_documented_and_has_no_default() -> None:

@@ -11,8 +11,8 @@ from matplotlib.figure import Figure
 from causal_lm_router import figures
 from causal_lm_router.figures import read_metrics, save_confusion, save_learning_curve, shorten_names
 from causal_lm_router.metrics import evaluate_outcomes
-from causal_lm_router.routing_report import RoutingReport
 from causal_lm_router.routing import Generation, ParsedRoute, ParseFailure, RouteOutcome, RoutingExample
+from causal_lm_router.routing_report import RoutingReport
 
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 CURVE = [

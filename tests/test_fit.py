@@ -83,7 +83,7 @@ def test_weights_are_evaluated_before_the_checkpoint_of_their_step(
         return "evaluation"
 
     def record(tracking: Any, evaluation: Any, split: Any, step: int) -> None:
-        assert (evaluation, split.value) == ("evaluation", "validation")
+        assert (evaluation, split) == ("evaluation", "validation")
         recorded.append(step)
 
     monkeypatch.setattr(Session, "evaluate", evaluate)

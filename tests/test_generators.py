@@ -26,10 +26,10 @@ from causal_lm_router.base_model import (
 )
 from causal_lm_router.config import Backend, InferenceConfig, LoraConfig, TrainConfig
 from causal_lm_router.encoding import Encoder
-from causal_lm_router.generators import open_generator
-from causal_lm_router.generators import vllm as vllm_module
+from causal_lm_router.generators import open_generator, vllm_engine
 from causal_lm_router.generators.transformers import TransformersGenerator
-from causal_lm_router.generators.vllm import VllmGenerator
+from causal_lm_router.generators.vllm import CPU_CACHE_BYTES, VllmGenerator
+from causal_lm_router.generators.vllm_engine import VllmEngine
 from causal_lm_router.parse import parse_generation
 from causal_lm_router.routing import Generation, ParseMode
 
@@ -154,18 +154,21 @@ def closed(base: Base, prompts: list[list[int]], adapters: list[Path], checkpoin
     seen = SimpleNamespace(generator=generator, before=process_state())
     generator.load_weights(None)
     seen.started, seen.is_joined = process_state(), torch.distributed.is_initialized()
-    seen.config = generator._engine.llm_engine.vllm_config
+    engine = generator._engine
+    engine._is_enough = lambda arguments: True  # type: ignore[method-assign]
+    seen.config = engine.llm.llm_engine.vllm_config
     seen.base = generator.generate(prompts)
-    generator._on_gpu = True
+    engine.on_gpu = True
     seen.served = []
     for adapter in (*adapters, adapters[0]):
         generator.load_weights(adapter)
-        seen.served.append((generator._lora_request, generator.generate(prompts)))
+        seen.served.append((engine._lora_request, generator.generate(prompts)))
     generator.load_weights(checkpoint)
     seen.full = generator.generate(prompts)
     generator.load_weights(adapters[1])
     seen.served_after_full = generator.generate(prompts)
-    seen.folder, seen.open_mib = Path(generator._folder.name), resident_mib()
+    assert engine._folder is not None
+    seen.folder, seen.open_mib = Path(engine._folder.name), resident_mib()
     generator.close()
     seen.closed, seen.closed_mib = process_state(), resident_mib()
     seen.is_joined_after = torch.distributed.is_initialized()
@@ -266,8 +269,10 @@ def test_adapters_in_turn_answer_differently_and_the_first_again_the_same(
 
 
 def test_switching_leaves_no_merged_weights_behind(vllm: VllmGenerator, adapters: list[Path]) -> None:
-    vllm.load_weights(adapters[0])
-    assert list(Path(vllm._folder.name).iterdir()) == []
+    for adapter in adapters:
+        vllm.load_weights(adapter)
+    assert vllm._engine._folder is not None
+    assert list(Path(vllm._engine._folder.name).iterdir()) == []
 
 
 def test_failed_switch_is_not_mistaken_for_the_base_model(
@@ -284,7 +289,7 @@ def test_failed_switch_is_not_mistaken_for_the_base_model(
 
 def test_stale_prefix_cache_is_no_silent_matter(vllm: VllmGenerator, checkpoint: Path, monkeypatch: Any) -> None:
     vllm.load_weights(None)
-    monkeypatch.setattr(vllm._engine, "reset_prefix_cache", lambda: False)
+    monkeypatch.setattr(vllm._engine.llm, "reset_prefix_cache", lambda: False)
     with pytest.raises(AssertionError, match="prefix cache"):
         vllm.load_weights(checkpoint)
 
@@ -359,25 +364,25 @@ def test_unknown_sampling_argument_names_the_key(
 
 def test_shared_prompt_is_cached_in_blocks_of_32_tokens(base: Base, vllm: VllmGenerator, monkeypatch: Any) -> None:
     vllm.load_weights(None)
-    vllm._engine.reset_prefix_cache()
+    vllm._engine.llm.reset_prefix_cache()
     num_cached: list[int] = []
-    generate = vllm._engine.generate
+    generate = vllm._engine.llm.generate
 
     def spy(*args: Any, **kwargs: Any) -> Any:
         outputs = generate(*args, **kwargs)
         num_cached.extend(output.num_cached_tokens for output in outputs)
         return outputs
 
-    monkeypatch.setattr(vllm._engine, "generate", spy)
+    monkeypatch.setattr(vllm._engine.llm, "generate", spy)
     shared = list(range(20, 90))  # 70 tokens: two full blocks and a part
     for tail in ([100, 101], [102, 103, 104], [105]):
         vllm.generate([shared + tail])
-    assert vllm._engine.llm_engine.vllm_config.cache_config.block_size == 32
+    assert vllm._engine.llm.llm_engine.vllm_config.cache_config.block_size == 32
     assert num_cached == [0, 64, 64]
 
 
 def test_engine_follows_the_settings(base: Base, vllm: VllmGenerator) -> None:
-    config = vllm._engine.llm_engine.vllm_config
+    config = vllm._engine.llm.llm_engine.vllm_config
     assert config.model_config.max_model_len == MAX_PROMPT_TOKENS + 12
     assert config.model_config.dtype == torch.float32
     assert config.model_config.enforce_eager
@@ -417,7 +422,7 @@ def test_starting_and_closing_leave_the_process_as_it_was(closed: SimpleNamespac
 
 
 def test_closing_gives_memory_and_files_back(closed: SimpleNamespace) -> None:
-    cache_mib = vllm_module.CPU_CACHE_BYTES / 2**20
+    cache_mib = CPU_CACHE_BYTES / 2**20
     assert closed.open_mib - closed.closed_mib > cache_mib / 2
     assert not closed.folder.exists()
     closed.generator.close()  # once more does no harm
@@ -450,12 +455,116 @@ def test_engine_gets_its_own_process_beside_a_process_group(is_distributed: bool
 
     monkeypatch.setattr(vllm, "LLM", start)
     monkeypatch.setattr(torch.distributed, "is_initialized", lambda: is_distributed)
-    assert vllm_module._new_engine({"enforce_eager": True}) == "engine"
+    assert vllm_engine._new_llm({"enforce_eager": True}) == "engine"
     assert started == {"enforce_eager": True, "mode": str(int(is_distributed)), "compiles": not is_distributed}
     assert "VLLM_ENABLE_V1_MULTIPROCESSING" not in os.environ
     monkeypatch.setenv("VLLM_ENABLE_V1_MULTIPROCESSING", "1")
-    vllm_module._new_engine({})
+    vllm_engine._new_llm({})
     assert started["mode"] == "1", "the user's own setting wins"
+
+
+# One engine, several generators
+
+
+ENGINE = {"model": "m", "dtype": "float32", "enable_lora": True, "max_lora_rank": 16, "max_model_len": 100}
+
+
+@pytest.mark.parametrize(
+    ("changes", "num_started"),
+    [
+        ({}, 1),
+        ({"max_model_len": 99, "max_lora_rank": 8}, 1),
+        ({"max_model_len": 101}, 2),
+        ({"max_lora_rank": 32}, 2),
+        ({"dtype": "bfloat16"}, 2),
+        ({"model": "another", "max_model_len": 50}, 2),
+        ({"max_num_seqs": 3}, 2),
+        ({"enable_lora": False}, 2),
+    ],
+)
+def test_running_engine_is_used_where_it_is_enough(changes: dict[str, Any], num_started: int, started: Any) -> None:
+    engine = VllmEngine()
+    engine.start(ENGINE)
+    engine.start(ENGINE | changes)
+    assert [state.is_running for _, state in started] == [False, True][-num_started:]
+    assert started[-1][0] == (ENGINE if num_started == 1 else ENGINE | changes)
+    engine.start(ENGINE | changes)
+    assert len(started) == num_started
+
+
+def test_engine_is_for_the_number_of_threads_it_was_started_with(started: Any) -> None:
+    engine, num_threads = VllmEngine(), torch.get_num_threads()
+    engine.start(ENGINE)
+    try:
+        torch.set_num_threads(num_threads + 1)
+        engine.start(ENGINE)
+    finally:
+        torch.set_num_threads(num_threads)
+    assert [state.is_running for _, state in started] == [False, True]
+
+
+def sharing(base: Base, vllm: VllmGenerator, **changes: Any) -> VllmGenerator:
+    """Another generator over the engine of the first."""
+    inference, config = base.inference(backend=Backend.vllm, **changes), base.config
+    arguments = (inference, config.base_model, config.lora, base.path, base.tokenizer, MAX_PROMPT_TOKENS - 40)
+    generator = open_generator(*arguments, engine=vllm._engine)
+    assert isinstance(generator, VllmGenerator)
+    return generator
+
+
+def test_generators_of_one_engine_never_answer_for_each_other(
+    base: Base, vllm: VllmGenerator, prompts: list[list[int]], adapters: list[Path]
+) -> None:
+    few = prompts[:8]
+    vllm.load_weights(None)
+    bare = vllm.generate(few)
+    vllm.load_weights(adapters[0])
+    first, llm = vllm.generate(few), vllm._engine.llm
+    other = sharing(base, vllm, max_new_tokens=3, temperature=0.0)
+    assert [generation.num_tokens for generation in other.generate(few)] == [3] * 8
+    other = sharing(base, vllm)
+    assert_same(other.generate(few), bare)  # it has loaded nothing, so it has the base model
+    other.load_weights(adapters[1])
+    assert num_different(other.generate(few), first) == 8
+    other.close()
+    assert_same(vllm.generate(few), first)
+    assert vllm._engine.llm is llm
+
+
+def test_same_adapter_is_not_merged_again_but_its_cache_is_dropped(
+    vllm: VllmGenerator, prompts: list[list[int]], adapters: list[Path], tmp_path: Path, monkeypatch: Any
+) -> None:
+    vllm.load_weights(adapters[0])
+    first, llm = vllm.generate(prompts[:4]), vllm._engine.llm
+    resets: list[bool] = []
+    reset = llm.reset_prefix_cache
+    with monkeypatch.context() as patch:
+        patch.setattr(llm, "collective_rpc", lambda *args, **kwargs: pytest.fail("loaded again"))
+        patch.setattr(llm, "reset_prefix_cache", lambda: resets.append(True) or reset())
+        vllm.load_weights(Path(shutil.copytree(adapters[0], tmp_path / "copy")))
+        assert vllm.generate(prompts[:4]) == first
+        assert resets == [True]
+    # What counts is the content, not the folder.
+    shutil.copyfile(adapters[1] / "adapter_model.safetensors", tmp_path / "copy" / "adapter_model.safetensors")
+    vllm.load_weights(tmp_path / "copy")
+    assert num_different(vllm.generate(prompts[:4]), first) == 4
+
+
+def test_engine_is_closed_where_a_generation_is_broken_off(
+    vllm: VllmGenerator, prompts: list[list[int]], adapters: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    vllm.load_weights(adapters[0])
+    whole = vllm.generate(prompts[:6])
+
+    def break_off() -> Any:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(vllm._engine.llm.llm_engine, "step", break_off)  # the requests are in the engine by then
+        vllm.generate(prompts[6:12])
+    assert vllm._engine.llm is None
+    # No answer to the earlier prompts, and those of the weights that were loaded last.
+    assert_same(vllm.generate(prompts[:6]), whole)
 
 
 # What only a GPU uses, as far as it can be tried without one
@@ -475,28 +584,29 @@ def test_adapters_served_by_lora_request_answer_like_merged_ones(
         assert_same(vllm.generate(prompts), served)
 
 
-def test_request_follows_the_adapters_content(base: Base, adapters: list[Path], tmp_path: Path) -> None:
+def test_request_follows_the_adapters_content(adapters: list[Path], tmp_path: Path) -> None:
     copy = Path(shutil.copytree(adapters[0], tmp_path / "elsewhere"))
-    with contextlib.closing(base.open_vllm()) as generator:
-        first, same, other = (generator._request(folder) for folder in (adapters[0], copy, adapters[1]))
-        assert (first.lora_name, first.lora_int_id, first.lora_path) == (
-            same.lora_name,
-            same.lora_int_id,
-            same.lora_path,
-        )
-        assert first.lora_name != other.lora_name
-        assert first.lora_int_id != other.lora_int_id
-        assert first.lora_path != other.lora_path
-        for request, folder in ((first, adapters[0]), (other, adapters[1])):
-            assert 1 <= request.lora_int_id < 2**31
-            weights = "adapter_model.safetensors"
-            assert (Path(request.lora_path) / weights).read_bytes() == (folder / weights).read_bytes()
-        # The same folder with new weights in it is another adapter, and the earlier one keeps its own copy.
-        shutil.copyfile(adapters[1] / "adapter_model.safetensors", copy / "adapter_model.safetensors")
-        changed = generator._request(copy)
-        assert len({changed.lora_int_id, first.lora_int_id}) == len({changed.lora_path, first.lora_path}) == 2
-        kept = Path(first.lora_path) / "adapter_model.safetensors"
-        assert kept.read_bytes() == (adapters[0] / "adapter_model.safetensors").read_bytes()
+    weights = "adapter_model.safetensors"
+    engine = VllmEngine()
+    requests = []
+    for folder in (adapters[0], copy, adapters[1]):
+        requests.append(engine._request(folder))
+        assert 1 <= requests[-1].lora_int_id < 2**31
+        served = Path(requests[-1].lora_path)
+        assert (served / weights).read_bytes() == (folder / weights).read_bytes()
+        assert list(served.parent.iterdir()) == [served], "earlier adapters would fill the disk"
+    first, same, other = requests
+    assert first == same
+    assert (first.lora_int_id, first.lora_path) == (same.lora_int_id, same.lora_path)
+    # The same folder with new weights in it is another adapter.
+    shutil.copyfile(adapters[1] / weights, copy / weights)
+    changed = engine._request(copy)
+    for one, another in ((first, other), (first, changed)):
+        assert one.lora_name != another.lora_name
+        assert one.lora_int_id != another.lora_int_id
+        assert one.lora_path != another.lora_path
+    engine.close()
+    assert not Path(changed.lora_path).exists()
 
 
 def test_vllm_serves_plain_lora_only(base: Base, adapters: list[Path], checkpoint: Path, tmp_path: Path) -> None:
@@ -514,7 +624,22 @@ def test_dora_is_merged_for_vllm(base: Base, vllm: VllmGenerator, prompts: list[
 
 
 @pytest.fixture
-def gpu_arguments(base: Base, monkeypatch: pytest.MonkeyPatch) -> Callable[..., dict[str, Any]]:
+def started(monkeypatch: pytest.MonkeyPatch) -> list[tuple[dict[str, Any], SimpleNamespace]]:
+    """Arguments of the engines started, in order, and whether each still runs; none really is started."""
+    found: list[tuple[dict[str, Any], SimpleNamespace]] = []
+
+    def start(arguments: dict[str, Any]) -> SimpleNamespace:
+        state = SimpleNamespace(is_running=True)
+        core = SimpleNamespace(shutdown=lambda: setattr(state, "is_running", False))
+        found.append((arguments, state))
+        return SimpleNamespace(llm_engine=SimpleNamespace(engine_core=core))
+
+    monkeypatch.setattr(vllm_engine, "_new_llm", start)
+    return found
+
+
+@pytest.fixture
+def gpu_arguments(base: Base, started: list[Any], monkeypatch: pytest.MonkeyPatch) -> Callable[..., dict[str, Any]]:
     """Function that returns the engine's arguments on a GPU whose half is free, for changes of the LoRA settings."""
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda: (40 << 30, 80 << 30))
@@ -524,7 +649,9 @@ def gpu_arguments(base: Base, monkeypatch: pytest.MonkeyPatch) -> Callable[..., 
         inference = base.inference(engine_args=engine_args, tensor_parallel_size=2)
         lora: LoraConfig = dataclasses.replace(base.config.lora, **changes)
         generator = VllmGenerator(inference, base.config.base_model, lora, base.path, base.tokenizer, 100)
-        return generator._engine_args()
+        generator._engine.start(generator._engine_args())
+        found: dict[str, Any] = started[-1][0]
+        return found
 
     return arguments
 
@@ -548,14 +675,22 @@ def test_engine_without_lora_where_adapters_are_merged(
 
 def test_engine_sleeps_on_a_gpu_and_wakes_for_the_next_use(base: Base, monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[str] = []
-    engine = SimpleNamespace(sleep=lambda level: calls.append(f"sleep {level}"), wake_up=lambda: calls.append("wake"))
+    llm = SimpleNamespace(
+        sleep=lambda level: calls.append(f"sleep {level}"),
+        wake_up=lambda: calls.append("wake"),
+        reset_prefix_cache=lambda: True,
+        llm_engine=SimpleNamespace(vllm_config=SimpleNamespace(lora_config=None)),
+    )
     monkeypatch.setattr(torch.cuda, "empty_cache", lambda: calls.append("empty"))
     generator = base.open_vllm()
+    engine = generator._engine
     generator.sleep()
-    generator._engine = engine
+    engine.llm = llm
     generator.sleep()
     assert calls == [], "nothing to give back before the start, nor on a CPU"
-    generator._on_gpu = True
+    engine.on_gpu = True
+    engine._arguments, engine._num_threads = generator._engine_args(), torch.get_num_threads()
+    engine._weights = "base"
     generator.sleep()
     generator.load_weights(None)
     generator.load_weights(None)

@@ -17,14 +17,15 @@ LAYERS = [
     {"routing", "atomic"},
     {"prompt", "parse", "intervals", "routing_report", "metrics"},
     {"config"},
-    {"sources", "split", "leakage", "labels", "prepared", "encoding", "base_model", "tiny_model"},
+    {"sources", "split", "leakage", "labels", "prepared", "encoding", "base_model", "tiny_model", "process_state"},
     {"batches", "module", "generators"},
     {"evaluation", "callback", "checkpoint", "tracking", "report_table", "figures", "data_description"},
-    {"session", "run_folder", "fit", "training", "compose", "command", "router", "llmrouter_yaml"},
-    {"train", "resume", "evaluate", "route", "merge", "data", "prepare", "cli", "__init__"},
+    {"workbench", "session", "run_folder", "fit", "training", "compose", "command", "router", "llmrouter_yaml"}
+    | {"sweep_folder", "sweeps", "sweep_report", "sweepers"},
+    {"train", "resume", "evaluate", "route", "merge", "data", "prepare", "status", "report", "cli", "__init__"},
 ]
 # Only these may know Hydra and OmegaConf.
-COMMAND_LAYER = {"compose", "command", "router"}
+COMMAND_LAYER = {"compose", "command", "router", "sweepers"}
 # No torch in these, nor in what they import.
 LIGHT_LAYERS = LAYERS[:3]
 HEAVY = {"torch", "vllm", "wandb", "transformers", "pytorch_lightning", "peft", "datasets"}

@@ -41,10 +41,13 @@ def relative_paths(folder: Path, pattern: str) -> set[str]:
 def test_wheel_holds_package_and_conf_alone(wheel: Path) -> None:
     names = zipfile.ZipFile(wheel).namelist()
     metadata = {name for name in names if name.split("/")[0].endswith(".dist-info")}
-    source = {f"{PACKAGE}/{name}" for name in relative_paths(CHECKOUT / "src" / PACKAGE, "*.py")}
+    kinds = ("*.py", "*.jinja")
+    source = {f"{PACKAGE}/{name}" for kind in kinds for name in relative_paths(CHECKOUT / "src" / PACKAGE, kind)}
     conf = {f"{PACKAGE}/conf/{name}" for name in relative_paths(CHECKOUT / "conf", "*.yaml")}
     assert f"{PACKAGE}/conf/lora/default.yaml" in conf
-    assert set(names) - metadata == source | conf
+    plugins = {f"hydra_plugins/{name}" for name in relative_paths(CHECKOUT / "src" / "hydra_plugins", "*.py")}
+    assert plugins == {"hydra_plugins/causal_lm_router_sweepers.py"}
+    assert set(names) - metadata == source | plugins | conf
     assert any(name.endswith("licenses/LICENSE") for name in metadata)
 
 

@@ -6,9 +6,9 @@ import pytest
 from rich.console import Console
 
 from causal_lm_router.metrics import evaluate_outcomes
-from causal_lm_router.routing_report import RoutingReport
 from causal_lm_router.report_table import print_report
 from causal_lm_router.routing import Generation, ParsedRoute, ParseFailure, RouteOutcome, RoutingExample
+from causal_lm_router.routing_report import RoutingReport
 
 
 def make_report(

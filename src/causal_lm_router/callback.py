@@ -14,6 +14,10 @@ from causal_lm_router.evaluation import Evaluation
 from causal_lm_router.module import RouterModule
 
 
+class PrunedError(Exception):
+    """Raised by `record`: a search has seen enough of the run, which ends without a result."""
+
+
 class RoutingEvaluation(pl.Callback):
     """Evaluates at the configured epochs and steps, before the checkpoint of the same step is written.
 

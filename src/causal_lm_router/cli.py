@@ -15,8 +15,12 @@ COMMANDS = {
     "route": 'route queries with a run: run_dir=... query="..." or input=file [output=file]',
     "merge": "write the merged checkpoint of a run: run_dir=...",
     "data": "show what a data config holds: sizes, tasks, scores, leakage, baselines",
+    "status": "show where the jobs of a sweep stand: outputs/sweeps/<name>",
+    "report": "tables, tests, figures and a page over the runs of a sweep: outputs/sweeps/<name>",
     "prepare": "turn a packaged base model into a checkpoint in the cache folder",
 }
+# These take folders, not overrides.
+FOLDER_COMMANDS = ("status", "report")
 
 
 def main() -> None:
@@ -63,6 +67,6 @@ def _complete(arguments: list[str]) -> None:
         _run_command("train", PROGRAM, arguments)
     elif not space:
         print(" ".join(name for name in COMMANDS if name.startswith(command)))
-    elif command in COMMANDS:
+    elif command in COMMANDS and command not in FOLDER_COMMANDS:
         os.environ["COMP_LINE"] = f"{PROGRAM} {overrides}"
         _run_command(command, PROGRAM, arguments)

@@ -56,7 +56,7 @@ def run_command(
         try:
             job(resolve_config(composed, schema))
         except (ValueError, OSError) as error:
-            if show_traceback or HydraConfig.get().mode is RunMode.MULTIRUN:
+            if show_traceback or is_sweep_job():
                 raise
             _remove_hydra_folder()
             fail(error)
@@ -77,6 +77,11 @@ def run_command(
         if show_traceback:
             raise
         fail(error)
+
+
+def is_sweep_job() -> bool:
+    """True when the job that is running is one of a sweep."""
+    return HydraConfig.get().mode is RunMode.MULTIRUN
 
 
 def job_folder() -> str:

@@ -1,5 +1,7 @@
 """From YAML under `conf/`, a run folder and command-line overrides to checked dataclasses."""
 
+import hashlib
+import json
 import re
 from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
@@ -23,6 +25,8 @@ SCHEMAS: dict[str, type] = {
     "route_schema": schema.RouteConfig,
     "prepare_schema": schema.PrepareConfig,
 }
+# What a run's figures do not depend on: where it lies, who records it, how its sweep goes on.
+NOT_IDENTITY = ("run_dir", "tracking", "sweep")
 COMPOSITION_ERRORS = (HydraException, OmegaConfBaseException, yaml.YAMLError)
 
 
@@ -36,12 +40,38 @@ def conf_dir() -> str:
 
 
 def register_schemas() -> None:
-    """Make the schemas known to Hydra and the resolvers to OmegaConf; calling it again changes nothing."""
+    """Make the schemas known to Hydra; calling it again changes nothing."""
     store = ConfigStore.instance()
     for name, node in SCHEMAS.items():
         store.store(name=name, node=node)
     store.store(name="run", node={})
-    OmegaConf.register_new_resolver("base_model_name", lambda name: Path(str(name)).name.lower(), replace=True)
+
+
+def identity_of(config: schema.TrainConfig) -> dict[str, Any]:
+    """Return all settings that a run's result depends on, as nested plain dictionaries."""
+    settings = {key: value for key, value in config_dict(config).items() if key not in NOT_IDENTITY}
+    del settings["trainer"]["progress_bar"]
+    return settings
+
+
+def job_id(config: schema.TrainConfig) -> str:
+    """Return the id of a job (12 hexadecimal digits), a hash of all settings that its result depends on."""
+    return hashlib.sha256(json.dumps(identity_of(config), sort_keys=True).encode()).hexdigest()[:12]
+
+
+def resolve_job(composed: DictConfig) -> schema.TrainConfig:
+    """Return the checked config of a job whose composed config holds Hydra's own node too.
+
+    Raises ValueError as `resolve_config` does.
+    """
+    ours = [str(key) for key in composed if key != "hydra"]
+    return resolve_config(OmegaConf.masked_copy(composed, ours), schema.TrainConfig)
+
+
+# On import: the workers of a launcher unpack a job, and with it this module, before they resolve its config.
+OmegaConf.register_new_resolver("base_model_name", lambda name: Path(str(name)).name.lower(), replace=True)
+OmegaConf.register_new_resolver("first_set", lambda first, second: second if first is None else first, replace=True)
+OmegaConf.register_new_resolver("job_id", lambda *, _root_: job_id(resolve_job(_root_)), replace=True)
 
 
 def register_run(arguments: list[str], *, required: bool) -> None:

@@ -426,7 +426,7 @@ class WandbConfig:
     entity: str | None
     """W&B user or team; null is the key's own."""
     group: str | None
-    """W&B group, one per sweep."""
+    """W&B group; null is the sweep's name for the jobs of a sweep, else none."""
     tags: list[str]
     """W&B tags."""
     log_adapter: bool

@@ -15,8 +15,8 @@ from causal_lm_router.intervals import Figure
 from causal_lm_router.labels import best_single
 from causal_lm_router.leakage import LeakageAudit, NearDuplicate, NearDuplicates
 from causal_lm_router.metrics import evaluate_outcomes
-from causal_lm_router.routing_report import Baseline
 from causal_lm_router.routing import Candidate, Generation, ParsedRoute, RouteOutcome, RoutingExample, SkippedRow
+from causal_lm_router.routing_report import Baseline
 from causal_lm_router.split import RoutingSplits
 
 MAX_TASKS = 30

@@ -9,8 +9,8 @@ from causal_lm_router.encoding import EncodedPrompt, Encoder
 from causal_lm_router.generators import Generator
 from causal_lm_router.metrics import evaluate_outcomes
 from causal_lm_router.parse import called_candidate, parse_generation
-from causal_lm_router.routing_report import RoutingReport
 from causal_lm_router.routing import Generation, RouteOutcome, RoutingExample
+from causal_lm_router.routing_report import RoutingReport
 
 
 @dataclass(frozen=True)

@@ -4,17 +4,19 @@ import logging
 from pathlib import Path
 from typing import Any
 
+import datasets
 import numpy as np
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.loggers import Logger
 
-from causal_lm_router.base_model import apply_lora, cache_dir, load_base_model, save_weights
+from causal_lm_router.base_model import cache_dir, save_weights
 from causal_lm_router.batches import StepLoader
 from causal_lm_router.callback import RoutingEvaluation
 from causal_lm_router.checkpoint import FolderCheckpointIO, LastCheckpoint, last_checkpoint
 from causal_lm_router.config import TrainerConfig
 from causal_lm_router.encoding import encode_examples
+from causal_lm_router.evaluation import Evaluation
 from causal_lm_router.module import RouterModule
 from causal_lm_router.session import Session, record_evaluation
 from causal_lm_router.tracking import Tracking
@@ -28,14 +30,20 @@ def fit(session: Session, tracking: Tracking) -> None:
 
     On several processes each comes back from here; the first one writes.
     """
-    config, folder = session.config, session.folder
+    config = session.config
     rows = encode_examples(session.data.train, session.data.labels, session.encoder, cache_dir())
-    base_model = load_base_model(session.name_or_path, config.base_model)
-    model = apply_lora(base_model, config.lora, config.seed).train()
+    with session.workbench.model(config.base_model, config.lora, config.seed) as model:
+        trainer = _fit_model(session, tracking, rows, model.train())
+        if trainer.is_global_zero:
+            save_weights(model.cpu(), session.encoder.tokenizer, session.folder.weights)
+
+
+def _fit_model(session: Session, tracking: Tracking, rows: datasets.Dataset, model: torch.nn.Module) -> pl.Trainer:
+    config, folder = session.config, session.folder
     trainer = make_trainer(config.trainer, folder.path, tracking.loggers)
     rows_per_step = config.trainer.batch_size * config.trainer.accumulate_grad_batches * trainer.world_size
-    max_tokens = config.trainer.max_tokens_per_batch
-    loader = StepLoader(rows, session.tokenizer.pad_token_id, rows_per_step, max_tokens, config.seed, trainer)
+    max_tokens, pad_token_id = config.trainer.max_tokens_per_batch, session.encoder.tokenizer.pad_token_id
+    loader = StepLoader(rows, pad_token_id, rows_per_step, max_tokens, config.seed, trainer)
     num_steps = len(loader) * config.trainer.num_epochs
     if trainer.max_steps > 0:
         num_steps = min(num_steps, trainer.max_steps)
@@ -52,8 +60,7 @@ def fit(session: Session, tracking: Tracking) -> None:
     trainer.fit(module, train_dataloaders=loader, ckpt_path=checkpoint)
     if trainer.interrupted:
         raise KeyboardInterrupt
-    if trainer.is_global_zero:
-        save_weights(model.cpu(), session.tokenizer, folder.weights)
+    return trainer
 
 
 def _evaluation_callback(session: Session, tracking: Tracking, steps_per_epoch: int) -> RoutingEvaluation:
@@ -61,14 +68,19 @@ def _evaluation_callback(session: Session, tracking: Tracking, steps_per_epoch: 
     examples = session.data.examples(evaluation.split, evaluation.max_queries, session.config.data.split_seed)
 
     def save(model: torch.nn.Module, weights_dir: Path) -> None:
-        save_weights(model, session.tokenizer, weights_dir)
+        save_weights(model, session.encoder.tokenizer, weights_dir)
+
+    def record(result: Evaluation, step: int) -> None:
+        record_evaluation(tracking, result, evaluation.split.value, step)
+        if session.watch is not None:
+            session.watch(result.report, step)
 
     return RoutingEvaluation(
         evaluation,
         steps_per_epoch,
         save,
         evaluate=lambda weights_dir: session.evaluate(weights_dir, examples),
-        record=lambda result, step: record_evaluation(tracking, result, evaluation.split.value, step),
+        record=record,
     )
 
 

@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from causal_lm_router.intervals import Figure, mean_figure, rate_figure, ratio_figure
-from causal_lm_router.routing_report import Baseline, RoutingReport, TaskReport
 from causal_lm_router.routing import ParseFailure, RouteOutcome
+from causal_lm_router.routing_report import Baseline, RoutingReport, TaskReport
 
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]

@@ -22,6 +22,10 @@ from causal_lm_router.config import OptimConfig, Schedule
 from causal_lm_router.encoding import IGNORED
 
 
+class NotFiniteError(ValueError):
+    """The training loss or its gradient is infinite or not a number."""
+
+
 class RouterModule(pl.LightningModule):
     """A base model (with or without adapter) trained to generate targets after prompts.
 
@@ -63,7 +67,7 @@ class RouterModule(pl.LightningModule):
     def training_step(self, batch: Step, batch_idx: int) -> None:
         """Take one optimizer step; the loss is the mean over the target tokens of the whole step and all ranks.
 
-        Raises ValueError, with the weights as they were, where the loss or its gradient is not finite.
+        Raises NotFiniteError, with the weights as they were, where the loss or its gradient is not finite.
         """
         step = self.global_step
         torch.manual_seed(hash_seed(self._seed, step, self.global_rank))
@@ -99,7 +103,7 @@ class RouterModule(pl.LightningModule):
 
     def _require_finite(self, step: int, loss: Tensor, gradient_norm: Tensor) -> None:
         if not torch.isfinite(loss + gradient_norm):
-            raise ValueError(
+            raise NotFiniteError(
                 f"optim.learning_rate={self._optim.learning_rate}: at step {step} the training loss is {loss.item()} "
                 f"and its gradient's norm {gradient_norm.item()}, allowed is a rate at which both stay finite"
             )

@@ -3,6 +3,9 @@
 causal-lm-router resume run_dir=outputs/quickstart/2026-01-31_12-00-00
 """
 
+import os
+from pathlib import Path
+
 from causal_lm_router.command import run_command
 from causal_lm_router.config import TrainConfig
 
@@ -13,9 +16,28 @@ def main() -> None:
 
 
 def _job(config: TrainConfig) -> None:
-    from causal_lm_router.training import train_router
+    from causal_lm_router.sweep_folder import sweep_of
 
-    train_router(config)
+    if sweep_of(Path(config.run_dir)) is None:
+        from causal_lm_router.training import train_router
+
+        train_router(config)
+    else:
+        _resume_job(config)
+
+
+def _resume_job(config: TrainConfig) -> None:
+    from causal_lm_router.sweeps.job import DIES_WITH_PARENT, JobError, die_with_parent, run_job
+    from causal_lm_router.workbench import Workbench
+
+    if os.environ.get(DIES_WITH_PARENT) == "1":
+        die_with_parent()
+    try:
+        with Workbench() as workbench:
+            run_job(config, workbench)
+    except JobError as error:
+        # It has been said already.
+        raise SystemExit(1) from error
 
 
 if __name__ == "__main__":

@@ -11,11 +11,13 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from causal_lm_router.atomic import write_text
-from causal_lm_router.evaluation import Evaluation
 from causal_lm_router.routing import Candidate, RouteOutcome
+
+if TYPE_CHECKING:
+    from causal_lm_router.evaluation import Evaluation
 
 
 @dataclass(frozen=True)
@@ -88,7 +90,7 @@ class RunFolder:
         return RouterCard(tuple(Candidate(**candidate) for candidate in plain["pool"]), plain["best_single"])
 
 
-def write_evaluation(folder: Path, evaluation: Evaluation, facts: dict[str, Any]) -> None:
+def write_evaluation(folder: Path, evaluation: "Evaluation", facts: dict[str, Any]) -> None:
     """Write outcomes.jsonl, confusion.png and, last, report.json with `facts` (split, data, backend, ...) beside it."""
     from causal_lm_router.figures import save_confusion
 
@@ -116,6 +118,7 @@ def outcome_rows(outcomes: Sequence[RouteOutcome]) -> list[dict[str, Any]]:
             "called": outcome.called,
             "is_correct": outcome.is_correct,
             "score": outcome.score,
+            "scores": dict(outcome.example.scores),
             "best_score": max(outcome.example.scores.values()),
             "cost": outcome.cost,
             "truncated_query": outcome.truncated_query,

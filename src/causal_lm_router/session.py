@@ -1,36 +1,40 @@
 """What a job holds while it runs: data, tokens, and a generator that is used by every evaluation."""
 
 import os
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from transformers import PreTrainedTokenizerBase
 
-from causal_lm_router.base_model import load_tokenizer, prepare_base_model
-from causal_lm_router.config import EvaluationConfig, Split, TrainConfig
+from causal_lm_router.config import EvaluationConfig, TrainConfig
 from causal_lm_router.encoding import Encoder
 from causal_lm_router.evaluation import Evaluation, evaluate_router
-from causal_lm_router.generators import Generator, open_generator
-from causal_lm_router.prepared import PreparedData, prepare_data
+from causal_lm_router.generators import Generator
+from causal_lm_router.prepared import PreparedData
+from causal_lm_router.process_state import random_state_kept, torch_settings_kept
 from causal_lm_router.routing import RoutingExample
+from causal_lm_router.routing_report import RoutingReport
 from causal_lm_router.run_folder import RunFolder, outcome_rows
 from causal_lm_router.tracking import Tracking
+from causal_lm_router.workbench import Workbench
+
+Watch = Callable[[RoutingReport, int], None]
+"""Sees the report and the step of every evaluation during training; it may end the run with PrunedError."""
 
 
 @dataclass(frozen=True)
 class Session:
-    """One job's config, run folder, data and generator."""
+    """One job's config, run folder, data and generator; the workbench holds what it shares with other jobs."""
 
     config: TrainConfig
     folder: RunFolder
     data: PreparedData
-    name_or_path: str
-    tokenizer: PreTrainedTokenizerBase
     encoder: Encoder
     generator: Generator
+    workbench: Workbench
+    watch: Watch | None = None
 
     def evaluate(self, weights_dir: Path, examples: Sequence[RoutingExample]) -> Evaluation:
         """Return the evaluation of the weights in a folder; the generator sleeps afterwards."""
@@ -42,25 +46,30 @@ class Session:
 
 
 @contextmanager
-def open_session(config: TrainConfig, folder: RunFolder) -> Iterator[Session]:
-    """Yield the session of a config; its generator is closed at the end.
+def open_session(
+    config: TrainConfig, folder: RunFolder, workbench: Workbench | None = None, watch: Watch | None = None
+) -> Iterator[Session]:
+    """Yield the session of a config; without a workbench it has one of its own, closed at the end.
 
-    Raises ValueError for data, prompt or parsing settings that do not fit together.
+    The process's random state and torch's settings are at the end as they were before, so that no job in it depends on
+    an earlier one. Raises ValueError for data, prompt or parsing settings that do not fit together.
     """
-    if config.trainer.num_threads is not None:
-        torch.set_num_threads(config.trainer.num_threads)
-    data = prepare_data(config.data)
-    check_fallback(config.parsing.fallback_candidate, data.names)
-    name_or_path = prepare_base_model(config.base_model)
-    tokenizer = load_tokenizer(name_or_path, config.base_model)
-    encoder = Encoder(tokenizer, config.prompt, data.names)
-    generator = open_generator(
-        config.inference, config.base_model, config.lora, name_or_path, tokenizer, encoder.max_prompt_tokens
-    )
-    try:
-        yield Session(config, folder, data, name_or_path, tokenizer, encoder, generator)
-    finally:
-        generator.close()
+    with (
+        random_state_kept(include_cuda=False),  # each training step seeds the GPUs' own
+        torch_settings_kept(),
+        nullcontext(workbench) if workbench else Workbench(keeps_base_model=False) as workbench,
+    ):
+        if config.trainer.num_threads is not None:
+            torch.set_num_threads(config.trainer.num_threads)
+        data = workbench.data(config.data)
+        check_fallback(config.parsing.fallback_candidate, data.names)
+        encoder = Encoder(workbench.tokenizer(config.base_model), config.prompt, data.names)
+        generator = workbench.generator(config, encoder.max_prompt_tokens)
+        try:
+            yield Session(config, folder, data, encoder, generator, workbench, watch)
+        finally:
+            generator.close()
+            workbench.tidy()
 
 
 def check_fallback(fallback_candidate: str | None, names: Sequence[str]) -> None:

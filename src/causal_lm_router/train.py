@@ -1,11 +1,12 @@
 """Finetune a base model on routing data, evaluate it, leave a run folder.
 
 causal-lm-router train experiment=quickstart [group=choice] [group.key=value]
+causal-lm-router train -m experiment=quickstart lora.lora_r=4,16 seed=0,1,2 [sweep.name=rank]
 """
 
 from dataclasses import replace
 
-from causal_lm_router.command import job_folder, run_command
+from causal_lm_router.command import is_sweep_job, job_folder, run_command
 from causal_lm_router.config import TrainConfig
 
 
@@ -15,10 +16,17 @@ def main() -> None:
 
 
 def _job(config: TrainConfig) -> None:
-    from causal_lm_router.training import train_router
-
     # The folder that Hydra made: a sweep gives each job its own, and all processes of a distributed run have the same.
-    train_router(replace(config, run_dir=job_folder()))
+    config = replace(config, run_dir=job_folder())
+    if is_sweep_job():
+        from causal_lm_router.sweeps.job import launch_job
+        from causal_lm_router.workbench import shared_workbench
+
+        launch_job(config, shared_workbench())
+    else:
+        from causal_lm_router.training import train_router
+
+        train_router(config)
 
 
 if __name__ == "__main__":

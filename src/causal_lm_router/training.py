@@ -5,39 +5,45 @@ import logging
 import os
 import time
 from contextlib import AbstractContextManager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from rich.console import Console
 
 from causal_lm_router.atomic import write_text
 from causal_lm_router.base_model import is_adapter, merge_adapter, prepare_base_model
 from causal_lm_router.checkpoint import checkpoint_step, last_checkpoint
-from causal_lm_router.compose import config_dict, dump_config, load_run_config
+from causal_lm_router.compose import NOT_IDENTITY, config_dict, dump_config, load_run_config
 from causal_lm_router.config import EvaluateConfig, Split, TrainConfig, generating_model
 from causal_lm_router.figures import save_learning_curve
 from causal_lm_router.fit import fit
-from causal_lm_router.routing_report import RoutingReport
 from causal_lm_router.report_table import print_report
+from causal_lm_router.routing_report import RoutingReport
 from causal_lm_router.run_folder import RouterCard, RunFolder, write_evaluation
-from causal_lm_router.session import Session, check_splits, is_first_process, open_session, record_evaluation
+from causal_lm_router.session import Session, Watch, check_splits, is_first_process, open_session, record_evaluation
+from causal_lm_router.sweep_folder import sweep_of
 from causal_lm_router.tracking import Tracking, open_tracking, read_metrics
+from causal_lm_router.workbench import Workbench
 
 logger = logging.getLogger(__name__)
 
 
-def train_router(config: TrainConfig) -> RoutingReport | None:
+def train_router(
+    config: TrainConfig, workbench: Workbench | None = None, watch: Watch | None = None
+) -> RoutingReport | None:
     """Train, evaluate and leave a run folder; go on where an interrupted run of the same config stopped.
 
-    Returns the final report; None on processes other than the first.
+    Jobs of one process share a workbench; without one the run has its own, closed at its end. `watch` sees every
+    evaluation during training. Returns the final report; None on processes other than the first.
 
     Raises:
         ValueError: the folder holds a finished run, or one of another config.
+        PrunedError: `watch` ended the run.
     """
     folder = RunFolder(Path(config.run_dir))
     _check_folder(folder, config)
-    with open_session(config, folder) as session:
+    with open_session(config, folder, workbench, watch) as session:
         check_splits(config.evaluation, session.data)
         if is_first_process() and not folder.config.is_file():
             folder.path.mkdir(parents=True, exist_ok=True)
@@ -86,13 +92,15 @@ def _merge(config: TrainConfig, folder: RunFolder) -> None:
 
 
 def _check_folder(folder: RunFolder, config: TrainConfig) -> None:
-    """Raise ValueError where the folder holds a finished run, or one of a config that differs in more than tracking."""
+    """Raise ValueError where the folder holds a finished run, or one of a config that gives other figures."""
     if folder.report.is_file():
         raise ValueError(f"run_dir={folder.path}: holds a finished run; choose another run_dir")
     if not folder.config.is_file():
         return
     ours, theirs = config_dict(config), load_run_config(folder.path)
-    different = [line for key in theirs if key != "tracking" for line in _differences(key, theirs[key], ours[key])]
+    different = [
+        line for key in theirs if key not in NOT_IDENTITY for line in _differences(key, theirs[key], ours[key])
+    ]
     if different:
         raise ValueError(f"run_dir={folder.path}: holds a run with {', '.join(different)}; choose another run_dir")
 
@@ -107,12 +115,33 @@ def _differences(key: str, theirs: Any, ours: Any) -> list[str]:
 
 def _open_tracking(session: Session) -> AbstractContextManager[Tracking]:
     config, folder = session.config, session.folder
-    run_id = hashlib.sha256(str(folder.path.resolve()).encode()).hexdigest()[:12]
+    names = _wandb_names(config, folder)
     checkpoint = last_checkpoint(folder.checkpoints)
     resume_step = None if folder.weights.is_dir() else checkpoint_step(checkpoint)
-    return open_tracking(
-        config.tracking, config.name, folder.path, config_dict(config), run_id, resume_step=resume_step
-    )
+    tracking = replace(config.tracking, wandb=replace(config.tracking.wandb, group=names.group))
+    return open_tracking(tracking, names.run, folder.path, config_dict(config), names.run_id, resume_step=resume_step)
+
+
+class _WandbNames(NamedTuple):
+    run: str
+    run_id: str
+    group: str | None
+
+
+def _wandb_names(config: TrainConfig, folder: RunFolder) -> _WandbNames:
+    """Return what W&B knows the run by: the same again when it resumes, and no other run's.
+
+    A job of a sweep is known by the sweep's unique id and its own, a run of its own by the place of its folder.
+    """
+    group, sweep = config.tracking.wandb.group, sweep_of(folder.path)
+    if sweep is None:
+        return _WandbNames(config.name, _digest(str(folder.path.resolve())), group)
+    card, job = sweep.read_card(), folder.path.name
+    return _WandbNames(f"{config.name}-{job}", _digest(f"{card.uid}/{job}"), group or card.name)
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
 def _finish(session: Session, tracking: Tracking, fit_seconds: float) -> RoutingReport:
@@ -132,8 +161,9 @@ def _finish(session: Session, tracking: Tracking, fit_seconds: float) -> Routing
     tracking.log_confusion(session.data.names, evaluation.report.confusion, split.value, step, picture)
     tracking.log_adapter(folder.weights)
     tracking.log_files([folder.report, folder.path / "learning_curve.png"])
-    print_report(evaluation.report, Console())
-    print(f"\nrun folder: {os.path.relpath(folder.path)}")
+    if sweep_of(folder.path) is None:
+        print_report(evaluation.report, Console())
+        print(f"\nrun folder: {os.path.relpath(folder.path)}")
     return evaluation.report
 
 

@@ -2,12 +2,15 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Optional, Protocol
 
 from transformers import PreTrainedTokenizerBase
 
 from causal_lm_router.config import Backend, BaseModelConfig, InferenceConfig, LoraConfig, generating_model
 from causal_lm_router.routing import Generation
+
+if TYPE_CHECKING:
+    from causal_lm_router.generators.vllm_engine import VllmEngine
 
 
 class Generator(Protocol):
@@ -33,14 +36,18 @@ def open_generator(
     name_or_path: str,
     tokenizer: PreTrainedTokenizerBase,
     max_prompt_tokens: int,
+    engine: Optional["VllmEngine"] = None,
 ) -> Generator:
-    """Return the configured backend over the base model at `name_or_path` (a prepared folder or a hub name)."""
+    """Return the configured backend over the base model at `name_or_path` (a prepared folder or a hub name).
+
+    vLLM uses the given engine, which outlives the generator; without one the generator has its own.
+    """
     base_model = generating_model(base_model, inference)
     match inference.backend:
         case Backend.vllm:
             from causal_lm_router.generators.vllm import VllmGenerator
 
-            return VllmGenerator(inference, base_model, lora, name_or_path, tokenizer, max_prompt_tokens)
+            return VllmGenerator(inference, base_model, lora, name_or_path, tokenizer, max_prompt_tokens, engine)
         case Backend.transformers:
             from causal_lm_router.generators.transformers import TransformersGenerator
 

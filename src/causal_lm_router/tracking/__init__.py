@@ -6,5 +6,6 @@
 from causal_lm_router.tracking.job import Tracking, open_tracking
 from causal_lm_router.tracking.metrics_file import MetricRow, read_metrics
 from causal_lm_router.tracking.redact import redact
+from causal_lm_router.tracking.sweep_record import log_sweep_report
 
-__all__ = ["MetricRow", "Tracking", "open_tracking", "read_metrics", "redact"]
+__all__ = ["MetricRow", "Tracking", "log_sweep_report", "open_tracking", "read_metrics", "redact"]

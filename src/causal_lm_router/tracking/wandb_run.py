@@ -93,12 +93,15 @@ class WandbRun:
 
         self.record(f"the picture {key}", lambda: self.run.log({key: wandb.Image(str(path)), STEP: step}))
 
-    def log_folder(self, name: str, kind: str, folder: Path) -> None:
-        """Record a folder as an artifact. Its files are read where they lie, so they must stay as they are."""
+    def log_folder(self, name: str, kind: str, folder: Path, *, copied: bool = False) -> None:
+        """Record a folder as an artifact.
+
+        Its files are read where they lie, so they must stay as they are, unless they are `copied` for W&B.
+        """
         import wandb
 
         artifact = wandb.Artifact(name, type=kind)
-        artifact.add_dir(str(folder), policy="immutable", skip_cache=True)
+        artifact.add_dir(str(folder), policy="mutable" if copied else "immutable", skip_cache=not copied)
         self.record(f"the artifact {name}", lambda: self._log_artifact(artifact), asks_server=True)
 
     def log_file(self, path: Path, base_dir: Path) -> None:

@@ -1,0 +1,1 @@
+"""How Hydra goes through a sweep: the grid, and a search with Optuna."""

@@ -1,0 +1,167 @@
+"""The jobs of a Hydra sweep: all composed before any starts, launched unless they are over, counted at the end."""
+
+import logging
+import os
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from hydra.core.utils import JobReturn, JobStatus
+from hydra.plugins.launcher import Launcher
+from hydra.types import HydraContext, TaskFunction
+from omegaconf import DictConfig, OmegaConf
+
+from causal_lm_router.compose import job_id, quote_text, resolve_job
+from causal_lm_router.config import OnFailure, TrainConfig
+from causal_lm_router.sweep_folder import SweepFolder
+from causal_lm_router.sweeps.identity import check_unmixed, code_version, data_version
+from causal_lm_router.sweeps.job_log import JobEvent, JobState, append_event, has_failed_since_start, read_statuses
+
+logger = logging.getLogger(__name__)
+ONE_BY_ONE = "hydra._internal.core_plugins.basic_launcher.BasicLauncher"
+"""Hydra's own launcher, which runs jobs one after another in this process."""
+
+
+@dataclass(frozen=True)
+class SweepJob:
+    """One job: its id, the overrides that make it, its checked config."""
+
+    id: str
+    overrides: tuple[str, ...]
+    config: TrainConfig
+
+
+class SweepJobs:
+    """What a sweeper launches jobs with: Hydra's launcher over one sweep folder."""
+
+    def __init__(self, config: DictConfig, hydra_context: HydraContext, launcher: Launcher) -> None:
+        self._config = config
+        self._hydra_context = hydra_context
+        self._launcher = launcher
+        self._num_launched = 0
+        self.folder = SweepFolder(Path(str(config.hydra.sweep.dir)).absolute())
+
+    def start(self) -> None:
+        """Make the sweep folder and record that a command works on it."""
+        self.folder.make_card()
+        OmegaConf.save(self._config, self.folder.path / "multirun.yaml")
+        append_event(self.folder, JobEvent("", JobState.started))
+
+    def compose(self, overrides: Sequence[str]) -> SweepJob:
+        """Return the job that the overrides make.
+
+        Its folder is pinned to this sweep: a swept value may be part of the name that the folder follows by default.
+        Raises ValueError or Hydra's errors for overrides that do not compose, or that set what is not to be swept.
+        """
+        pinned = [*overrides, quote_text(f"hydra.sweep.dir={self.folder.path}")]
+        composed = self._hydra_context.config_loader.load_sweep_config(self._config, pinned)
+        config = resolve_job(composed)
+        return SweepJob(job_id(config), tuple(overrides), config)
+
+    def check_unmixed(self, jobs: Sequence[SweepJob]) -> None:
+        """Say what code or data differ from earlier jobs; raise ValueError unless `sweep.allow_mixed` allows it."""
+        from causal_lm_router.workbench import shared_workbench
+
+        workbench = shared_workbench()
+        data: dict[str, str] = {}
+        for config in {repr(job.config.data): job.config.data for job in jobs}.values():
+            data |= data_version(config, workbench.data(config))
+        for found in check_unmixed(self.folder, code_version(), data, jobs[0].config.sweep.allow_mixed):
+            logger.warning("sweep.allow_mixed=true: %s", found)
+
+    def queue(self, jobs: Sequence[SweepJob]) -> None:
+        """Record jobs as queued and say how many are over already."""
+        statuses = read_statuses(self.folder)
+        for job in jobs:
+            if job.id not in statuses:
+                event = JobEvent(job.id, JobState.queued, overrides=job.overrides, trial=job.config.sweep.trial)
+                append_event(self.folder, event)
+        due = self._due(jobs)
+        counts = Counter(statuses[job.id].state.value for job in jobs if job.id in statuses and job not in due)
+        found = [f"{number} {state}" for state, number in sorted(counts.items())]
+        logger.info("%d jobs: %s", len(jobs), ", ".join([*found, f"{len(due)} to run"]))
+
+    def launch(self, jobs: Sequence[SweepJob]) -> None:
+        """Launch those of the jobs that are due, and wait for them.
+
+        One that fails is in the job log. Hydra's own launcher gets them singly, so that a failed one, or a job folder
+        that cannot be written, stops the others only under `sweep.on_failure=stop`.
+        """
+        due = self._due(jobs)
+        if not due:
+            return
+        if self._config.hydra.launcher._target_ != ONE_BY_ONE:
+            self._launch(due)
+            return
+        for job in due:
+            if job.config.sweep.on_failure is OnFailure["stop"] and has_failed_since_start(self.folder):
+                return
+            try:
+                self._launch([job])
+            except OSError as error:
+                logger.error("job %s: failed: %s", job.id, error)
+
+    def _due(self, jobs: Sequence[SweepJob]) -> list[SweepJob]:
+        statuses = read_statuses(self.folder)
+        return [job for job in jobs if job.id not in statuses or statuses[job.id].is_due(job.config.sweep.retry_failed)]
+
+    def _launch(self, jobs: Sequence[SweepJob]) -> None:
+        pinned = quote_text(f"hydra.sweep.dir={self.folder.path}")
+        overrides = [[*job.overrides, pinned] for job in jobs]
+        returns = self._launcher.launch(overrides, initial_job_idx=self._num_launched)
+        self._num_launched += len(jobs)
+        statuses = read_statuses(self.folder)
+        for job, result in zip(jobs, returns, strict=True):
+            _raise_unrecorded(result, statuses[job.id].state if job.id in statuses else None)
+
+    def finish(self, jobs: Sequence[SweepJob]) -> None:
+        """Write the sweep's report and say how the jobs ended; raise ValueError unless all are over."""
+        config = jobs[0].config
+        if config.sweep.report and (self._num_launched or not self.folder.report.is_dir()):
+            self._write_report(config)
+        statuses = read_statuses(self.folder)
+        states = Counter(statuses[job.id].state.value if job.id in statuses else "queued" for job in jobs)
+        counts = ", ".join(f"{number} {state}" for state, number in sorted(states.items()))
+        print(f"\nsweep folder: {os.path.relpath(self.folder.path)}\n{len(jobs)} jobs: {counts}")
+        if set(states) - {"done", "pruned"}:
+            where = os.path.relpath(self.folder.path)
+            raise ValueError(f"sweep: {counts} of {len(jobs)} jobs; see causal-lm-router status {where}")
+
+    def _write_report(self, config: TrainConfig) -> None:
+        from causal_lm_router.sweep_report.report_folder import write_report
+        from causal_lm_router.tracking import log_sweep_report
+
+        card = self.folder.read_card()
+        try:
+            report = write_report([self.folder.path], self.folder.report)
+            wandb = config.tracking.wandb
+            log_sweep_report(wandb, card.name, card.uid, self.folder.path, report.rows, report.folder)
+        except (ValueError, OSError) as error:
+            # The jobs have their results; `causal-lm-router report` makes up for it.
+            logger.error("the sweep's report: %s", error)
+
+
+def set_up_jobs(hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> SweepJobs:
+    """Return the jobs of a sweep under the launcher that its config names."""
+    from hydra.core.plugins import Plugins
+
+    launcher: Launcher = Plugins.instance().instantiate_launcher(
+        hydra_context=hydra_context, task_function=task_function, config=config
+    )
+    return SweepJobs(config, hydra_context, launcher)
+
+
+def parse_overrides(params: Mapping[str, Any] | None, arguments: Sequence[str]) -> list[Override]:
+    """Return the swept parameters of a config and the overrides of a command line, parsed, the latter last."""
+    swept = [f"{key}={values}" for key, values in (params or {}).items()]
+    return OverridesParser.create().parse_overrides([*swept, *arguments])
+
+
+def _raise_unrecorded(result: JobReturn, state: JobState | None) -> None:
+    """Raise a job's exception that the job log does not know: it never came to run."""
+    if result.status is JobStatus.FAILED and state is not JobState.failed:
+        _ = result.return_value

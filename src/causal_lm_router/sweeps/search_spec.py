@@ -1,0 +1,115 @@
+"""What a search looks for and how: objectives, search space, sampler, pruner, seed."""
+
+import inspect
+import json
+import warnings
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from typing import Any, TypeVar, get_args, get_type_hints
+
+import numpy as np
+from optuna.distributions import BaseDistribution
+from optuna.exceptions import ExperimentalWarning
+from optuna.pruners import BasePruner, MedianPruner, NopPruner, SuccessiveHalvingPruner
+from optuna.samplers import BaseSampler, GPSampler, NSGAIISampler, QMCSampler, RandomSampler, TPESampler
+from optuna.study import StudyDirection
+
+from causal_lm_router.intervals import Figure
+from causal_lm_router.routing import ParseFailure
+from causal_lm_router.routing_report import RoutingReport
+
+SAMPLERS: dict[str, type[BaseSampler]] = {
+    "tpe": TPESampler,
+    "random": RandomSampler,
+    "nsgaii": NSGAIISampler,
+    "qmc": QMCSampler,
+    "gp": GPSampler,
+}
+PRUNERS: dict[str, type[BasePruner]] = {"none": NopPruner, "median": MedianPruner, "asha": SuccessiveHalvingPruner}
+FIGURES = (
+    *(name for name, kind in get_type_hints(RoutingReport).items() if kind is Figure or Figure in get_args(kind)),
+    *(f"parse_failures/{kind}" for kind in ParseFailure),
+    "queries_per_second",
+)
+"""What can be an objective: the figures of a report that depend on the router."""
+_DIRECTIONS = ("minimize", "maximize")
+Made = TypeVar("Made", BaseSampler, BasePruner)
+
+
+@dataclass(frozen=True)
+class SearchSpec:
+    """What makes two searches the same one: a study takes further trials only under an equal spec.
+
+    Raises ValueError for an unknown figure, direction, sampler, pruner or argument, for a pruner with several
+    objectives, and where there is no objective or no parameter.
+    """
+
+    objectives: Mapping[str, str]
+    """Figure of the validation report -> `minimize` or `maximize`."""
+    params: Mapping[str, BaseDistribution]
+    """The search space: parameter -> its distribution."""
+    fixed: Mapping[str, Any]
+    """Settings that all trials share, nested as in a config."""
+    sampler: str
+    sampler_args: Mapping[str, Any]
+    pruner: str
+    pruner_args: Mapping[str, Any]
+    seed: int
+
+    def __post_init__(self) -> None:
+        for key in ("objectives", "params"):
+            if not getattr(self, key):
+                raise ValueError(f"{key}={{}}: needed is at least one")
+        for figure, direction in self.objectives.items():
+            _check_choice("objectives", figure, FIGURES)
+            _check_choice(f"objectives.{figure}", direction, _DIRECTIONS)
+        if len(self.objectives) > 1 and self.pruner != "none":
+            raise ValueError(f"pruner={self.pruner!r}: allowed with several objectives is none")
+        self.make_sampler(0)
+        make_pruner(self.pruner, self.pruner_args)
+
+    @property
+    def figures(self) -> list[str]:
+        """The objectives, in the order in which the study holds their values."""
+        return sorted(self.objectives)
+
+    @property
+    def directions(self) -> list[StudyDirection]:
+        """The direction of each of `figures`."""
+        return [StudyDirection[self.objectives[figure].upper()] for figure in self.figures]
+
+    def make_sampler(self, number: int) -> BaseSampler:
+        """Return the sampler of the trial with this number."""
+        # The trials of a quasi-random search are points of one sequence, so they share the seed.
+        seed = self.seed if self.sampler == "qmc" else np.random.SeedSequence([self.seed, number]).generate_state(1)[0]
+        return _make("sampler", SAMPLERS, self.sampler, self.sampler_args, seed=int(seed))
+
+    def to_plain(self) -> dict[str, Any]:
+        """Return the spec as a study holds it."""
+        params = {key: str(self.params[key]) for key in sorted(self.params)}
+        spec = {**vars(self), "params": params}
+        plain: dict[str, Any] = json.loads(json.dumps(spec))
+        return plain
+
+
+def make_pruner(pruner: str, pruner_args: Mapping[str, Any]) -> BasePruner:
+    """Return the pruner; raise ValueError for a name or an argument that is not allowed."""
+    return _make("pruner", PRUNERS, pruner, pruner_args)
+
+
+def _make(role: str, kinds: Mapping[str, type[Made]], name: str, arguments: Mapping[str, Any], **seed: int) -> Made:
+    _check_choice(role, name, kinds)
+    for argument in arguments:
+        _check_choice(f"{role}_args", argument, inspect.signature(kinds[name]).parameters.keys() - {"seed"})
+    try:
+        with warnings.catch_warnings():
+            # A sampler is made for every trial, and some would say each time that they may change some day.
+            warnings.simplefilter("ignore", ExperimentalWarning)
+            return kinds[name](**arguments, **seed)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{role}_args={dict(arguments)}: {error}") from error
+
+
+def _check_choice(key: str, value: str, allowed: Collection[str]) -> None:
+    if value not in allowed:
+        raise ValueError(f"{key}={value!r}: allowed is {' | '.join(sorted(allowed))}")

@@ -1,0 +1,273 @@
+"""Sweeps on the tiny base model: folders named by configs, nothing run twice, failures that cost only themselves."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+import yaml
+
+from causal_lm_router.sweep_folder import SweepFolder
+from causal_lm_router.sweeps import identity
+from causal_lm_router.sweeps.job_log import read_events, read_statuses
+from tests.conftest import Result
+
+pytestmark = pytest.mark.slow
+
+SMALL = ["debug=smoke", "lora.merge_lora=false", "trainer.progress_bar=false", "tracking.tensorboard=false"]
+SMALL += ["data.simulated.num_queries=60", "sweep.report=false"]
+SWEEP = ["-m", *SMALL, "sweep.name=s"]
+
+
+@pytest.fixture
+def sweep(tmp_path: Path) -> SweepFolder:
+    return SweepFolder(tmp_path / "outputs" / "sweeps" / "s")
+
+
+def history(sweep: SweepFolder, state: str) -> list[str]:
+    """The jobs that came into a state, in order."""
+    return [event.job for event in read_events(sweep) if event.state == state]
+
+
+def states(sweep: SweepFolder) -> list[tuple[str, str | None]]:
+    return [(status.state.value, status.reason and status.reason.value) for status in read_statuses(sweep).values()]
+
+
+def snapshot(folder: Path) -> dict[str, int]:
+    """When each file of the jobs was last written."""
+    return {str(path): path.stat().st_mtime_ns for path in folder.glob("*/**/*") if path.is_file()}
+
+
+def figures(run_dir: Path) -> dict[str, Any]:
+    """All that a run found out, without what depends on the clock."""
+    report = json.loads((run_dir / "report.json").read_text())
+    report = {key: value for key, value in report.items() if key not in ("queries_per_second", "fit_seconds")}
+    losses = [line for line in (run_dir / "metrics.csv").read_text().splitlines() if "train/loss" in line]
+    return {"report": report, "losses": losses, "outcomes": (run_dir / "outcomes.jsonl").read_text()}
+
+
+def test_a_sweep_and_the_same_command_again(main: Callable[..., Result], sweep: SweepFolder) -> None:
+    first = main("train", *SWEEP, "lora.lora_r=2,4")
+    assert first.status == 0, first.errors
+    assert first.output.rstrip().endswith("sweep folder: outputs/sweeps/s\n2 jobs: 2 done")
+    statuses = read_statuses(sweep)
+    for status, rank in zip(statuses.values(), (2, 4), strict=True):
+        assert len(status.job) == 12
+        assert status.overrides == [*SMALL_AS_HYDRA_SAYS, "sweep.name=s", f"lora.lora_r={rank}"]
+        assert yaml.safe_load((sweep.run_dir(status.job) / "config.yaml").read_text())["lora"]["lora_r"] == rank
+        assert status.seconds is not None
+        assert status.seconds > 0
+    written = snapshot(sweep.path)
+    again = main("train", *SWEEP, "lora.lora_r=2,4", "tracking=default")
+    assert (again.status, snapshot(sweep.path)) == (0, written), "what only says who records is no new job"
+    assert "2 jobs: 2 done, 0 to run" in again.output
+    more = main("train", *SWEEP, "lora.lora_r=2,4", "seed=0,1")
+    assert more.status == 0
+    assert written.items() <= snapshot(sweep.path).items()
+    assert sorted(history(sweep, "done")) == sorted(read_statuses(sweep))
+    assert len(read_statuses(sweep)) == 4
+
+
+SMALL_AS_HYDRA_SAYS = [argument.replace("=false", "=False") for argument in SMALL]
+
+
+def test_a_failed_job_costs_only_itself(main: Callable[..., Result], sweep: SweepFolder) -> None:
+    swept = [*SWEEP, "lora.target_modules=[nope],[q_proj]"]
+    result = main("train", *swept)
+    assert (result.status, result.errors) == (
+        1,
+        "error: sweep: 1 done, 1 failed of 2 jobs; see causal-lm-router status outputs/sweeps/s\n",
+    )
+    assert states(sweep) == [("failed", "error"), ("done", None)]
+    (failed, done) = read_statuses(sweep).values()
+    assert "no layer of the base model is called 'nope'" in (failed.message or "")
+    assert main("train", *swept).status == 1
+    assert history(sweep, "running") == [failed.job, done.job], "it is not tried again unasked"
+    assert main("train", *swept, "sweep.retry_failed=true").status == 1
+    assert history(sweep, "running") == [failed.job, done.job, failed.job]
+    shown = main("status", "outputs/sweeps/s")
+    assert shown.status == 0
+    assert "failed (error)" in shown.output
+    assert "2 jobs: 1 failed, 1 done" in shown.output
+    listed = json.loads(main("status", "outputs/sweeps/s", "--json").output)
+    assert [(job["state"], job["reason"]) for job in listed["jobs"]] == [("failed", "error"), ("done", None)]
+
+
+def test_a_sweep_may_stop_at_the_first_failure(main: Callable[..., Result], sweep: SweepFolder) -> None:
+    swept = [*SWEEP, "lora.target_modules=[nope],[q_proj]"]
+    result = main("train", *swept, "sweep.on_failure=stop")
+    assert result.status == 1
+    assert states(sweep) == [("failed", "error"), ("queued", None)]
+    assert main("train", *swept).status == 1
+    assert states(sweep) == [("failed", "error"), ("done", None)]
+
+
+def test_a_loss_that_is_not_finite_is_a_reason_of_its_own(main: Callable[..., Result], sweep: SweepFolder) -> None:
+    result = main("train", *SWEEP, "optim.learning_rate=1e30", "seed=0,1")
+    assert result.status == 1
+    assert states(sweep) == [("failed", "nan")] * 2
+
+
+def test_wrong_values_stop_a_sweep_before_its_first_job(main: Callable[..., Result], tmp_path: Path) -> None:
+    result = main("train", *SWEEP, "lora.lora_r=4,0")
+    assert (result.status, result.errors) == (1, "error: lora.lora_r=0: allowed is an integer of at least 1\n")
+    assert main("train", *SWEEP, "data=jsonl", "data.path=nowhere.jsonl").status == 1
+    assert not list(tmp_path.rglob("config.yaml"))
+    assert main("status", "outputs").errors == "error: outputs: no sweep.json of a sweep there\n"
+
+
+def test_other_code_is_refused_unless_allowed(
+    main: Callable[..., Result], sweep: SweepFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert main("train", *SWEEP, "seed=0").status == 0
+    now = identity.code_version()
+    for module in ("sweeps.job", "sweepers.jobs"):
+        monkeypatch.setattr(f"causal_lm_router.{module}.code_version", lambda: "0.0.9+other")
+    result = main("train", *SWEEP, "seed=0,1")
+    assert result.status == 1
+    assert f"earlier jobs ran code {now}, this is 0.0.9+other" in result.errors
+    assert len(history(sweep, "running")) == 1
+    result = main("train", *SWEEP, "seed=0,1", "sweep.allow_mixed=true")
+    assert (result.status, len(history(sweep, "running"))) == (0, 2)
+    assert f"sweep.allow_mixed=true: earlier jobs ran code {now}, this is 0.0.9+other" in result.output
+
+
+def test_other_data_is_refused_unless_allowed(
+    main: Callable[..., Result], sweep: SweepFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def write(score: float) -> None:
+        rows = [{"query": f"q{number}", "scores": {"a": number % 2, "b": score}} for number in range(40)]
+        (tmp_path / "my, data=1.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+    swept = [*SWEEP, "data=jsonl", "data.path='my, data=1.jsonl'", "data.tie_break=first"]
+    write(0.5)
+    assert main("train", *swept, "seed=0").status == 0
+    write(0.6)
+    # A process of its own would read the file anew.
+    monkeypatch.setattr("causal_lm_router.workbench.shared_workbench", fresh_workbench())
+    result = main("train", *swept, "seed=0,1")
+    assert result.status == 1
+    assert "the content of the data has changed since earlier jobs read it" in result.errors
+    assert main("train", *swept, "seed=0,1", "sweep.allow_mixed=true").status == 0
+    assert len(history(sweep, "done")) == 2
+
+
+def fresh_workbench() -> Callable[[], Any]:
+    from causal_lm_router.workbench import Workbench
+
+    workbench = Workbench()
+    return lambda: workbench
+
+
+def test_folders_stay_in_the_sweep_whatever_is_swept(main: Callable[..., Result], tmp_path: Path) -> None:
+    small = [argument for argument in SWEEP if argument != "sweep.name=s"]
+    result = main("train", *small, "name=a,'b c',..")
+    assert result.status == 0, result.errors
+    assert [path.name for path in (tmp_path / "outputs" / "sweeps").iterdir()] == ["smoke"]
+    assert len(read_statuses(SweepFolder(tmp_path / "outputs" / "sweeps" / "smoke"))) == 3
+
+
+def command_line(*arguments: str) -> list[str]:
+    return [sys.executable, "-m", "causal_lm_router.train", *arguments]
+
+
+def wait_for(condition: Callable[[], Any], timeout_s: float = 120) -> Any:
+    end = time.monotonic() + timeout_s
+    while not (found := condition()):
+        assert time.monotonic() < end, "it did not come"
+        time.sleep(0.01)
+    return found
+
+
+LONG = ["trainer.num_epochs=4", "trainer.checkpoint_every_n_steps=1", "trainer.batch_size=4"]
+
+
+def test_a_killed_sweep_goes_on_where_it_stopped(
+    main: Callable[..., Result], sweep: SweepFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    swept = [*SWEEP, *LONG, "seed=0,1"]
+    process = subprocess.Popen(command_line(*swept), cwd=tmp_path, stdout=subprocess.DEVNULL, start_new_session=True)
+    second = wait_for(lambda: history(sweep, "running")[1:])[0]
+    wait_for(lambda: list(sweep.run_dir(second).glob("checkpoints/step_*[5-9].ckpt")))
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    assert states(sweep) == [("done", None), ("failed", "killed")]
+    first = history(sweep, "done")[0]
+    kept = snapshot(sweep.run_dir(first))
+    result = main("train", *swept)
+    assert result.status == 0, result.errors
+    assert "2 jobs: 1 done, 1 to run" in result.output
+    assert "continuing from" in (sweep.run_dir(second) / "train.log").read_text()
+    assert snapshot(sweep.run_dir(first)) == kept
+    assert history(sweep, "running") == [first, second, second]
+    undisturbed = [argument for argument in swept if argument != "sweep.name=s"] + ["sweep.name=u"]
+    assert main("train", *undisturbed).status == 0
+    for job in (first, second):
+        assert figures(sweep.run_dir(job)) == figures(sweep.path.parent / "u" / job)
+
+
+def test_an_isolated_job_that_is_killed_costs_only_itself(
+    main: Callable[..., Result], sweep: SweepFolder, tmp_path: Path
+) -> None:
+    swept = [*SWEEP, *LONG, "launcher=isolated", "seed=0,1"]
+    process = subprocess.Popen(command_line(*swept), cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    first = wait_for(lambda: history(sweep, "running"))[0]
+    wait_for(lambda: list(sweep.run_dir(first).glob("checkpoints/step_*.ckpt")))
+    (child,) = psutil.Process(process.pid).children()
+    child.kill()
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode == 1
+    assert b"1 done, 1 failed of 2 jobs" in errors
+    assert states(sweep) == [("failed", "killed"), ("done", None)]
+    assert main("train", *swept).status == 0
+    assert states(sweep) == [("done", None)] * 2
+    assert history(sweep, "running").count(first) == 2
+
+
+def test_an_isolated_job_ends_with_its_sweep(sweep: SweepFolder, tmp_path: Path) -> None:
+    swept = [*SWEEP, *LONG, "launcher=isolated", "seed=0,1", "trainer.num_epochs=400"]
+    process = subprocess.Popen(command_line(*swept), cwd=tmp_path, stdout=subprocess.DEVNULL)
+    wait_for(lambda: history(sweep, "running"))
+    (child,) = psutil.Process(process.pid).children()
+    process.kill()
+    process.wait()
+    wait_for(lambda: not child.is_running() or child.status() == psutil.STATUS_ZOMBIE, timeout_s=20)
+    wait_for(lambda: states(sweep) == [("failed", "killed"), ("queued", None)], timeout_s=10)
+
+
+def test_two_sweeps_on_one_folder_share_the_jobs(sweep: SweepFolder, tmp_path: Path) -> None:
+    swept = [*SWEEP, "seed=0,1,2,3"]
+    processes = [subprocess.Popen(command_line(*swept), cwd=tmp_path, stdout=subprocess.DEVNULL) for _ in range(2)]
+    for process in processes:
+        process.wait(timeout=240)
+    assert states(sweep) == [("done", None)] * 4
+    assert sorted(history(sweep, "running")) == sorted(read_statuses(sweep)), "each has run once"
+
+
+def test_a_distributed_job_in_a_sweep(main: Callable[..., Result], sweep: SweepFolder) -> None:
+    result = main("train", *SWEEP, "trainer.devices=2", "trainer.strategy=ddp", "seed=0,1")
+    assert result.status == 0, result.errors
+    assert states(sweep) == [("done", None)] * 2
+
+
+def test_a_job_resumed_by_hand_is_in_the_history(main: Callable[..., Result], sweep: SweepFolder) -> None:
+    assert main("train", *SWEEP, "lora.target_modules=[nope]").status == 1
+    (status,) = read_statuses(sweep).values()
+    result = main("resume", f"run_dir={sweep.run_dir(status.job)}")
+    assert result.status == 1
+    assert history(sweep, "failed") == [status.job] * 2
+
+
+def test_a_lost_history_does_not_undo_a_result(main: Callable[..., Result], sweep: SweepFolder) -> None:
+    assert main("train", *SWEEP, "seed=0").status == 0
+    sweep.jobs.unlink()
+    written = snapshot(sweep.path)
+    assert main("train", *SWEEP, "seed=0").status == 0
+    assert (states(sweep), snapshot(sweep.path)) == ([("done", None)], written)

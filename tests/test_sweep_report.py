@@ -1,0 +1,488 @@
+"""The report over run folders: what it reads, chooses and writes, and that every number leads back to a run."""
+
+import csv
+import json
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+
+from causal_lm_router import cli
+from causal_lm_router.metrics import evaluate_outcomes
+from causal_lm_router.routing import Generation, ParsedRoute, ParseFailure, RouteOutcome, RoutingExample
+from causal_lm_router.run_folder import outcome_rows
+from causal_lm_router.sweep_folder import SweepFolder
+from causal_lm_router.sweep_report.figures import pareto_front
+from causal_lm_router.sweep_report.findings import Findings, find
+from causal_lm_router.sweep_report.report_folder import SweepReport, write_report
+from causal_lm_router.sweep_report.statistics import Resampling
+from causal_lm_router.sweeps.job_log import FailureReason, JobEvent, JobState, append_event
+
+QUICK = Resampling(resamples=200)
+NAMES = ["small_1", "large|50%", "other"]
+NUM_QUERIES = 40
+CONFIG: dict[str, Any] = {
+    "name": "smoke",
+    "seed": 0,
+    "run_dir": "x",
+    "lora": {"lora_r": 16, "target_modules": ["q_proj"]},
+    "optim": {"learning_rate": 2.0e-05},
+    "data": {"split_seed": 0},
+    "trainer": {"progress_bar": False},
+    "tracking": {"tensorboard": True},
+}
+FILES = {
+    "report.md",
+    "report.html",
+    "configurations.csv",
+    "comparisons.csv",
+    "runs.csv",
+    "configurations.tex",
+    "figures",
+}
+
+
+def write_evaluation(folder: Path, split: str, share_right: float, prefix: str = "q", costs: bool = True) -> None:
+    """The first share of queries is routed to the best candidate, the last two do not parse, the rest is wrong."""
+    outcomes = []
+    for index in range(NUM_QUERIES):
+        scores = dict.fromkeys(NAMES, 0.25) | {NAMES[index % 3]: 1.0}
+        priced = dict(zip(NAMES, (0.001, 0.002, 0.003), strict=True)) if costs else None
+        example = RoutingExample(f"{prefix}-{split}-{index:03}", "text", f"task{index % 2}", scores, priced)
+        right, wrong = NAMES[index % 3], NAMES[(index + 1) % 3]
+        route = ParsedRoute(right if index < round(share_right * NUM_QUERIES) else wrong)
+        if index >= NUM_QUERIES - 2:
+            route = ParsedRoute(None, ParseFailure.UNKNOWN)
+        outcomes.append(RouteOutcome(example, right, Generation("a\u2028b", "stop"), route, route.candidate))
+    rows = outcome_rows(outcomes)
+    rows = [row | {"scores": dict(one.example.scores)} for row, one in zip(rows, outcomes, strict=True)]
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "outcomes.jsonl").write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+    report = evaluate_outcomes(outcomes, NAMES, NAMES[1], 3.0).to_dict()
+    (folder / "report.json").write_text(json.dumps({"split": split, "name": "smoke", **report}))
+
+
+def write_run(
+    folder: Path, share_right: float | None, *, validation: float | None = None, costs: bool = True, **settings: Any
+) -> Path:
+    """A run folder; `share_right` None is an unfinished one, `lora__lora_r=4` sets a key of the config."""
+    config = json.loads(json.dumps(CONFIG))
+    for key, value in settings.items():
+        *groups, last = key.split("__")
+        inside = config
+        for group in groups:
+            inside = inside[group]
+        inside[last] = value
+    folder.mkdir(parents=True)
+    (folder / "config.yaml").write_text(yaml.safe_dump(config | {"run_dir": str(folder)}))
+    if share_right is not None:
+        write_evaluation(folder, "test", share_right, costs=costs)
+        steps = "".join(f"{step},0,train/loss,{2 / step}\n{step},,validation/mean_score,0.5\n" for step in (1, 2, 3))
+        (folder / "metrics.csv").write_text(f"step,epoch,name,value\n{steps}4,0,train/lo")
+    if validation is not None:
+        write_evaluation(folder / "validation", "validation", validation)
+    return folder
+
+
+@pytest.fixture
+def sweep(tmp_path: Path) -> Path:
+    """Two ranks x two seeds, of which 16 is better on validation and 4 on test; one more job failed, one is queued."""
+    folder = tmp_path / "rank_50%"
+    for rank, test, validation in ((16, 0.5, 0.75), (4, 0.65, 0.5)):
+        for seed in (0, 1):
+            job = folder / f"job-{rank}-{seed}"
+            write_run(job, test + 0.05 * seed, validation=validation, lora__lora_r=rank, seed=seed)
+    write_run(folder / "job-64-0", None, lora__lora_r=64)
+    SweepFolder(folder).make_card()
+    for job in ("job-16-0", "job-16-1", "job-4-0", "job-4-1", "job-64-0", "job-64-1"):
+        append_event(SweepFolder(folder), JobEvent(job, JobState.queued, overrides=[]))
+    message = "CUDA out of memory\n<b>tried</b> to allocate | 2 GiB"
+    append_event(SweepFolder(folder), JobEvent("job-64-0", JobState.failed, reason=FailureReason.oom, message=message))
+    with (folder / "jobs.jsonl").open("a") as file:
+        file.write('{"job": "job-64-1", "sta')
+    return folder
+
+
+def report(*folders: Path, output: Path | None = None, **options: Any) -> SweepReport:
+    return write_report(folders, output or folders[0] / "report", resampling=QUICK, **options)
+
+
+def find_in(*folders: Path, baseline: str | None = None, metric: str = "mean_score") -> Findings:
+    """What the report would say, without writing it."""
+    return find(folders, baseline, metric, QUICK)
+
+
+def read_csv(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_everything_is_written(sweep: Path) -> None:
+    written = report(sweep)
+    assert written.folder == sweep / "report"
+    assert {path.name for path in written.folder.iterdir()} == FILES
+    names = ("swept_01_lora.lora_r", "frontier", "confusion", "learning_curves")
+    starts = {".png": b"\x89PNG", ".pdf": b"%PDF"}
+    for name in names:
+        for ending, start in starts.items():
+            assert (written.folder / "figures" / f"{name}{ending}").read_bytes().startswith(start)
+    assert len(list((written.folder / "figures").iterdir())) == 2 * len(names)
+    assert list(sweep.parent.glob(".*tmp")) == list(sweep.glob(".*tmp")) == []
+
+
+def test_table_holds_means_over_seeds_and_baselines(sweep: Path) -> None:
+    rows = report(sweep).rows
+    assert [row["who"] for row in rows] == [
+        "lora.lora_r=4",
+        "lora.lora_r=16",
+        "random",
+        "best_single (large|50%)",
+        "oracle",
+    ]
+    first = rows[0]
+    # 26 and 28 of 40 right; 12 and 10 score 0.25; 2 fail.
+    assert (first["seeds"], first["queries"], first["lora.lora_r"]) == (2, 40, 4)
+    assert first["routing_accuracy"] == pytest.approx(27 / 40)
+    assert first["mean_score"] == pytest.approx((27 + 11 * 0.25) / 40)
+    assert first["parse_failure_rate"] == pytest.approx(2 / 40)
+    assert first["regret"] == pytest.approx((11 * 0.75 + 2) / 40)
+    assert first["validation_routing_accuracy"] == pytest.approx(0.5)
+    assert first["routing_accuracy_low"] < first["routing_accuracy"] < first["routing_accuracy_high"]
+    single = json.loads((sweep / "job-16-0" / "report.json").read_text())["baselines"]["best_single"]
+    assert rows[3]["routing_accuracy_low"] == single["routing_accuracy"]["low"]
+    assert rows[3]["parse_failure_rate"] is None
+
+
+def test_numbers_are_traceable_to_run_folders(sweep: Path) -> None:
+    report(sweep)
+    runs = {row["run"]: row for row in read_csv(sweep / "report" / "runs.csv")}
+    assert set(runs) == {f"job-{rank}-{seed}" for rank in (4, 16, 64) for seed in (0, 1)}
+    for row in read_csv(sweep / "report" / "configurations.csv")[:2]:
+        folders = row["runs"].split(";")
+        assert len(folders) == int(row["seeds"])
+        for figure in ("routing_accuracy", "mean_score", "parse_failure_rate", "regret", "mean_cost"):
+            own = [json.loads((sweep / name / "report.json").read_text())[figure]["value"] for name in folders]
+            assert float(row[figure]) == pytest.approx(np.mean(own))
+            assert [float(runs[name][figure]) for name in folders] == pytest.approx(own)
+    compared = read_csv(sweep / "report" / "comparisons.csv")
+    assert compared[0]["runs"] == "job-16-0;job-16-1"
+    assert compared[0]["baseline_runs"] == "job-4-0;job-4-1"
+
+
+def test_the_best_is_chosen_on_validation_never_on_test(sweep: Path) -> None:
+    written = report(sweep)
+    selection = written.findings.selection
+    assert selection and selection.chosen
+    assert selection.chosen.configuration.name == "lora.lora_r=16"
+    assert selection.best_on_test.configuration.name == "lora.lora_r=4"
+    text = (written.folder / "report.md").read_text()
+    assert "Chosen on validation (mean score, mean over seeds 0.800)" in text
+    assert "Not a result: the best on test is 1: lora.lora_r=4" in text
+    assert [row["chosen"] for row in written.rows] == [False, True, False, False, False]
+
+
+def test_of_equal_ones_the_first_is_chosen(sweep: Path) -> None:
+    for rank in (4, 16):
+        for seed in (0, 1):
+            write_evaluation(sweep / f"job-{rank}-{seed}" / "validation", "validation", 0.5)
+    selection = find_in(sweep, metric="routing_accuracy").selection
+    assert selection and selection.chosen and selection.chosen.configuration.number == 1
+
+
+def test_without_validation_nothing_is_chosen(sweep: Path) -> None:
+    for folder in sweep.glob("job-*/validation"):
+        shutil.rmtree(folder)
+    written = report(sweep)
+    assert written.findings.selection and written.findings.selection.chosen is None
+    assert "No configuration is chosen" in (written.folder / "report.md").read_text()
+    assert not (written.folder / "figures" / "confusion.png").exists()
+
+
+def test_unfinished_and_failed_jobs_are_listed_with_their_reasons(sweep: Path) -> None:
+    assert report(sweep).findings.progress == "6 runs: 4 done, 1 failed, 1 queued"
+    rows = {row["run"]: row for row in read_csv(sweep / "report" / "runs.csv")}
+    assert rows["job-64-0"]["detail"] == "oom: CUDA out of memory\n<b>tried</b> to allocate | 2 GiB"
+    assert (rows["job-64-1"]["state"], rows["job-64-1"]["configuration"]) == ("queued", "")
+    page = (sweep / "report" / "report.html").read_text()
+    assert "&lt;b&gt;tried&lt;/b&gt;" in page and "<b>tried" not in page
+    (line,) = [line for line in (sweep / "report" / "report.md").read_text().splitlines() if "oom: CUDA" in line]
+    assert len(re.findall(r"(?<!\\)\|", line)) == 9, "a message must not add cells"
+
+
+def test_without_finished_runs_the_report_is_their_list(tmp_path: Path) -> None:
+    write_run(tmp_path / "sweep" / "a", None)
+    written = report(tmp_path / "sweep")
+    assert written.rows == []
+    text = (written.folder / "report.md").read_text()
+    assert "1 runs: 1 unfinished" in text and "No run has finished yet." in text
+    assert read_csv(written.folder / "configurations.csv") == []
+
+
+def test_unreadable_runs_are_left_out_and_said(sweep: Path) -> None:
+    (sweep / "job-4-0" / "outcomes.jsonl").write_text('{"query_id": "q", "tor')
+    (sweep / "job-4-1" / "report.json").write_text("{}")
+    findings = find_in(sweep)
+    assert findings.progress == "6 runs: 2 done, 2 unreadable, 1 failed, 1 queued"
+    details = {run.folder.name: run.detail for run in findings.runs if run.state == "unreadable"}
+    assert "job-4-0" in details["job-4-0"] and "JSONDecodeError" in details["job-4-0"]
+    assert "KeyError" in details["job-4-1"] or "missing" in details["job-4-1"]
+
+
+def test_outcomes_that_do_not_fit_their_report_are_unreadable(sweep: Path) -> None:
+    path = sweep / "job-4-0" / "outcomes.jsonl"
+    path.write_text("\n".join(path.read_text().split("\n")[:-2]))
+    (run,) = [run for run in find_in(sweep).runs if run.state == "unreadable"]
+    assert run.detail == f"{path}: 39 rows, report.json counts 40 queries"
+
+
+def test_a_configuration_is_the_config_without_seed_and_what_changes_nothing(tmp_path: Path) -> None:
+    write_run(tmp_path / "s" / "a", 0.5, seed=0, tracking={"tensorboard": True}, data__split_seed=0)
+    write_run(tmp_path / "s" / "b", 0.5, seed=1, trainer__progress_bar=True, tracking={"tensorboard": False})
+    findings = find_in(tmp_path / "s")
+    assert [(one.name, len(one.runs)) for one in findings.configurations] == [("the only configuration", 2)]
+
+
+def test_a_split_seed_that_follows_the_seed_makes_replicates_on_their_own_queries(tmp_path: Path) -> None:
+    for seed in (0, 1):
+        folder = write_run(tmp_path / "s" / str(seed), 0.5, seed=seed, data__split_seed=seed)
+        write_evaluation(folder, "test", 0.5, prefix=f"split{seed}")
+    written = report(tmp_path / "s")
+    assert len(written.findings.configurations) == 1
+    assert written.rows[0]["queries"] == 80
+    assert "Not all runs were evaluated on the same queries" in (written.folder / "report.md").read_text()
+
+
+def test_runs_on_other_queries_are_not_paired(sweep: Path) -> None:
+    for seed in (0, 1):
+        write_evaluation(sweep / f"job-4-{seed}", "test", 0.9, prefix="other")
+    findings = find_in(sweep)
+    (one,) = findings.comparisons
+    assert one.accuracy is None and one.score is None
+    assert one.note == "not compared: asks other queries than the baseline, or routes among another pool"
+    assert len([baseline for baseline in findings.baselines if baseline.name == "random"]) == 2
+
+
+def test_the_same_configuration_and_seed_counts_once(sweep: Path, tmp_path: Path) -> None:
+    again = tmp_path / "again"
+    shutil.copytree(sweep / "job-4-0", again)
+    findings = find_in(sweep, again, sweep / "job-16-0")
+    assert findings.progress == "7 runs: 4 done, 1 failed, 1 queued, 1 repeated"
+    (run,) = [run for run in findings.runs if run.state == "repeated"]
+    assert run.folder == again and run.detail.endswith("job-4-0")
+
+
+def test_unknown_costs_are_unknown(tmp_path: Path) -> None:
+    for rank in (4, 8):
+        write_run(tmp_path / "s" / f"{rank}", 0.5, costs=False, lora__lora_r=rank)
+    written = report(tmp_path / "s")
+    assert [row["mean_cost"] for row in written.rows] == [None] * 5
+    assert not (written.folder / "figures" / "frontier.png").exists()
+
+
+@pytest.mark.parametrize(
+    "text", ["lora.lora_r=16", "lora.lora_r=16,optim.learning_rate=5e-4", "optim.learning_rate=0.0005 lora.lora_r=16.0"]
+)
+def test_baseline_is_named_by_its_settings(text: str, tmp_path: Path) -> None:
+    for rank, rate in ((4, 2e-5), (16, 5e-4)):
+        write_run(tmp_path / "s" / f"{rank}", 0.5, lora__lora_r=rank, optim__learning_rate=rate)
+    findings = find_in(tmp_path / "s", baseline=text)
+    assert findings.baseline == "lora.lora_r=16 optim.learning_rate=0.0005"
+    assert [one.configuration.number for one in findings.comparisons] == [1]
+
+
+def test_best_single_as_baseline(sweep: Path) -> None:
+    findings = find_in(sweep, baseline="best_single")
+    assert findings.baseline == "best_single"
+    one = findings.comparisons[0]
+    # Right on 26 and on 28 queries, best single on 13 of 40.
+    assert one.accuracy and one.accuracy.figure.value == pytest.approx(27 / 40 - 13 / 40)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"baseline": "lora.lora_r=5"}, "baseline='lora.lora_r=5': fits 0 configurations; allowed is best_single |"),
+        ({"baseline": "rank"}, "baseline='rank': fits 0 configurations"),
+        ({"metric": "regret"}, "metric='regret': allowed is mean_score | routing_accuracy"),
+    ],
+)
+def test_wrong_options_leave_an_earlier_report_as_it_was(options: dict[str, str], message: str, sweep: Path) -> None:
+    report(sweep)
+    before = {path: path.read_bytes() for path in (sweep / "report").rglob("*.*")}
+    with pytest.raises(ValueError, match=re.escape(message)):
+        report(sweep, **options)
+    assert {path: path.read_bytes() for path in (sweep / "report").rglob("*.*")} == before
+
+
+def test_a_failure_while_writing_leaves_an_earlier_report_as_it_was(
+    sweep: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    report(sweep)
+    marker = sweep / "report" / "report.html"
+    before = marker.read_text()
+
+    def fail(*_: object, **__: object) -> None:
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr("causal_lm_router.sweep_report.report_folder.save_figure", fail)
+    with pytest.raises(OSError, match="No space"):
+        report(sweep)
+    assert marker.read_text() == before
+    assert list(sweep.glob(".*tmp")) == []
+
+
+def test_a_newer_report_takes_the_place_of_an_earlier_one(sweep: Path) -> None:
+    report(sweep)
+    (sweep / "report" / "figures" / "stale.png").write_text("old")
+    write_run(sweep / "job-64-1", 0.9, lora__lora_r=64, seed=1)
+    assert report(sweep).findings.progress == "6 runs: 5 done, 1 failed"
+    assert not (sweep / "report" / "figures" / "stale.png").exists()
+    assert [path.name for path in sweep.glob(".*") if "report" in path.name] == []
+
+
+def test_a_folder_that_is_no_report_is_not_replaced(sweep: Path, tmp_path: Path) -> None:
+    (tmp_path / "precious").mkdir()
+    (tmp_path / "precious" / "thesis.tex").write_text("text")
+    with pytest.raises(FileExistsError, match="exists and is no report"):
+        report(sweep, output=tmp_path / "precious")
+    assert (tmp_path / "precious" / "thesis.tex").read_text() == "text"
+
+
+def test_equal_runs_give_equal_files(sweep: Path, tmp_path: Path) -> None:
+    one, other = report(sweep, output=tmp_path / "one").folder, report(sweep, output=tmp_path / "other").folder
+    files = [path.relative_to(one) for path in sorted(one.rglob("*")) if path.is_file()]
+    assert [path for path in files if (one / path).read_bytes() != (other / path).read_bytes()] == []
+
+
+def test_latex_is_escaped(sweep: Path) -> None:
+    text = (report(sweep).folder / "configurations.tex").read_text()
+    assert r"\toprule" in text and r"\bottomrule" in text
+    assert r"lora.lora\_r" in text and r"best\_single (large|50\%)" in text
+    body = text.split("\n", 1)[1]
+    assert re.search(r"(?<!\\)[%_#]", body) is None
+    rows = body[body.index(r"\midrule") : body.index(r"\bottomrule")].strip().splitlines()[1:]
+    assert {len(re.findall(r"(?<!\\)&", row)) for row in rows} == {8}
+
+
+def test_long_texts_and_formulas_as_swept_values(tmp_path: Path) -> None:
+    templates = ["Query: {query}\n\nBest LLM:", "$x_1$ <i>|</i> " + 10 * "long ", "$x_1$ <i>|</i> " + 10 * "lone "]
+    for index, template in enumerate(templates):
+        write_run(tmp_path / "s" / str(index), 0.5, name=template)
+    written = report(tmp_path / "s")
+    names = [one.name for one in written.findings.configurations]
+    assert len(set(names)) == 3 and not any("\n" in name for name in names)
+    assert "<i>|" not in (written.folder / "report.html").read_text()
+
+
+def test_pareto_front_by_hand() -> None:
+    points = [(1.0, 0.5), (2.0, 0.5), (2.0, 0.7), (3.0, 0.6), (0.5, 0.1), (4.0, 0.9)]
+    assert pareto_front(points) == [(0.5, 0.1), (1.0, 0.5), (2.0, 0.7), (4.0, 0.9)]
+
+
+# The command
+
+
+@pytest.fixture
+def command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
+    """Function that runs `causal-lm-router report ...` and returns its status, output and errors."""
+
+    def run(*arguments: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["causal-lm-router", "report", *map(str, arguments)])
+        status = 0
+        try:
+            cli.main()
+        except SystemExit as leaving:
+            status = int(leaving.code or 0)
+        return status, *capsys.readouterr()
+
+    return run
+
+
+def test_command_prints_summary_and_path(sweep: Path, command: Callable[..., tuple[int, str, str]]) -> None:
+    status, output, errors = command(sweep, "--resamples", 200)
+    assert (status, errors) == (0, "")
+    assert "lora_r=16" in output and "Chosen on validation" in output
+    assert f"report: {sweep / 'report' / 'report.html'}" in output
+
+
+def test_command_says_bad_input_in_one_line(
+    sweep: Path, tmp_path: Path, command: Callable[..., tuple[int, str, str]]
+) -> None:
+    (tmp_path / "empty").mkdir()
+    for arguments, message in (
+        ((tmp_path / "nowhere",), "no such folder"),
+        ((tmp_path / "empty",), "neither a sweep folder nor a run folder"),
+        ((sweep, sweep / "job-4-0"), "--output is needed unless one sweep folder is given"),
+        ((sweep / "job-4-0",), "--output is needed unless one sweep folder is given"),
+    ):
+        status, output, errors = command(*arguments)
+        assert (status, output) == (1, "")
+        assert errors.startswith("error: ") and message in errors
+        assert len(errors.splitlines()) == 1
+    assert not (sweep / "report").exists()
+
+
+def test_command_takes_run_folders(sweep: Path, tmp_path: Path, command: Callable[..., tuple[int, str, str]]) -> None:
+    arguments = (sweep / "job-4-0", sweep / "job-16-0", "--output", tmp_path / "out" / "report", "--resamples", 200)
+    assert command(*arguments)[0] == 0
+    rows = read_csv(tmp_path / "out" / "report" / "runs.csv")
+    assert [row["run"] for row in rows] == ["../rank_50%/job-4-0", "../rank_50%/job-16-0"]
+
+
+# The page in a browser
+
+
+@pytest.fixture
+def browse(tmp_path: Path) -> Callable[[Path], str]:
+    """Function that opens a page in headless Chromium and returns its DOM; skips where Chromium is missing."""
+    chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    if chromium is None:
+        pytest.skip("Chromium is not installed")
+
+    def dump(page: Path) -> str:
+        quiet = ["quic", "background-networking", "component-update", "sync", "gpu"]
+        line = [chromium, "--headless", "--no-sandbox", "--no-first-run", *(f"--disable-{name}" for name in quiet)]
+        line += [f"--user-data-dir={tmp_path / 'profile'}", "--virtual-time-budget=5000", "--dump-dom", page.as_uri()]
+        return subprocess.run(line, capture_output=True, text=True, check=True, timeout=120).stdout
+
+    return dump
+
+
+def test_page_needs_no_other_file_and_no_network(sweep: Path) -> None:
+    page = (report(sweep).folder / "report.html").read_text()
+    sources = re.findall(r"""(?:src|href|url)\s*[=(]\s*["']?([^"'\s>)]+)""", page)
+    embedded = [source for source in sources if source.startswith("data:")]
+    assert len(embedded) == 5, "four figures and the icon"
+    assert set(sources) - set(embedded) == {"runs.csv", *(f"../job-{r}-{s}/" for r in (4, 16, 64) for s in (0, 1))}
+    assert "http" not in page
+
+
+def test_page_opens_in_a_browser_and_its_tables_sort(sweep: Path, browse: Callable[[Path], str]) -> None:
+    page = report(sweep).folder / "report.html"
+    # Listens for every resource the page loads, sorts by rank, downwards, and writes what it saw into the title.
+    probe = """<script>
+      addEventListener("load", () => {
+        const heading = [...document.querySelectorAll("#configurations th")].find(th => th.innerText === "lora.lora_r");
+        heading.click(); heading.click();
+        const rows = [...document.querySelectorAll("#configurations tbody tr")].map(row => row.cells[1].innerText);
+        const loaded = performance.getEntriesByType("resource").map(entry => entry.name.slice(0, 30));
+        const sizes = [...document.images].map(image => image.naturalWidth > 300);
+        document.title = JSON.stringify({rows, loaded, sizes, wide: document.documentElement.scrollWidth > innerWidth});
+      });
+    </script></body>"""
+    probed = page.with_name("probed.html")
+    probed.write_text(page.read_text().replace("</body>", probe))
+    dom = browse(probed)
+    seen = json.loads(re.search(r"<title>(.*?)</title>", dom)[1].replace("&quot;", '"'))  # type: ignore[index]
+    assert [text for text in seen["rows"] if text.isdigit()] == ["16", "4"]
+    assert all(name.startswith("data:") for name in seen["loaded"])
+    assert seen["sizes"] == [True] * 4
+    assert seen["wide"] is False
+    assert "Chosen on validation" in dom and "Differences from the baseline" in dom
