@@ -8,7 +8,6 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from causal_lm_router import __version__
 from causal_lm_router.compose import config_dict
 from causal_lm_router.config import DataConfig
 from causal_lm_router.sweep_folder import SweepFolder
@@ -22,7 +21,7 @@ LIBRARIES = ("torch", "transformers", "peft", "pytorch-lightning", "vllm", "vllm
 
 @functools.cache  # what is edited while the process runs is not what it runs
 def code_version() -> str:
-    """Return the version of this package, a fingerprint of its source files, and the versions of the main libraries."""
+    """Return a fingerprint of this package's source files and the versions of the main libraries."""
     package = Path(__file__).parents[1]
     content = hashlib.sha256()
     for path in sorted(package.rglob("*.py")):
@@ -30,7 +29,7 @@ def code_version() -> str:
         content.update(path.read_bytes())
     installed = {distribution.name.lower(): distribution.version for distribution in metadata.distributions()}
     libraries = [f"{name}={installed[name]}" for name in LIBRARIES if name in installed]
-    return " ".join([f"{__version__}+{content.hexdigest()[:8]}", *libraries])
+    return " ".join([content.hexdigest()[:12], *libraries])
 
 
 def data_version(config: DataConfig, data: "PreparedData") -> dict[str, str]:
