@@ -33,8 +33,8 @@ from causal_lm_router.sweeps.job_log import JobState, read_events, read_statuses
 from causal_lm_router.tracking import read_metrics
 
 SWEPT = ["optim.learning_rate=0.0005,0.001", "lora.lora_r=8,16", "seed=0,1,2"]
-OVERRIDES = ["experiment=quickstart", "data.simulated.num_queries=180", "data.max_train_queries=64"]
-OVERRIDES += ["data.validation_fraction=0.15", "data.test_fraction=0.3", "trainer.checkpoint_every_n_steps=1"]
+OVERRIDES = ["experiment=quickstart", "data.simulated.num_queries=120", "data.max_train_queries=32"]
+OVERRIDES += ["data.validation_fraction=0.2", "data.test_fraction=0.3", "trainer.checkpoint_every_n_steps=1"]
 OVERRIDES += [
     "trainer.num_threads=2",
     "trainer.progress_bar=false",

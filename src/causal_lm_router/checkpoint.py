@@ -1,5 +1,7 @@
 """Resumable checkpoints: a folder with the trained weights (safetensors) and the trainer's state, whole or absent."""
 
+import errno
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -12,6 +14,7 @@ from safetensors.torch import load_file, save_file
 
 from causal_lm_router.atomic import atomic_folder
 
+_NO_SPACE_BYTES = 1 << 16
 WEIGHTS_FILE, STATE_FILE = "trained_weights.safetensors", "trainer_state.pt"
 
 
@@ -28,7 +31,7 @@ class FolderCheckpointIO(CheckpointIO):
         weights = {name: tensor.contiguous() for name, tensor in state.pop("state_dict").items()}
         with atomic_folder(target) as temporary:
             save_file(weights, temporary / WEIGHTS_FILE)
-            torch.save(state, temporary / STATE_FILE)
+            _save_state(state, temporary / STATE_FILE)
 
     def load_checkpoint(self, path: Any, map_location: Any = None, weights_only: bool | None = None) -> dict[str, Any]:
         """Return the checkpoint in the folder at `path`; only plain values and tensors are read, never code."""
@@ -40,6 +43,16 @@ class FolderCheckpointIO(CheckpointIO):
         hidden = Path(path).with_name(f".{Path(path).name}.removed.tmp")
         Path(path).rename(hidden)
         shutil.rmtree(hidden)
+
+
+def _save_state(state: dict[str, Any], path: Path) -> None:
+    try:
+        torch.save(state, path)
+    except RuntimeError as error:
+        # All that torch says of a full disk is a position in the file that it did not expect.
+        if shutil.disk_usage(path.parent).free >= _NO_SPACE_BYTES:
+            raise
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path)) from error
 
 
 class LastCheckpoint(Checkpoint):

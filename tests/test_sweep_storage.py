@@ -1,0 +1,109 @@
+"""Sweeps on a full disk, on a read-only folder and without the W&B server: clear messages, nothing lost, then go on."""
+
+import json
+import shutil
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from causal_lm_router.sweep_folder import SweepFolder
+from causal_lm_router.sweeps.job_log import read_statuses
+from tests.conftest import Result
+from tests.test_sweep import SMALL, snapshot, states
+
+pytestmark = pytest.mark.slow
+
+SWEEP = ["train", "-m", *SMALL, "sweep.name=s"]
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Callable[[str], None]]:
+    """Function that mounts `outputs` as a file system of its own, or mounts it anew, with the given options."""
+    outputs = tmp_path / "outputs"
+    outputs.mkdir()
+
+    def mount(options: str) -> None:
+        again = "remount," if outputs.is_mount() else ""
+        command = ["mount", "-t", "tmpfs", "-o", f"{again}{options}", "tmpfs", str(outputs)]
+        if shutil.which("mount") is None or subprocess.run(command, capture_output=True, check=False).returncode != 0:
+            pytest.skip("mounting is not allowed here")
+
+    yield mount
+    if outputs.is_mount():
+        subprocess.run(["umount", "--lazy", str(outputs)], check=True)
+
+
+@pytest.fixture
+def sweep(tmp_path: Path) -> SweepFolder:
+    return SweepFolder(tmp_path / "outputs" / "sweeps" / "s")
+
+
+def used_bytes(folder: Path) -> int:
+    return sum(path.stat().st_blocks * 512 for path in folder.rglob("*"))
+
+
+def test_a_full_disk(main: Callable[..., Result], small_disk: Callable[[str], None], sweep: SweepFolder) -> None:
+    small_disk("size=64m")
+    assert main(*SWEEP, "seed=0").status == 0
+    kept = snapshot(sweep.path)
+    # Room for a part of the next job.
+    small_disk(f"size={used_bytes(sweep.path) + 200_000}")
+    result = main(*SWEEP, "seed=0,1,2")
+    assert result.status == 1
+    assert result.errors.startswith("error: sweep: ")
+    assert "No space left on device" in result.output
+    assert states(sweep)[0] == ("done", None)
+    assert all(state == "failed" for state, _ in states(sweep)[1:])
+    assert kept.items() <= snapshot(sweep.path).items()
+    small_disk("size=64m")
+    result = main(*SWEEP, "seed=0,1,2", "sweep.retry_failed=true")
+    assert result.status == 0, result.errors
+    assert states(sweep) == [("done", None)] * 3
+    assert kept.items() <= snapshot(sweep.path).items()
+    for job in read_statuses(sweep):
+        json.loads((sweep.run_dir(job) / "report.json").read_text())
+    assert list(sweep.path.rglob("*.tmp")) == []
+
+
+def test_a_full_disk_may_stop_the_sweep(
+    main: Callable[..., Result], small_disk: Callable[[str], None], sweep: SweepFolder
+) -> None:
+    small_disk("size=300k")
+    result = main(*SWEEP, "seed=0,1,2", "sweep.on_failure=stop")
+    assert result.status == 1
+    assert "No space left on device" in result.output + result.errors
+    assert [state for state, _ in states(sweep)][1:] == ["queued", "queued"]
+
+
+def test_a_read_only_folder(main: Callable[..., Result], small_disk: Callable[[str], None], sweep: SweepFolder) -> None:
+    small_disk("size=64m")
+    assert main(*SWEEP, "seed=0").status == 0
+    kept = snapshot(sweep.path)
+    small_disk("ro")
+    result = main(*SWEEP, "seed=0,1")
+    assert (result.status, snapshot(sweep.path)) == (1, kept)
+    assert "Read-only file system" in result.errors
+    assert result.errors.count("\n") == 1
+    shown = main("status", str(sweep.path))
+    assert (shown.status, "1 jobs: 1 done" in shown.output) == (0, True)
+
+
+def test_an_unreachable_wandb_server(
+    main: Callable[..., Result], client: None, monkeypatch: pytest.MonkeyPatch, sweep: SweepFolder, caplog: Any
+) -> None:
+    monkeypatch.setenv("WANDB_API_KEY", "0123456789" * 4)
+    monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")
+    small = [*SWEEP, "tracking=default", "seed=0,1"]
+    result = main(*small, "tracking.wandb.mode=online", "sweep.on_failure=stop")
+    assert result.status == 1
+    assert states(sweep) == [("failed", "error"), ("queued", None)]
+    (message, _) = (status.message for status in read_statuses(sweep).values())
+    assert message is not None
+    assert "tracking.wandb.mode=online: the W&B server http://127.0.0.1:9 cannot be reached" in message
+    result = main(*small, "sweep.retry_failed=true")
+    assert result.status == 0, result.errors
+    assert "W&B records offline: the W&B server http://127.0.0.1:9 cannot be reached" in result.output
+    assert states(sweep) == [("done", None)] * 2
