@@ -1,4 +1,4 @@
-"""What jobs that run one after another in one process cost, and whether its memory grows.
+r"""What jobs that run one after another in one process cost, and whether its memory grows.
 
     python experiments/sweep_reuse.py [--jobs 50] [--overrides debug=smoke ...]
 
@@ -8,7 +8,8 @@ first's (losses bit for bit, every outcome, the adapter's bytes). Exit status 1 
 
 With SmolLM2-135M and vLLM:
     python experiments/sweep_reuse.py --jobs 12 --overrides experiment=quickstart tracking=local lora.merge_lora=false \
-        trainer.num_threads=2 data.simulated.num_queries=150 data.max_train_queries=32 data.validation_fraction=0.1
+        trainer.num_threads=2 data.simulated.num_queries=150 data.max_train_queries=32 \
+        data.validation_fraction=0.1 data.test_fraction=0.2
 """
 
 import argparse

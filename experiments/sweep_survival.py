@@ -27,15 +27,23 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 from causal_lm_router.run_folder import RunFolder
 from causal_lm_router.sweep_folder import SweepFolder
 from causal_lm_router.sweeps.job_log import JobState, read_events, read_statuses
 from causal_lm_router.tracking import read_metrics
 
-SWEPT = ["optim.learning_rate=0.0005,0.001", "lora.lora_r=8,16", "seed=0,1,2"]
-OVERRIDES = ["experiment=quickstart", "data.simulated.num_queries=120", "data.max_train_queries=32"]
-OVERRIDES += ["data.validation_fraction=0.2", "data.test_fraction=0.3", "trainer.checkpoint_every_n_steps=1"]
-OVERRIDES += [
+SWEPT = ["optim.learning_rate=0.001,0.003", "lora.lora_r=8,16", "seed=0,1,2"]
+OVERRIDES = [
+    "experiment=quickstart",
+    "data.simulated.num_queries=160",
+    "data.max_train_queries=64",
+    "data.validation_fraction=0.2",
+    "data.test_fraction=0.35",
+    "prompt.max_length=56",
+    "trainer.batch_size=4",
+    "trainer.checkpoint_every_n_steps=2",
     "trainer.num_threads=2",
     "trainer.progress_bar=false",
     "lora.merge_lora=false",
@@ -65,9 +73,14 @@ def main() -> None:
 def check(arguments: argparse.Namespace, folder: Path) -> bool:
     """Run the reference and everything beside it; return whether all agree."""
     line = [*arguments.overrides, *arguments.swept]
-    seconds = run_sweep(folder, "reference", line)
+    memory: list[float] = []
+    seconds = run_sweep(folder, "reference", line, memory)
     reference = SweepFolder(folder / "reference")
     print(f"reference: {count(reference)} in {seconds:.0f} s in one process", flush=True)
+    print(f"its memory after each job, MiB: {' '.join(f'{mib:.0f}' for mib in memory)}", flush=True)
+    if arguments.separate:
+        apart = run_separately(folder / "separate", arguments.overrides, arguments.swept)
+        print(f"separate processes: {apart:.0f} s; one process takes {seconds / apart:.2f} of that", flush=True)
     good = []
     if arguments.kills:
         good.append(run_killed(folder, line, seconds, arguments.kills, random.Random(arguments.seed)))
@@ -76,9 +89,6 @@ def check(arguments: argparse.Namespace, folder: Path) -> bool:
         took = run_sweep(folder, launcher, [*line, f"hydra/launcher={launcher}"])
         print(f"{launcher}: {took:.0f} s", flush=True)
         good.append(compare(launcher, reference, SweepFolder(folder / launcher)))
-    if arguments.separate:
-        apart = run_separately(folder / "separate", arguments.overrides, arguments.swept)
-        print(f"separate processes: {apart:.0f} s; one process takes {seconds / apart:.2f} of that", flush=True)
     return all(good)
 
 
@@ -88,12 +98,20 @@ def sweep_command(folder: Path, name: str, overrides: list[str]) -> list[str]:
     return [sys.executable, "-m", "causal_lm_router.train", "-m", *overrides, *place]
 
 
-def run_sweep(folder: Path, name: str, overrides: list[str]) -> float:
-    """Run a sweep to its end and return the seconds it took; end with what it printed where it failed."""
+def run_sweep(folder: Path, name: str, overrides: list[str], memory: list[float] | None = None) -> float:
+    """Run a sweep to its end and return the seconds it took; end with what it printed where it failed.
+
+    `memory` gets what the process has in RAM (MiB) as each job ends.
+    """
     start = time.perf_counter()
     with (folder / f"{name}.log").open("w") as log:
-        done = subprocess.run(sweep_command(folder, name, overrides), stdout=log, stderr=subprocess.STDOUT, check=False)
-    if done.returncode != 0:
+        process = subprocess.Popen(sweep_command(folder, name, overrides), stdout=log, stderr=subprocess.STDOUT)
+        while process.poll() is None:
+            time.sleep(0.2)
+            num_done = sum(event.state is JobState.done for event in read_events(SweepFolder(folder / name)))
+            if memory is not None and num_done > len(memory):
+                memory.append(psutil.Process(process.pid).memory_info().rss / 2**20)
+    if process.returncode != 0:
         raise SystemExit((folder / f"{name}.log").read_text()[-5000:])
     return time.perf_counter() - start
 
@@ -147,8 +165,9 @@ def finished_files(sweep: SweepFolder) -> dict[str, int]:
 
 
 def changed(before: dict[str, int], after: dict[str, int]) -> list[str]:
-    """Return the files that were written again or are gone; locks are not results."""
-    return [path for path in before if after.get(path) != before[path] and not path.endswith(".lock")]
+    """Return the files that were written again or are gone; locks and the log of W&B's client are not results."""
+    kept = [path for path in before if not path.endswith((".lock", "debug-core.log"))]
+    return [path for path in kept if after.get(path) != before[path]]
 
 
 def ran_after_completion(sweep: SweepFolder) -> list[str]:
