@@ -102,3 +102,9 @@ def test_progress_is_quiet_unless_wanted(tiny_config: Callable[..., Any], tmp_pa
 
     assert has_bar("true")
     assert not has_bar("false")
+
+
+@pytest.mark.parametrize("precision", ["bf16-true", "bf16-mixed"])
+def test_every_precision_trains(precision: str, fit_tiny: Fit) -> None:
+    losses = fit_tiny(f"trainer.precision={precision}", "trainer.num_epochs=4", "trainer.log_every_n_steps=1")["loss"]
+    assert losses[-1] < losses[0]

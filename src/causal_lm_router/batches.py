@@ -5,8 +5,7 @@ micro-batches of at most `max_tokens` tokens, padding included, which bounds the
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import datasets
 import numpy as np
@@ -17,9 +16,11 @@ from causal_lm_router.encoding import IGNORED, collate
 WINDOW_STEPS = 16  # steps whose queries are sorted by length together: less padding, still a random mix
 
 
-@dataclass(frozen=True)
-class Step:
-    """One optimizer step on one rank. `num_target_tokens` counts those of all ranks: the loss is divided by it."""
+class Step(NamedTuple):
+    """One optimizer step on one rank. `num_target_tokens` counts those of all ranks: the loss is divided by it.
+
+    A tuple, for Lightning's reduced precision looks for tensors inside and cannot look into a frozen dataclass.
+    """
 
     micro_batches: list[dict[str, torch.Tensor]]
     num_target_tokens: int
