@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from causal_lm_router.compose import compose_config, dump_config
+from causal_lm_router.compose import compose_config, dump_config, quote_text
 from tests.conftest import Result
 
 
@@ -130,6 +130,14 @@ def test_a_moved_run_is_found_where_it_is(
 ) -> None:
     stub(monkeypatch, "training", **{body: lambda config: print(config.data.path, config.run_dir)})
     assert main(command, f"run_dir='{run_dir}'") == (0, f"${{x}}, #1 {run_dir}\n", "")
+
+
+def test_a_quote_in_the_name_of_a_run(
+    main: Callable[..., Result], run_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stub(monkeypatch, "training", merge_run=lambda config: print(config.run_dir))
+    folder = run_dir.rename(run_dir.with_name('it\'s, "here"'))
+    assert main("merge", quote_text(f"run_dir={folder}")) == (0, f"{folder}\n", "")
 
 
 QUERIES = ["Hello, world", "It's f(x) = {a: 1}!", "x ${name} \\${y} \\", ' "Yes" or "no" ', "17.50", "null", "é\n#"]

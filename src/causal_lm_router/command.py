@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -77,11 +78,22 @@ def run_command(
         if show_traceback:
             raise
         fail(error)
+    except KeyboardInterrupt:
+        if show_traceback:
+            raise
+        raise SystemExit(128 + signal.SIGINT) from None
 
 
 def is_sweep_job() -> bool:
     """True when the job that is running is one of a sweep."""
     return HydraConfig.get().mode is RunMode.MULTIRUN
+
+
+def go_to_working_folder() -> None:
+    """Change to the folder in which the command was typed, where it is there: workers of a cluster start elsewhere."""
+    folder = HydraConfig.get().runtime.cwd
+    if os.path.isdir(folder):
+        os.chdir(folder)
 
 
 def job_folder() -> str:

@@ -3,7 +3,7 @@
 import hashlib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -12,6 +12,7 @@ import yaml
 from hydra import compose, initialize_config_dir
 from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -25,8 +26,6 @@ SCHEMAS: dict[str, type] = {
     "route_schema": schema.RouteConfig,
     "prepare_schema": schema.PrepareConfig,
 }
-# What a run's figures do not depend on: where it lies, who records it, how its sweep goes on.
-NOT_IDENTITY = ("run_dir", "tracking", "sweep")
 COMPOSITION_ERRORS = (HydraException, OmegaConfBaseException, yaml.YAMLError)
 
 
@@ -47,16 +46,34 @@ def register_schemas() -> None:
     store.store(name="run", node={})
 
 
-def identity_of(config: schema.TrainConfig) -> dict[str, Any]:
-    """Return all settings that a run's result depends on, as nested plain dictionaries."""
-    settings = {key: value for key, value in config_dict(config).items() if key not in NOT_IDENTITY}
-    del settings["trainer"]["progress_bar"]
-    return settings
+def identity_of(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return those of a run's settings (plain, as in its config.yaml) that its result depends on."""
+    return _without(settings, schema.NOT_IDENTITY, "")
+
+
+def _without(settings: Mapping[str, Any], dotted_keys: Collection[str], prefix: str) -> dict[str, Any]:
+    return {
+        key: _without(value, dotted_keys, f"{prefix}{key}.") if isinstance(value, Mapping) else value
+        for key, value in settings.items()
+        if f"{prefix}{key}" not in dotted_keys
+    }
+
+
+def describe_differences(theirs: Mapping[str, Any], ours: Mapping[str, Any], prefix: str = "") -> list[str]:
+    """Return the settings of the first that the second has otherwise, as `dotted.key=value (here value)`."""
+    different = []
+    for key in {**theirs, **ours}:
+        one, other = theirs.get(key), ours.get(key)
+        if isinstance(one, Mapping) and isinstance(other, Mapping):
+            different += describe_differences(one, other, f"{prefix}{key}.")
+        elif one != other:
+            different.append(f"{prefix}{key}={one!r} (here {other!r})")
+    return different
 
 
 def job_id(config: schema.TrainConfig) -> str:
     """Return the id of a job (12 hexadecimal digits), a hash of all settings that its result depends on."""
-    return hashlib.sha256(json.dumps(identity_of(config), sort_keys=True).encode()).hexdigest()[:12]
+    return hashlib.sha256(json.dumps(identity_of(config_dict(config)), sort_keys=True).encode()).hexdigest()[:12]
 
 
 def resolve_job(composed: DictConfig) -> schema.TrainConfig:
@@ -83,9 +100,9 @@ def register_run(arguments: list[str], *, required: bool) -> None:
         FileNotFoundError: the folder or its config.yaml is missing.
         ValueError: the config there is not that of a run, or `run_dir=` is required and missing.
     """
-    run_dirs = [argument.removeprefix("run_dir=") for argument in arguments if argument.startswith("run_dir=")]
+    run_dirs = [argument for argument in arguments if argument.startswith("run_dir=")]
     if run_dirs:
-        node = load_run_config(Path(run_dirs[-1].strip("'\"")))
+        node = load_run_config(Path(str(OverridesParser.create().parse_override(run_dirs[-1]).value())))
         ConfigStore.instance().store(name="run", node=_literal(node))
     elif required:
         raise ValueError("run_dir: missing; needed is run_dir=<folder of a run>")

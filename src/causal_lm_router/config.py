@@ -92,6 +92,15 @@ class WandbMode(StrEnum):
 
 
 DTYPES = ("float32", "bfloat16", "float16")
+NOT_IDENTITY = (
+    "run_dir",
+    "tracking",
+    "sweep",
+    "trainer.progress_bar",
+    "trainer.log_every_n_steps",
+    "trainer.checkpoint_every_n_steps",
+)
+"""Keys that no result depends on: where a run lies, who records it and how often, how its sweep goes on."""
 
 
 def _require(condition: bool, key: str, value: object, allowed: str) -> None:
@@ -501,7 +510,8 @@ class TrainConfig:
     """What `--multirun` does with its jobs."""
 
     def __post_init__(self) -> None:
-        _require(bool(self.name) and "/" not in self.name, "name", self.name, "a name without /")
+        safe = bool(self.name.strip(".")) and "/" not in self.name
+        _require(safe, "name", self.name, "a name without /, and not of dots alone")
         _require(0 <= self.seed < 2**31, "seed", self.seed, "an integer in 0..2147483647")
 
 

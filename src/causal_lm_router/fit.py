@@ -1,6 +1,8 @@
 """Finetuning: encoded data, module and callbacks put into a Lightning Trainer."""
 
 import logging
+import signal
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +11,7 @@ import numpy as np
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.loggers import Logger
+from pytorch_lightning.utilities.exceptions import SIGTERMException
 
 from causal_lm_router.base_model import cache_dir, save_weights
 from causal_lm_router.batches import StepLoader
@@ -23,6 +26,8 @@ from causal_lm_router.tracking import Tracking
 
 logger = logging.getLogger(__name__)
 logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
+# Lightning asks torch in an outdated way at the start of every run.
+warnings.filterwarnings("ignore", message=r"`isinstance\(treespec, LeafSpec\)` is deprecated")
 
 
 def fit(session: Session, tracking: Tracking) -> None:
@@ -57,7 +62,11 @@ def _fit_model(session: Session, tracking: Tracking, rows: datasets.Dataset, mod
         tracking.log_report({"truncation_rate": float(np.mean(rows["was_cut"][:]))}, "train", 0)
     else:
         logger.info("continuing from %s", checkpoint)
-    trainer.fit(module, train_dataloaders=loader, ckpt_path=checkpoint)
+    try:
+        trainer.fit(module, train_dataloaders=loader, ckpt_path=checkpoint)
+    except SIGTERMException:
+        # Lightning's own status would be 0, as if the run had come to its end.
+        raise SystemExit(128 + signal.SIGTERM) from None
     if trainer.interrupted:
         raise KeyboardInterrupt
     return trainer

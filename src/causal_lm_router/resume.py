@@ -27,13 +27,14 @@ def _job(config: TrainConfig) -> None:
 
 
 def _resume_job(config: TrainConfig) -> None:
-    from causal_lm_router.sweeps.job import DIES_WITH_PARENT, JobError, die_with_parent, run_job
+    from causal_lm_router.sweeps.job import DIES_WITH_PARENT, die_with_parent, run_job
+    from causal_lm_router.sweeps.job_log import JobError
     from causal_lm_router.workbench import Workbench
 
     if os.environ.get(DIES_WITH_PARENT) == "1":
         die_with_parent()
     try:
-        with Workbench() as workbench:
+        with Workbench(keeps_base_model=False) as workbench:
             run_job(config, workbench)
     except JobError as error:
         # It has been said already.

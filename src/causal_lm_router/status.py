@@ -14,6 +14,7 @@ from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from causal_lm_router.sweep_folder import SweepFolder
 from causal_lm_router.sweeps.job_log import JobState, JobStatus, read_statuses
@@ -58,20 +59,43 @@ def seconds_left(statuses: Sequence[JobStatus]) -> float | None:
 
 
 def print_statuses(sweep: SweepFolder, statuses: Sequence[JobStatus], console: Console) -> None:
-    """Print a row per job, in the order they came up, and a summary; overrides that all jobs share are in the title."""
-    shared = set(statuses[0].overrides).intersection(*(status.overrides for status in statuses)) if statuses else set()
-    table = Table("job", "state", "seconds", "overrides", "message", title=f"{sweep.path} {' '.join(sorted(shared))}")
+    """Print a row per job, in the order they came up, what went wrong, and how many are in which state.
+
+    Overrides that all jobs share stand in the title.
+    """
+    if not statuses:
+        console.print(f"{sweep.path}: no job yet")
+        return
+    shared = set(statuses[0].overrides).intersection(*(status.overrides for status in statuses))
+    table = Table(title=Text(f"{sweep.path} {' '.join(sorted(shared))}"))
+    for heading in ("job", "state", "seconds"):
+        table.add_column(heading, no_wrap=True)
+    table.add_column("overrides", overflow="fold")
     for status in statuses:
-        colour = COLOURS.get(status.state, "default")
-        state = f"{status.state} ({status.reason})" if status.reason else str(status.state)
+        coloured = Text(_state_and_reason(status), COLOURS.get(status.state, "default"))
         seconds = "" if status.seconds is None else f"{status.seconds:.0f}"
         own = " ".join(override for override in status.overrides if override not in shared)
-        table.add_row(status.job, f"[{colour}]{state}[/]", seconds, own, status.message or "")
+        table.add_row(status.job, coloured, seconds, Text(own))
     console.print(table)
+    for message, jobs in _messages(statuses).items():
+        console.print(Text(f"{', '.join(jobs)}: {message}"))
     counts = Counter(str(status.state) for status in statuses)
     left = seconds_left(statuses)
     words = f", about {_duration(left)} left" if left else ""
     console.print(f"{len(statuses)} jobs: {', '.join(f'{number} {state}' for state, number in counts.items())}{words}")
+
+
+def _state_and_reason(status: JobStatus) -> str:
+    return f"{status.state} ({status.reason})" if status.reason else str(status.state)
+
+
+def _messages(statuses: Sequence[JobStatus]) -> dict[str, list[str]]:
+    """What the log says of jobs -> the jobs of which it says so."""
+    jobs: dict[str, list[str]] = {}
+    for status in statuses:
+        if status.message:
+            jobs.setdefault(f"{_state_and_reason(status)}: {status.message}", []).append(status.job)
+    return jobs
 
 
 def _duration(seconds: float) -> str:

@@ -5,17 +5,20 @@ jobs.jsonl       what happened to every job                report/         the s
 multirun.yaml    the config that was swept                 study.journal   trials of a search
 """
 
+import fcntl
 import json
+import os
 import secrets
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from filelock import FileLock, Timeout
+from filelock import FileLock
 
 from causal_lm_router.atomic import write_text
 
-_SHORT_WAIT_S = 2.0
+_JOB_LOCK = ".job.lock"
+_SHORT_WAIT_S = 2.0  # those who ask whether a job runs hold its lock for a moment
 
 
 @dataclass(frozen=True)
@@ -86,16 +89,20 @@ def sweep_of(run_dir: Path) -> SweepFolder | None:
 
 def job_lock(run_dir: Path) -> FileLock:
     """Return the lock that a process holds while it runs the job; the system frees it when the process dies."""
-    return FileLock(run_dir / ".job.lock", timeout=_SHORT_WAIT_S)
+    return FileLock(run_dir / _JOB_LOCK, timeout=_SHORT_WAIT_S)
 
 
 def is_running(run_dir: Path) -> bool:
     """True while a process, on this machine or on another one with the same file system, runs the job."""
-    lock = FileLock(run_dir / ".job.lock", timeout=0)
-    if not Path(lock.lock_file).exists():
+    try:
+        descriptor = os.open(run_dir / _JOB_LOCK, os.O_RDONLY)
+    except FileNotFoundError:
         return False
     try:
-        with lock:
-            return False
-    except Timeout:
+        # Shared, so that those who ask do not take one another for the one who runs it.
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
         return True
+    finally:
+        os.close(descriptor)
+    return False

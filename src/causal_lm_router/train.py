@@ -6,7 +6,7 @@ causal-lm-router train -m experiment=quickstart lora.lora_r=4,16 seed=0,1,2 [swe
 
 from dataclasses import replace
 
-from causal_lm_router.command import is_sweep_job, job_folder, run_command
+from causal_lm_router.command import go_to_working_folder, is_sweep_job, job_folder, run_command
 from causal_lm_router.config import TrainConfig
 
 
@@ -19,6 +19,7 @@ def _job(config: TrainConfig) -> None:
     # The folder that Hydra made: a sweep gives each job its own, and all processes of a distributed run have the same.
     config = replace(config, run_dir=job_folder())
     if is_sweep_job():
+        go_to_working_folder()
         from causal_lm_router.sweeps.job import launch_job
         from causal_lm_router.workbench import shared_workbench
 

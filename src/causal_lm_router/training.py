@@ -14,7 +14,7 @@ from rich.console import Console
 from causal_lm_router.atomic import write_text
 from causal_lm_router.base_model import is_adapter, merge_adapter, prepare_base_model
 from causal_lm_router.checkpoint import checkpoint_step, last_checkpoint
-from causal_lm_router.compose import NOT_IDENTITY, config_dict, dump_config, load_run_config
+from causal_lm_router.compose import config_dict, describe_differences, dump_config, identity_of, load_run_config
 from causal_lm_router.config import EvaluateConfig, Split, TrainConfig, generating_model
 from causal_lm_router.figures import save_learning_curve
 from causal_lm_router.fit import fit
@@ -97,20 +97,10 @@ def _check_folder(folder: RunFolder, config: TrainConfig) -> None:
         raise ValueError(f"run_dir={folder.path}: holds a finished run; choose another run_dir")
     if not folder.config.is_file():
         return
-    ours, theirs = config_dict(config), load_run_config(folder.path)
-    different = [
-        line for key in theirs if key not in NOT_IDENTITY for line in _differences(key, theirs[key], ours[key])
-    ]
+    ours, theirs = identity_of(config_dict(config)), identity_of(load_run_config(folder.path))
+    different = describe_differences(theirs, ours)
     if different:
         raise ValueError(f"run_dir={folder.path}: holds a run with {', '.join(different)}; choose another run_dir")
-
-
-def _differences(key: str, theirs: Any, ours: Any) -> list[str]:
-    """The values of the first that the second has otherwise, as `dotted.key=value (here value)`."""
-    if isinstance(theirs, dict) and isinstance(ours, dict):
-        pairs = [(f"{key}.{inner}", theirs.get(inner), ours.get(inner)) for inner in {**theirs, **ours}]
-        return [line for pair in pairs for line in _differences(*pair)]
-    return [] if theirs == ours else [f"{key}={theirs!r} (here {ours!r})"]
 
 
 def _open_tracking(session: Session) -> AbstractContextManager[Tracking]:

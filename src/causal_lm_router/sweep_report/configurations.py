@@ -7,17 +7,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from causal_lm_router.config import NOT_IDENTITY
 from causal_lm_router.figures import shorten_names
 from causal_lm_router.sweep_report.runs import Run
 
-# Settings that change no result.
-_COSMETIC = {
-    "run_dir",
-    "trainer.progress_bar",
-    "trainer.log_every_n_steps",
-    "trainer.checkpoint_every_n_steps",
-}
-_COSMETIC_GROUPS = ("tracking.", "sweep.")
 # Seeds that may follow the run's (`data.split_seed=${seed}`): where they do in every run, they tell replicates apart.
 _FOLLOWING_SEEDS = ("data.split_seed", "data.simulated.seed", "inference.seed")
 ABSENT = "(absent)"
@@ -50,7 +43,7 @@ def swept_keys(runs: Sequence[Run]) -> list[str]:
     """Return the settings whose values differ among the runs, in the order of the config."""
     configs = [run.config for run in runs if run.config]
     seeds = [config["seed"] for config in configs]
-    ignored = {"seed", *_COSMETIC}
+    ignored = {"seed", *NOT_IDENTITY}
     if len(set(seeds)) > 1:
         ignored |= {key for key in _FOLLOWING_SEEDS if [config.get(key) for config in configs] == seeds}
     keys = dict.fromkeys(key for config in configs for key in config)
@@ -58,7 +51,7 @@ def swept_keys(runs: Sequence[Run]) -> list[str]:
         key
         for key in keys
         if key not in ignored
-        and not key.startswith(_COSMETIC_GROUPS)
+        and key.partition(".")[0] not in NOT_IDENTITY
         and len({_exact(config.get(key, ABSENT)) for config in configs}) > 1
     ]
 

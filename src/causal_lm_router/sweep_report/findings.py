@@ -62,6 +62,8 @@ def find(folders: Sequence[Path], baseline: str | None, metric: str, resampling:
     if metric not in METRICS:
         raise ValueError(f"metric={metric!r}: allowed is {' | '.join(METRICS)}")
     runs = mark_repeated(read_runs(folders))
+    if not runs:
+        raise ValueError(f"{', '.join(map(str, folders))}: the sweep has no job yet")
     if not any(run.test for run in runs):
         return Findings(runs, [], [], [], "", [], None, resampling)
     configurations = group_runs(runs)
@@ -100,9 +102,12 @@ def say_selection(findings: Findings) -> list[str]:
         ]
     chosen, best = selection.chosen, selection.best_on_test
     figures = ", ".join(f"{text} {format_figure(name, chosen.figures.get(name))}" for name, text in HEADINGS.items())
+    tied = (
+        f"{selection.num_tied} configurations are equal there, the first is taken. " if selection.num_tied > 1 else ""
+    )
     sentences = [
         f"Chosen on validation ({words}, mean over seeds {format_figure(metric, chosen.validation[metric])}): "
-        f"{chosen.configuration.number}: {chosen.configuration.name}. Its figures on {split}: {figures}."
+        f"{chosen.configuration.number}: {chosen.configuration.name}. {tied}Its figures on {split}: {figures}."
     ]
     value = format_figure(metric, best.figures[metric].value)
     if best is chosen:
@@ -124,6 +129,12 @@ def say_cautions(findings: Findings) -> list[str]:
         cautions.append(
             f"{len(findings.unfinished)} of {len(findings.runs)} runs are left out of all figures; see the runs below."
         )
+    if len({run.code for run in findings.finished if run.code}) > 1:
+        cautions.append(
+            "Not all jobs ran the same code (sweep.allow_mixed=true): they may differ for that reason alone."
+        )
+    if any(len(versions) > 1 for versions in _data_versions(findings.finished).values()):
+        cautions.append("The content of the data changed between jobs (sweep.allow_mixed=true): they do not compare.")
     if seeds and min(seeds) == 1:
         cautions.append(
             "A configuration with one seed has intervals over queries alone: a difference between such configurations "
@@ -143,6 +154,15 @@ def say_cautions(findings: Findings) -> list[str]:
     if "validation" in findings.splits:
         cautions.append("The final split of some runs is validation: what was chosen on it has no independent figure.")
     return cautions
+
+
+def _data_versions(runs: Sequence[Run]) -> dict[str, set[str]]:
+    """Fingerprint of a data config -> fingerprints of what the runs read under it."""
+    versions: dict[str, set[str]] = {}
+    for run in runs:
+        for key, version in run.data.items():
+            versions.setdefault(key, set()).add(version)
+    return versions
 
 
 def say_method(findings: Findings) -> list[str]:

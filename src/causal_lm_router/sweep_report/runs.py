@@ -31,6 +31,10 @@ class Run:
     test: RunEvaluation | None = None
     """The final evaluation, on the test split unless configured otherwise; None unless the run is done."""
     validation: RunEvaluation | None = None
+    code: str | None = None
+    """Fingerprint of the code, of a job of a sweep."""
+    data: Mapping[str, str] = field(default_factory=dict)
+    """Fingerprint of the data config -> fingerprint of what was read, of a job of a sweep."""
     curves: Mapping[str, Mapping[int, float]] = field(default_factory=dict)
     """Name (see CURVES) -> optimizer step -> value."""
 
@@ -97,6 +101,8 @@ def _read_run(folder: Path, status: JobStatus | None) -> Run:
             folder,
             JobState.done.value,
             config=config,
+            code=status.code if status else None,
+            data=(status.data if status else None) or {},
             test=read_evaluation(folder),
             validation=read_evaluation(RunFolder(folder).validation) if has_validation else None,
             curves=_read_curves(RunFolder(folder).metrics),

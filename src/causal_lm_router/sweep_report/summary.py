@@ -49,6 +49,8 @@ class Selection:
     chosen: Summary | None
     """None where no configuration has been evaluated on validation."""
     best_on_test: Summary
+    num_tied: int
+    """Configurations with the best figure on validation."""
 
 
 def summarise(configuration: Configuration, resampling: Resampling) -> Summary:
@@ -95,7 +97,9 @@ def select(summaries: Sequence[Summary], metric: str) -> Selection:
         raise ValueError(f"metric={metric!r}: allowed is {' | '.join(METRICS)}")
     selectable = [summary for summary in summaries if summary.validation]
     chosen = max(selectable, key=lambda summary: summary.validation[metric], default=None)
-    return Selection(metric, chosen, max(summaries, key=lambda summary: summary.figures[metric].value))
+    num_tied = sum(chosen is not None and one.validation[metric] == chosen.validation[metric] for one in selectable)
+    best_on_test = max(summaries, key=lambda summary: summary.figures[metric].value)
+    return Selection(metric, chosen, best_on_test, num_tied)
 
 
 def _bounded(name: str, figure: Figure, tests: Sequence[RunEvaluation]) -> Figure:

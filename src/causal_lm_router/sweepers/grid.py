@@ -19,8 +19,8 @@ def run_grid(jobs: SweepJobs, overrides: Sequence[Override], max_batch_size: int
     combinations = chain.from_iterable(BasicSweeper.split_arguments(list(overrides), None))
     composed = [jobs.compose(combination) for combination in combinations]
     grid: list[SweepJob] = list({job.id: job for job in composed}.values())
-    jobs.start()
     jobs.check_unmixed(grid)
+    jobs.start()
     jobs.queue(grid)
     batch_size = max_batch_size or len(grid)
     for begin in range(0, len(grid), batch_size):

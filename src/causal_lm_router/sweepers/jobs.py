@@ -19,7 +19,17 @@ from causal_lm_router.compose import job_id, quote_text, resolve_job
 from causal_lm_router.config import OnFailure, TrainConfig
 from causal_lm_router.sweep_folder import SweepFolder
 from causal_lm_router.sweeps.identity import check_unmixed, code_version, data_version
-from causal_lm_router.sweeps.job_log import JobEvent, JobState, append_event, has_failed_since_start, read_statuses
+from causal_lm_router.sweeps.job_log import (
+    FailureReason,
+    JobError,
+    JobEvent,
+    JobState,
+    append_event,
+    has_failed_since_start,
+    read_status,
+    read_statuses,
+    record_end,
+)
 
 logger = logging.getLogger(__name__)
 ONE_BY_ONE = "hydra._internal.core_plugins.basic_launcher.BasicLauncher"
@@ -63,7 +73,12 @@ class SweepJobs:
         return SweepJob(job_id(config), tuple(overrides), config)
 
     def check_unmixed(self, jobs: Sequence[SweepJob]) -> None:
-        """Say what code or data differ from earlier jobs; raise ValueError unless `sweep.allow_mixed` allows it."""
+        """Say what code or data differ from earlier jobs; raise ValueError unless `sweep.allow_mixed` allows it.
+
+        Where no job is left to run there is nothing to mix.
+        """
+        if not self._due(jobs):
+            return
         from causal_lm_router.workbench import shared_workbench
 
         workbench = shared_workbench()
@@ -88,61 +103,85 @@ class SweepJobs:
     def launch(self, jobs: Sequence[SweepJob]) -> None:
         """Launch those of the jobs that are due, and wait for them.
 
-        One that fails is in the job log. Hydra's own launcher gets them singly, so that a failed one, or a job folder
-        that cannot be written, stops the others only under `sweep.on_failure=stop`.
+        How each ends is in the job log. Hydra's own launcher gets them singly, so that one whose folder cannot be made
+        is one that failed; after a failure `sweep.on_failure=stop` begins no further one.
         """
         due = self._due(jobs)
-        if not due:
-            return
         if self._config.hydra.launcher._target_ != ONE_BY_ONE:
             self._launch(due)
             return
-        for job in due:
+        for number, job in enumerate(due, start=1):
             if job.config.sweep.on_failure is OnFailure["stop"] and has_failed_since_start(self.folder):
                 return
-            try:
+            # Another process may have run it meanwhile.
+            if self._due([job]):
+                logger.info("job %s, %d of %d to run: %s", job.id, number, len(due), _own_overrides(job, jobs))
                 self._launch([job])
-            except OSError as error:
-                logger.error("job %s: failed: %s", job.id, error)
 
     def _due(self, jobs: Sequence[SweepJob]) -> list[SweepJob]:
         statuses = read_statuses(self.folder)
         return [job for job in jobs if job.id not in statuses or statuses[job.id].is_due(job.config.sweep.retry_failed)]
 
     def _launch(self, jobs: Sequence[SweepJob]) -> None:
+        if not jobs:
+            return
         pinned = quote_text(f"hydra.sweep.dir={self.folder.path}")
-        overrides = [[*job.overrides, pinned] for job in jobs]
-        returns = self._launcher.launch(overrides, initial_job_idx=self._num_launched)
+        first = self._num_launched
         self._num_launched += len(jobs)
-        statuses = read_statuses(self.folder)
-        for job, result in zip(jobs, returns, strict=True):
-            _raise_unrecorded(result, statuses[job.id].state if job.id in statuses else None)
+        # What it says of each job is said above.
+        logging.getLogger(ONE_BY_ONE.rpartition(".")[0]).setLevel(logging.WARNING)
+        try:
+            returns = self._launcher.launch([[*job.overrides, pinned] for job in jobs], initial_job_idx=first)
+            for result in returns:
+                _raise_unrecorded(result)
+        except (KeyboardInterrupt, SystemExit):
+            logger.warning("interrupted; the same command goes on with what is left")
+            raise
+        except Exception as error:  # a folder that cannot be made, a worker that died: each launcher has its own errors
+            logger.error("the launcher ended early: %s: %s", type(error).__name__, error)
+            if len(jobs) == 1 and read_status(self.folder, jobs[0].id).state is JobState.queued:
+                reason, message = FailureReason.error, f"{type(error).__name__}: {error}"
+                record_end(self.folder, JobEvent(jobs[0].id, JobState.failed, reason=reason, message=message))
 
     def finish(self, jobs: Sequence[SweepJob]) -> None:
-        """Write the sweep's report and say how the jobs ended; raise ValueError unless all are over."""
+        """Write the sweep's report and say how the jobs ended.
+
+        Raises ValueError unless all are over, or in the hands of another process.
+        """
         config = jobs[0].config
         if config.sweep.report and (self._num_launched or not self.folder.report.is_dir()):
             self._write_report(config)
         statuses = read_statuses(self.folder)
         states = Counter(statuses[job.id].state.value if job.id in statuses else "queued" for job in jobs)
-        counts = ", ".join(f"{number} {state}" for state, number in sorted(states.items()))
+        words = {"running": "running in another process"}
+        counts = ", ".join(f"{number} {words.get(state, state)}" for state, number in sorted(states.items()))
         print(f"\nsweep folder: {os.path.relpath(self.folder.path)}\n{len(jobs)} jobs: {counts}")
-        if set(states) - {"done", "pruned"}:
+        if set(states) - {"done", "pruned", "running"}:
             where = os.path.relpath(self.folder.path)
             raise ValueError(f"sweep: {counts} of {len(jobs)} jobs; see causal-lm-router status {where}")
 
     def _write_report(self, config: TrainConfig) -> None:
+        from rich.console import Console
+
         from causal_lm_router.sweep_report.report_folder import write_report
+        from causal_lm_router.sweep_report.terminal import print_summary
         from causal_lm_router.tracking import log_sweep_report
 
         card = self.folder.read_card()
         try:
-            report = write_report([self.folder.path], self.folder.report)
+            report = write_report([self.folder.path], Path(os.path.relpath(self.folder.report)))
+            print_summary(report.findings, report.folder, Console())
             wandb = config.tracking.wandb
             log_sweep_report(wandb, card.name, card.uid, self.folder.path, report.rows, report.folder)
         except (ValueError, OSError) as error:
             # The jobs have their results; `causal-lm-router report` makes up for it.
             logger.error("the sweep's report: %s", error)
+
+
+def _own_overrides(job: SweepJob, jobs: Sequence[SweepJob]) -> str:
+    """The overrides that the job does not share with all others."""
+    shared = set(job.overrides).intersection(*(other.overrides for other in jobs)) if len(jobs) > 1 else set()
+    return " ".join(override for override in job.overrides if override not in shared)
 
 
 def set_up_jobs(hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> SweepJobs:
@@ -161,7 +200,8 @@ def parse_overrides(params: Mapping[str, Any] | None, arguments: Sequence[str]) 
     return OverridesParser.create().parse_overrides([*swept, *arguments])
 
 
-def _raise_unrecorded(result: JobReturn, state: JobState | None) -> None:
-    """Raise a job's exception that the job log does not know: it never came to run."""
-    if result.status is JobStatus.FAILED and state is not JobState.failed:
-        _ = result.return_value
+def _raise_unrecorded(result: JobReturn) -> None:
+    """Raise the exception of a job that never came to run: those that ran are in the job log."""
+    if result.status is JobStatus.FAILED and not isinstance(result._return_value, JobError):
+        assert isinstance(result._return_value, Exception)
+        raise result._return_value

@@ -11,7 +11,7 @@ from hydra.core.override_parser.types import Override
 from optuna.trial import FrozenTrial
 
 from causal_lm_router.atomic import write_text
-from causal_lm_router.compose import COMPOSITION_ERRORS, describe_error, identity_of
+from causal_lm_router.compose import COMPOSITION_ERRORS, config_dict, describe_error, identity_of
 from causal_lm_router.config import Split, TrainConfig
 from causal_lm_router.sweepers.jobs import SweepJob, SweepJobs
 from causal_lm_router.sweepers.space import distribution_of, edges
@@ -55,9 +55,9 @@ class TrialJobs:
             if number < 1:
                 raise ValueError(f"hydra.sweeper.{key}={number}: allowed is an integer of at least 1")
         probes = self._probe()
-        spec = self._make_spec(probes[0].config)
-        self._jobs.start()
+        spec = self._make_spec(probes[0].config, num_parallel)
         self._jobs.check_unmixed(probes)
+        self._jobs.start()
         try:
             with FileLock(self._jobs.folder.path / ".search.lock", timeout=2):
                 search = Search(self._jobs.folder, spec)
@@ -77,14 +77,18 @@ class TrialJobs:
             _check_evaluation(probes[-1].config, is_pruned=self._spec["pruner"] != "none")
         return probes
 
-    def _make_spec(self, config: TrainConfig) -> SearchSpec:
+    def _make_spec(self, config: TrainConfig, num_parallel: int) -> SearchSpec:
         try:
-            return SearchSpec(params=self._params, fixed=identity_of(config), **self._spec)
+            return SearchSpec(
+                params=self._params, fixed=identity_of(config_dict(config)), n_jobs=num_parallel, **self._spec
+            )
         except ValueError as error:
             raise ValueError(f"hydra.sweeper.{error}") from error
 
     def _search(self, search: Search, num_trials: int, num_parallel: int) -> list[str]:
         while batch := search.next_batch(num_trials, num_parallel):
+            numbers = ", ".join(str(trial.number) for trial in batch)
+            logger.info("trial %s (counted from 0) of %d", numbers, num_trials)
             composed = {trial.number: self._compose(trial) for trial in batch}
             jobs = _distinct(composed.values())
             self._jobs.queue(jobs)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from causal_lm_router.compose import config_dict
 from causal_lm_router.config import DataConfig
 from causal_lm_router.sweep_folder import SweepFolder
-from causal_lm_router.sweeps.job_log import JobEvent, read_events
+from causal_lm_router.sweeps.job_log import JobEvent, JobState, read_events, read_statuses
 
 if TYPE_CHECKING:
     from causal_lm_router.prepared import PreparedData
@@ -49,13 +49,23 @@ def check_unmixed(sweep: SweepFolder, code: str, data: dict[str, str], allow_mix
 
     Raises ValueError where it is not.
     """
-    found = _differences(read_events(sweep), code, data)
+    found = _differences(_events_that_count(sweep), code, data)
     if found and not allow_mixed:
         raise ValueError(
             f"sweep {sweep.path}: {' and '.join(found)}, so its jobs would not compare; choose another sweep.name, or "
             "mix them with sweep.allow_mixed=true"
         )
     return found
+
+
+def _events_that_count(sweep: SweepFolder) -> list[JobEvent]:
+    """The events of jobs that have a result, or something to go on from: those that just failed bind nobody."""
+    count = {
+        job
+        for job, status in read_statuses(sweep).items()
+        if status.state is not JobState.failed or any(sweep.run_dir(job).glob("checkpoints/step_*"))
+    }
+    return [event for event in read_events(sweep) if event.job in count]
 
 
 def _differences(events: Sequence[JobEvent], code: str, data: dict[str, str]) -> list[str]:

@@ -27,22 +27,22 @@ from causal_lm_router.sweep_folder import SweepFolder, job_lock
 from causal_lm_router.sweeps.identity import check_unmixed, code_version, data_version
 from causal_lm_router.sweeps.job_log import (
     FailureReason,
+    JobError,
     JobEvent,
     JobState,
     append_event,
     has_failed_since_start,
     read_status,
+    record_end,
 )
 from causal_lm_router.training import train_router
 from causal_lm_router.workbench import Workbench
 
 logger = logging.getLogger(__name__)
+OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "cannot allocate memory")
+"""How libraries say so in errors of another kind."""
 DIES_WITH_PARENT = "CAUSAL_LM_ROUTER_DIES_WITH_PARENT"
 """Environment variable that asks a job's process to end when the sweep's does."""
-
-
-class JobError(Exception):
-    """A job ended without a result; the job log says why."""
 
 
 def launch_job(config: TrainConfig, workbench: Workbench) -> None:
@@ -53,6 +53,10 @@ def launch_job(config: TrainConfig, workbench: Workbench) -> None:
     """
     run_dir = Path(config.run_dir)
     sweep = SweepFolder(run_dir.parent)
+    if not is_first_process():
+        # One of several that a cluster started: the first one waits for it, whatever the log says.
+        train_router(config, workbench)
+        return
     if not read_status(sweep, run_dir.name).is_due(config.sweep.retry_failed):
         return
     if config.sweep.on_failure is OnFailure["stop"] and has_failed_since_start(sweep):
@@ -75,7 +79,9 @@ def run_job(config: TrainConfig, workbench: Workbench) -> None:
         return
     try:
         with job_lock(run_dir):
-            if not read_status(sweep, run_dir.name).is_over:
+            if read_status(sweep, run_dir.name).is_over:
+                logger.info("job %s: nothing is left to do", run_dir.name)
+            else:
                 _run_locked(sweep, config, workbench)
     except Timeout:
         logger.warning("job %s: another process runs it", run_dir.name)
@@ -89,8 +95,8 @@ def is_distributed(config: TrainerConfig) -> bool:
 
 def failure_reason(error: BaseException) -> FailureReason:
     """Return the reason that an exception stands for."""
-    no_memory = isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in str(error)
-    if no_memory:
+    text = str(error).lower()
+    if isinstance(error, MemoryError | torch.OutOfMemoryError) or any(words in text for words in OUT_OF_MEMORY):
         return FailureReason.oom
     return FailureReason.nan if isinstance(error, NotFiniteError) else FailureReason.error
 
@@ -131,25 +137,22 @@ def _end_recorded(sweep: SweepFolder, job: str) -> Iterator[None]:
         yield
     except PrunedError as stop:
         logger.info("job %s: pruned: %s", job, stop)
-        _record(sweep, JobEvent(job, JobState.pruned, message=str(stop), seconds=time.time() - start))
+        record_end(sweep, JobEvent(job, JobState.pruned, message=str(stop), seconds=time.time() - start))
     except Exception as error:
+        if RunFolder(sweep.run_dir(job)).report.is_file():
+            # The result is there; what went wrong afterwards does not undo it.
+            logger.exception("job %s: done, but then: %s", job, error)
+            record_end(sweep, JobEvent(job, JobState.done, seconds=time.time() - start))
+            return
         reason, message = failure_reason(error), f"{error}" or type(error).__name__
         # What bad input causes needs no traceback.
         log = logger.error if isinstance(error, ValueError | OSError) else logger.exception
         log("job %s: failed (%s): %s", job, reason.value, message)
         failed = JobState.failed
-        _record(sweep, JobEvent(job, failed, reason=reason, message=message, seconds=time.time() - start))
+        record_end(sweep, JobEvent(job, failed, reason=reason, message=message, seconds=time.time() - start))
         raise JobError(f"job {job}: {message}") from error
     else:
-        _record(sweep, JobEvent(job, JobState.done, seconds=time.time() - start))
-
-
-def _record(sweep: SweepFolder, event: JobEvent) -> None:
-    """Append an event that no result depends on: without it the run folder still tells what is done."""
-    try:
-        append_event(sweep, event)
-    except OSError as error:
-        logger.error("job %s: %s, which cannot be recorded: %s", event.job, event.state.value, error)
+        record_end(sweep, JobEvent(job, JobState.done, seconds=time.time() - start))
 
 
 def _run_in_child(sweep: SweepFolder, config: TrainConfig) -> None:
@@ -164,10 +167,11 @@ def _run_in_child(sweep: SweepFolder, config: TrainConfig) -> None:
         return
     if status.state is not JobState.failed or status.since < start or status.was_killed:
         was_killed = child.returncode == -signal.SIGKILL
-        reason = FailureReason.killed if child.returncode < 0 else FailureReason.error
+        # Lightning leaves with status 0 after a SIGTERM: then the log still has the job as running.
+        reason = FailureReason.killed if child.returncode < 0 or status.was_killed else FailureReason.error
         reason = FailureReason.oom if was_killed and _count_oom_kills() > oom_kills else reason
         message = f"its process ended with status {child.returncode}"
-        _record(sweep, JobEvent(run_dir.name, JobState.failed, reason=reason, message=message))
+        record_end(sweep, JobEvent(run_dir.name, JobState.failed, reason=reason, message=message))
         raise JobError(f"job {run_dir.name}: {message}")
     raise JobError(f"job {run_dir.name}: {status.message}")
 

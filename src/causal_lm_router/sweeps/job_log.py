@@ -4,6 +4,7 @@ A process killed while writing leaves a torn line, which readers pass over.
 """
 
 import json
+import logging
 import os
 import time
 from collections.abc import Mapping, Sequence
@@ -15,6 +16,8 @@ from filelock import FileLock
 
 from causal_lm_router.run_folder import RunFolder
 from causal_lm_router.sweep_folder import SweepFolder, is_running
+
+logger = logging.getLogger(__name__)
 
 
 class JobState(StrEnum):
@@ -35,6 +38,10 @@ class FailureReason(StrEnum):
     oom = "oom"
     killed = "killed"
     nan = "nan"
+
+
+class JobError(Exception):
+    """A job ended without a result; the job log says why."""
 
 
 @dataclass(frozen=True)
@@ -70,6 +77,14 @@ def append_event(sweep: SweepFolder, event: JobEvent) -> None:
         file.write(line)
         file.flush()
         os.fsync(file.fileno())
+
+
+def record_end(sweep: SweepFolder, event: JobEvent) -> None:
+    """Append an event that no result depends on: where it cannot be written the run folder still tells what is done."""
+    try:
+        append_event(sweep, event)
+    except OSError as error:
+        logger.error("job %s: %s, which cannot be recorded: %s", event.job, event.state.value, error)
 
 
 def read_events(sweep: SweepFolder) -> list[JobEvent]:
@@ -110,6 +125,8 @@ class JobStatus:
     reason: FailureReason | None = None
     message: str | None = None
     seconds: float | None = None
+    code: str | None = None
+    data: Mapping[str, str] | None = None
 
     @property
     def is_over(self) -> bool:
@@ -131,7 +148,8 @@ class JobStatus:
 def read_statuses(sweep: SweepFolder) -> dict[str, JobStatus]:
     """Return the status of every job in the order they came up.
 
-    A report in the run folder makes a job done. A job that was running, and that no process holds any more, was killed.
+    A report in the run folder makes a job done, and without its folder it is to be run anew. A job that was running,
+    and that no process holds any more, was killed.
     """
     statuses: dict[str, JobStatus] = {}
     for event in read_events(sweep):
@@ -146,18 +164,24 @@ def read_status(sweep: SweepFolder, job: str) -> JobStatus:
 
 
 def _after(before: JobStatus | None, event: JobEvent) -> JobStatus:
-    overrides = event.overrides if event.overrides is not None else before.overrides if before else ()
-    trial = event.trial if event.trial is not None else before.trial if before else None
+    known = before or JobStatus(event.job, event.state, event.time)
+    overrides = known.overrides if event.overrides is None else event.overrides
+    trial = known.trial if event.trial is None else event.trial
     if event.state is JobState.queued and before is not None:
         # Named again by a later command: nothing has happened to it.
         return replace(before, overrides=overrides, trial=trial)
-    return JobStatus(event.job, event.state, event.time, overrides, trial, event.reason, event.message, event.seconds)
+    code, data = event.code or known.code, event.data or known.data
+    return JobStatus(
+        event.job, event.state, event.time, overrides, trial, event.reason, event.message, event.seconds, code, data
+    )
 
 
 def _checked(sweep: SweepFolder, status: JobStatus) -> JobStatus:
     run_dir = sweep.run_dir(status.job)
     if RunFolder(run_dir).report.is_file():
         return replace(status, state=JobState.done, reason=None, message=None)
+    if status.state is JobState.done or (status.state is JobState.pruned and not run_dir.is_dir()):
+        return replace(status, state=JobState.queued, message="its folder is gone")
     if status.state is JobState.running and not is_running(run_dir):
         message = "its process is gone; the next start goes on from its last checkpoint"
         return replace(status, state=JobState.failed, reason=FailureReason.killed, message=message)

@@ -11,7 +11,7 @@ The study lies in `<sweep folder>/study.journal`. What makes it repeatable:
 
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ from optuna.storages.journal import JournalFileBackend
 from optuna.storages.journal._file import BaseJournalFileLock
 from optuna.trial import FrozenTrial, TrialState
 
+from causal_lm_router.compose import describe_differences
 from causal_lm_router.routing_report import RoutingReport
 from causal_lm_router.run_folder import RunFolder
 from causal_lm_router.sweep_folder import SweepFolder
@@ -231,20 +232,5 @@ def _objective(figures: Mapping[str, float], figure: str) -> float:
 
 
 def _check_same(sweep: SweepFolder, there: Mapping[str, Any], here: Mapping[str, Any]) -> None:
-    theirs, ours = dict(_flat(there)), dict(_flat(here))
-    different = [
-        f"{key}={theirs.get(key)!r} (here {ours.get(key)!r})"
-        for key in {**theirs, **ours}
-        if theirs.get(key) != ours.get(key)
-    ]
-    if different:
+    if different := describe_differences(there, here):
         raise ValueError(f"{sweep.study}: holds a search with {', '.join(different)}; choose another sweep.name")
-
-
-def _flat(value: Any, key: str = "") -> Iterator[tuple[str, Any]]:
-    """Dotted keys of nested mappings with their values."""
-    if not isinstance(value, Mapping):
-        yield key, value
-        return
-    for name, inner in value.items():
-        yield from _flat(inner, f"{key}.{name}" if key else name)

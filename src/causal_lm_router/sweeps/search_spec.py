@@ -55,6 +55,8 @@ class SearchSpec:
     pruner: str
     pruner_args: Mapping[str, Any]
     seed: int
+    n_jobs: int = 1
+    """Trials asked for at a time."""
 
     def __post_init__(self) -> None:
         for key in ("objectives", "params"):
