@@ -46,7 +46,8 @@ SEED_TABLE = {
 }
 
 REFUSED_VALUES = {
-    "name": ("a/b", "name='a/b': allowed is a name without /"),
+    "name": ("a/b", "name='a/b': allowed is a name without /, and not of dots alone"),
+    "sweep.name": ("..", "sweep.name='..': allowed is a name of letters, digits, _, - and ., or null"),
     "seed": (-1, "seed=-1: allowed is an integer in 0..2147483647"),
     "base_model.name": (" ", "base_model.name=' ': allowed is a hub name or a folder"),
     "base_model.dtype": ("int8", "base_model.dtype='int8': allowed is float32 | bfloat16 | float16"),
