@@ -167,7 +167,7 @@ def _run_in_child(sweep: SweepFolder, config: TrainConfig) -> None:
         return
     if status.state is not JobState.failed or status.since < start or status.was_killed:
         was_killed = child.returncode == -signal.SIGKILL
-        # Lightning leaves with status 0 after a SIGTERM: then the log still has the job as running.
+        # After a SIGTERM it leaves by itself, and the log still has the job as running.
         reason = FailureReason.killed if child.returncode < 0 or status.was_killed else FailureReason.error
         reason = FailureReason.oom if was_killed and _count_oom_kills() > oom_kills else reason
         message = f"its process ended with status {child.returncode}"
