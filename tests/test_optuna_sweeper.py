@@ -221,8 +221,7 @@ def test_an_interrupted_search_is_the_undisturbed_one(
 
     parallel = f"hydra.sweeper.n_jobs={num_parallel}"
     planted.before = interrupt
-    with pytest.raises(KeyboardInterrupt):
-        main("train", *SEARCH, *SPACE, parallel)
+    assert main("train", *SEARCH, *SPACE, parallel).status == 130
     assert told(sweep)[3][2] == "RUNNING"
     result = main("train", *SEARCH, *SPACE, parallel)
     assert result.status == 0, result.errors
@@ -239,9 +238,9 @@ def test_a_job_that_ended_before_the_study_was_told_is_told(
     def dies(*arguments: Any) -> None:
         raise KeyboardInterrupt
 
-    with monkeypatch.context() as context, pytest.raises(KeyboardInterrupt):
+    with monkeypatch.context() as context:
         context.setattr("causal_lm_router.sweeps.search.Search.complete", dies)
-        main("train", *SEARCH, *SPACE)
+        assert main("train", *SEARCH, *SPACE).status == 130
     assert [state for _, _, state, _ in told(sweep)] == ["RUNNING"]
     assert main("train", *SEARCH, *SPACE).status == 0
     assert planted.runs == [0, 1, 2, 3, 4]
