@@ -302,9 +302,14 @@ def test_a_folder_that_cannot_be_made_is_a_failed_job(main: Callable[..., Result
 
 @pytest.mark.parametrize("sent", [signal.SIGTERM, signal.SIGINT])
 def test_an_interrupted_sweep_says_so(sent: signal.Signals, sweep: SweepFolder, tmp_path: Path) -> None:
-    swept = [*SWEEP, *LONG, "trainer.num_epochs=400", "seed=0,1"]
     process = subprocess.Popen(
-        command_line(*swept), cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        command_line(*SWEEP, *LONG, "trainer.num_epochs=400", "seed=0,1"),
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        # What a shell starts in the background ignores it, and so would all that it starts in turn.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     first = wait_for(lambda: history(sweep, "running"))[0]
     wait_for(lambda: list(sweep.run_dir(first).glob("checkpoints/step_*.ckpt")))

@@ -67,6 +67,10 @@ def _fit_model(session: Session, tracking: Tracking, rows: datasets.Dataset, mod
     except SIGTERMException:
         # Lightning's own status would be 0, as if the run had come to its end.
         raise SystemExit(128 + signal.SIGTERM) from None
+    except SystemExit:
+        # So Lightning ends the process after Ctrl-C, with status 1 as after an error.
+        if not trainer.interrupted:
+            raise
     if trainer.interrupted:
         raise KeyboardInterrupt
     return trainer
