@@ -49,6 +49,8 @@ OVERRIDES = [
     "lora.merge_lora=false",
     "tracking.wandb.mode=offline",
 ]
+# submitit's local executor starts all it is given at once, 3.5 GB each.
+AT_A_TIME = "hydra.sweeper.max_batch_size=2"
 CLOCK = ("queries_per_second", "fit_seconds")
 
 
@@ -86,7 +88,7 @@ def check(arguments: argparse.Namespace, folder: Path) -> bool:
         good.append(run_killed(folder, line, seconds, arguments.kills, random.Random(arguments.seed)))
         good.append(compare("killed", reference, SweepFolder(folder / "killed")))
     for launcher in arguments.launchers:
-        took = run_sweep(folder, launcher, [*line, f"hydra/launcher={launcher}"])
+        took = run_sweep(folder, launcher, [*line, f"hydra/launcher={launcher}", AT_A_TIME])
         print(f"{launcher}: {took:.0f} s", flush=True)
         good.append(compare(launcher, reference, SweepFolder(folder / launcher)))
     return all(good)
