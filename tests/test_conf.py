@@ -139,7 +139,14 @@ def read_yaml(path: Path) -> dict[str, Any]:
 def overrides_of(group: str, choice: str) -> list[str]:
     # conf/data/default.yaml is what the others build on: by itself it has no source.
     extra = ["data.source=jsonl"] if (group, choice) == ("data", "default") else []
+    # The method follows the name; this one is what conf/baseline/default.yaml says.
+    extra += ["name=best_single"] if command_of(group, choice) == "baseline" else []
     return [f"{group}={choice}", *extra, "run_dir=x"]
+
+
+def command_of(group: str, choice: str) -> str:
+    """The command that takes a choice; most that `train` takes, `baseline` takes too."""
+    return "baseline" if group == "baseline" or (group, choice) == ("sweep", "baselines") else "train"
 
 
 def leaves(plain: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -170,7 +177,7 @@ def test_finds_the_groups() -> None:
 
 @pytest.mark.parametrize(("group", "choice"), CHOICES)
 def test_every_choice_composes_to_what_its_file_says(group: str, choice: str) -> None:
-    composed = config_dict(compose_config(overrides_of(group, choice)))
+    composed = config_dict(compose_config(overrides_of(group, choice), command_of(group, choice)))
     said = read_yaml(CONF / group / f"{choice}.yaml")
     said.pop("defaults", None)
     said.pop("hydra", None)
@@ -194,7 +201,7 @@ def test_presets_say_what_they_show_and_how_to_run_them(group: str, choice: str)
     assert [line.split(":")[0] for line in header[1:3]] == ["# Shows", "# Command"]
     assert len(header[1]) > len("# Shows: a figure")
     command = header[2].removeprefix("# Command: ").split()
-    assert command[:2] == ["causal-lm-router", "train"]
+    assert command[:2] == ["causal-lm-router", command_of(group, choice)]
     assert f"{group}={choice}" in command
 
 
@@ -220,7 +227,7 @@ def test_every_leaf_is_a_field_and_every_field_has_a_value(defaults: dict[str, A
 
 
 def test_every_key_of_every_file_is_a_field() -> None:
-    kinds = typing.get_type_hints(config.TrainConfig)
+    kinds = typing.get_type_hints(config.BaselineRunConfig)
     for group, choice in CHOICES:
         said = read_yaml(CONF / group / f"{choice}.yaml")
         said.pop("defaults", None)
@@ -245,7 +252,8 @@ def test_sweep_presets_sweep_over_what_there_is(group: str, choice: str) -> None
         assert override.is_sweep_override(), override.input_line
         values = list(override.sweep_string_iterator()) if override.is_discrete_sweep() else [override.value().start]
         for value in values:
-            compose_config([f"{group}={choice}", f"{override.get_key_element()}={value}", "run_dir=x"])
+            swept = [f"{group}={choice}", f"{override.get_key_element()}={value}", "run_dir=x"]
+            compose_config(swept, command_of(group, choice))
 
 
 def test_every_field_is_documented_and_has_no_default() -> None:

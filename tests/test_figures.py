@@ -44,7 +44,7 @@ def make_report(names: list[str]) -> RoutingReport:
 def drawn(monkeypatch: pytest.MonkeyPatch) -> list[Figure]:
     """Figures as they are about to be saved."""
     saved: list[Figure] = []
-    monkeypatch.setattr(figures, "_save", lambda figure, path: saved.append(figure))
+    monkeypatch.setattr(figures, "save_png", lambda figure, path: saved.append(figure))
     return saved
 
 

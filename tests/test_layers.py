@@ -15,14 +15,14 @@ FILES = sorted(SOURCE.rglob("*.py"))
 # A module may import from its own layer and from those above it in this list.
 LAYERS = [
     {"routing", "atomic"},
-    {"prompt", "parse", "intervals", "routing_report", "metrics"},
+    {"prompt", "shots", "parse", "targets", "intervals", "routing_report", "metrics", "measures"},
     {"config"},
-    {"sources", "split", "leakage", "labels", "prepared", "encoding", "base_model", "tiny_model", "process_state"},
+    {"sources", "split", "leakage", "labels", "prepared", "trie", "tree", "objective", "extended_model", "encoding", "base_model", "tiny_model", "process_state", "baselines"},
     {"batches", "module", "generators"},
-    {"evaluation", "callback", "checkpoint", "tracking", "report_table", "figures", "data_description"},
-    {"workbench", "session", "run_folder", "fit", "training", "compose", "command", "router", "llmrouter_yaml"}
-    | {"sweep_folder", "sweeps", "sweep_report", "sweepers"},
-    {"train", "resume", "evaluate", "route", "merge", "data", "prepare", "status", "report", "cli", "__init__"},
+    {"evaluation", "callback", "checkpoint", "tracking", "report_table", "figures", "routing_figures", "data_description"},
+    {"workbench", "session", "run_folder", "fit", "training", "baseline_run", "compose", "command", "router", "llmrouter_yaml"}
+    | {"sweep_folder", "sweeps", "sweep_report", "run_comparison", "sweepers"},
+    {"train", "baseline", "resume", "evaluate", "route", "merge", "data", "prepare", "status", "report", "compare", "cli", "__init__"},
 ]
 # Only these may know Hydra and OmegaConf.
 COMMAND_LAYER = {"compose", "command", "router", "sweepers"}

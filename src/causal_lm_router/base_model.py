@@ -151,10 +151,13 @@ def _cannot_load(config: BaseModelConfig, error: OSError) -> str:
     )
 
 
-def apply_lora(model: PreTrainedModel, config: LoraConfig, seed: int) -> torch.nn.Module:
+def apply_lora(
+    model: PreTrainedModel, config: LoraConfig, seed: int, new_token_ids: Sequence[int] = ()
+) -> torch.nn.Module:
     """Return the model with a freshly initialised adapter (only its weights train), or as it is without LoRA.
 
-    Initialisation is a function of `seed` alone. Raises ValueError where no layer has one of the target names.
+    The rows of `new_token_ids` in embedding and head train too, and are saved with the adapter. Initialisation is a
+    function of `seed` alone. Raises ValueError where no layer has one of the target names.
     """
     if not config.use_lora:
         return model
@@ -169,12 +172,46 @@ def apply_lora(model: PreTrainedModel, config: LoraConfig, seed: int) -> torch.n
         target_modules=targets,
         use_rslora=config.use_rslora,
         use_dora=config.use_dora,
+        layers_to_transform=_last_layers(model, config.num_layers),
+        trainable_token_indices=_token_rows(model, new_token_ids) if new_token_ids else None,
     )
     torch.manual_seed(seed)
     try:
-        return peft.get_peft_model(model, lora)  # type: ignore[no-any-return]
+        adapted = peft.get_peft_model(model, lora)
     except ValueError as error:
         raise ValueError(f"lora.target_modules={config.target_modules}: {error}") from error
+    if new_token_ids:
+        _train_rows_alone(adapted)
+    return adapted  # type: ignore[no-any-return]
+
+
+def _last_layers(model: PreTrainedModel, num_layers: int | None) -> list[int] | None:
+    if num_layers is None:
+        return None
+    num_all = model.config.num_hidden_layers
+    if num_layers > num_all:
+        raise ValueError(f"lora.num_layers={num_layers}: the base model has {num_all}, allowed is 1..{num_all} or null")
+    return list(range(num_all - num_layers, num_all))
+
+
+def _token_rows(model: PreTrainedModel, ids: Sequence[int]) -> list[int] | dict[str, list[int]]:
+    """The rows to train, by layer where embedding and head do not share their weights."""
+    embedding, head = model.get_input_embeddings(), model.get_output_embeddings()
+    if embedding.weight is head.weight:
+        return list(ids)
+    names = {module: name.rpartition(".")[2] for name, module in model.named_modules()}
+    return {names[embedding]: list(ids), names[head]: list(ids)}
+
+
+def _train_rows_alone(model: torch.nn.Module) -> None:
+    """Keep the new rows in float32, and let no gradient into the embedding of a prompt, where no new token ever stands.
+
+    Without that every layer below the adapted ones would be part of the backward pass.
+    """
+    for name, parameter in model.named_parameters():
+        if "trainable_tokens_delta" in name:
+            parameter.data = parameter.data.float()
+    model.get_input_embeddings().register_forward_hook(lambda module, inputs, output: output.detach())  # type: ignore[operator]
 
 
 def _check_targets(model: PreTrainedModel, targets: Sequence[str]) -> None:

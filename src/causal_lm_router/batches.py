@@ -11,19 +11,22 @@ import datasets
 import numpy as np
 import torch
 
-from causal_lm_router.encoding import IGNORED, collate
+from causal_lm_router.encoding import collate
+from causal_lm_router.frozen_layers import HiddenStates
 
 WINDOW_STEPS = 16  # steps whose queries are sorted by length together: less padding, still a random mix
 
 
 class Step(NamedTuple):
-    """One optimizer step on one rank. `num_target_tokens` counts those of all ranks: the loss is divided by it.
+    """One optimizer step on one rank. The loss is divided by `total_weight`, that of the queries of all ranks.
+
+    A query weighs its target's tokens, or 1 where no target is taught, times its own weight.
 
     A tuple, for Lightning's reduced precision looks for tensors inside and cannot look into a frozen dataclass.
     """
 
     micro_batches: list[dict[str, torch.Tensor]]
-    num_target_tokens: int
+    total_weight: float
 
 
 class Progress(Protocol):
@@ -89,10 +92,12 @@ class StepLoader:
         max_tokens: int,
         seed: int,
         progress: Progress,
+        hidden: HiddenStates | None = None,
     ) -> None:
         self._rows = rows.with_format("numpy")
+        self._hidden = hidden
         self._lengths = rows["num_tokens"][:]
-        self._num_targets = np.asarray(rows["num_target_tokens"][:])
+        self._weights = np.asarray(rows["weight"][:]) * np.maximum(1, rows["num_target_tokens"][:])
         self._pad_token_id = pad_token_id
         self._rows_per_step = rows_per_step
         self._max_tokens = max_tokens
@@ -112,11 +117,15 @@ class StepLoader:
     def _load(self, rows: list[int]) -> Step:
         own = rows[self._progress.global_rank :: self._progress.world_size]
         groups = cut_micro_batches(own or rows[:1], self._lengths, self._max_tokens)
-        micro_batches = [collate([self._rows[i] for i in group], self._pad_token_id) for group in groups]
+        micro_batches = [collate([self._row(i) for i in group], self._pad_token_id) for group in groups]
         if not own:
             # The other ranks wait for this one's gradients, so it takes part with a row that adds none.
-            micro_batches[0]["labels_BK"].fill_(IGNORED)
-        return Step(micro_batches, int(self._num_targets[rows].sum()))
+            micro_batches[0]["weights_B"].zero_()
+        return Step(micro_batches, float(self._weights[rows].sum()))
+
+    def _row(self, index: int) -> dict[str, Any]:
+        row: dict[str, Any] = self._rows[index]
+        return row if self._hidden is None else {**row, "hidden": self._hidden[index]}
 
     def state_dict(self) -> dict[str, Any]:
         """What identifies the order of the steps; stored in checkpoints."""

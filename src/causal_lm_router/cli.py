@@ -10,6 +10,7 @@ PROGRAM = "causal-lm-router"
 COMPLETION_FLAGS = ("-sc", "--shell-completion")
 COMMANDS = {
     "train": "finetune a base model on routing data, evaluate it, leave a run folder",
+    "baseline": "fit a baseline and evaluate it like a router: name=knn_regression|svm|per_task_best|zero_shot|...",
     "resume": "continue a run that was interrupted: run_dir=...",
     "evaluate": "evaluate a run again: run_dir=... [inference.backend=transformers] [parsing=lenient] ...",
     "route": 'route queries with a run: run_dir=... query="..." or input=file [output=file]',
@@ -17,10 +18,11 @@ COMMANDS = {
     "data": "show what a data config holds: sizes, tasks, scores, leakage, baselines",
     "status": "show where the jobs of a sweep stand: outputs/sweeps/<name>",
     "report": "tables, tests, figures and a page over the runs of a sweep: outputs/sweeps/<name>",
+    "compare": "compare runs on the same queries, pair by pair: outputs/a outputs/b ...",
     "prepare": "turn a packaged base model into a checkpoint in the cache folder",
 }
 # These take folders, not overrides.
-FOLDER_COMMANDS = ("status", "report")
+FOLDER_COMMANDS = ("status", "report", "compare")
 
 
 def main() -> None:

@@ -43,13 +43,19 @@ SHOWING_FLAGS = (
 
 
 def run_command(
-    config_name: str, schema: type[Schema], job: Callable[[Schema], object], *, on_run: bool = False
+    config_name: str,
+    schema: type[Schema],
+    job: Callable[[Schema], object],
+    *,
+    on_run: bool = False,
+    on_baseline: bool = False,
 ) -> None:
     """Run `job` once a composed config (once a run, or once per job of a sweep) of `conf/<config_name>.yaml`.
 
     Bad input (a config that does not compose, ValueError, OSError) ends a single run with one line on standard error,
     status 1 and no empty folder; in a sweep it is raised, so that the launcher learns which job failed. With `on_run`
-    the config starts from that of `run_dir=...`, and `query=...` is taken as it is typed.
+    the config starts from that of `run_dir=...` (a baseline's too with `on_baseline`), and `query=...` is taken as it
+    is typed.
     """
     show_traceback = os.environ.get(TRACEBACK) == "1"
 
@@ -70,7 +76,7 @@ def run_command(
     register_schemas()
     try:
         if on_run:
-            _start_from_run()
+            _start_from_run(takes_baselines=on_baseline)
         # With this set Hydra hands errors on instead of printing them over several lines.
         with env_override({TRACEBACK: "1"}):
             hydra.main(version_base="1.3", config_path=conf_dir(), config_name=config_name)(application)()
@@ -109,9 +115,9 @@ def fail(error: Exception) -> None:
     raise SystemExit(1)
 
 
-def _start_from_run() -> None:
+def _start_from_run(*, takes_baselines: bool) -> None:
     runs = not any(argument.split("=")[0] in SHOWING_FLAGS for argument in sys.argv[1:])
-    register_run(sys.argv[1:], required=runs)
+    register_run(sys.argv[1:], required=runs, takes_baselines=takes_baselines)
     if runs:
         sys.argv[1:] = [quote_text(text) if text.startswith("query=") else text for text in sys.argv[1:]]
 

@@ -25,7 +25,10 @@ SCHEMAS: dict[str, type] = {
     "evaluate_schema": schema.EvaluateConfig,
     "route_schema": schema.RouteConfig,
     "prepare_schema": schema.PrepareConfig,
+    "baseline_schema": schema.BaselineRunConfig,
 }
+BASELINE = "baseline"
+"""The node that tells the settings of a baseline from those of a trained router."""
 COMPOSITION_ERRORS = (HydraException, OmegaConfBaseException, yaml.YAMLError)
 
 
@@ -43,6 +46,7 @@ def register_schemas() -> None:
     store = ConfigStore.instance()
     for name, node in SCHEMAS.items():
         store.store(name=name, node=node)
+    store.store(name="run_schema", node=schema.TrainConfig)
     store.store(name="run", node={})
 
 
@@ -91,18 +95,25 @@ OmegaConf.register_new_resolver("first_set", lambda first, second: second if fir
 OmegaConf.register_new_resolver("job_id", lambda *, _root_: job_id(resolve_job(_root_)), replace=True)
 
 
-def register_run(arguments: list[str], *, required: bool) -> None:
+def register_run(arguments: list[str], *, required: bool, takes_baselines: bool) -> None:
     """Make the config of the run folder named by `run_dir=` the node `run`, where commands on a run start.
+
+    Its schema becomes the node `run_schema`, for commands that take baselines too.
 
     Without `run_dir=` the node stays empty, enough for `--help` and completion, unless one is required.
 
     Raises:
         FileNotFoundError: the folder or its config.yaml is missing.
-        ValueError: the config there is not that of a run, or `run_dir=` is required and missing.
+        ValueError: the config there is not that of a run, or of a baseline where none is taken, or `run_dir=` is
+            required and missing.
     """
     run_dirs = [argument for argument in arguments if argument.startswith("run_dir=")]
     if run_dirs:
-        node = load_run_config(Path(str(OverridesParser.create().parse_override(run_dirs[-1]).value())))
+        run_dir = str(OverridesParser.create().parse_override(run_dirs[-1]).value())
+        node = load_run_config(Path(run_dir))
+        if BASELINE in node and not takes_baselines:
+            raise ValueError(f"run_dir={run_dir}: holds a baseline, which leaves no trained router")
+        ConfigStore.instance().store(name="run_schema", node=_run_schema(node))
         ConfigStore.instance().store(name="run", node=_literal(node))
     elif required:
         raise ValueError("run_dir: missing; needed is run_dir=<folder of a run>")
@@ -133,19 +144,25 @@ def load_run_config(run_dir: Path) -> dict[str, Any]:
 def resolve_config(composed: DictConfig | Mapping[str, Any], target: type[Schema]) -> Schema:
     """Return the composed config (or plain values) as a checked dataclass.
 
-    The config is merged into a fresh schema first: a key added with `+key=` passes Hydra, but not this.
+    The config is merged into a fresh schema first: a key added with `+key=` passes Hydra, but not this. Settings of a
+    baseline give, for TrainConfig as `target`, its subclass BaselineRunConfig.
 
     Raises:
         ValueError: an unknown key, a value of the wrong type, a missing value, or a value its check refuses.
     """
     try:
+        fields_from = _run_schema(composed) if target is schema.TrainConfig else target
         plain = OmegaConf.to_container(composed, resolve=True) if isinstance(composed, DictConfig) else composed
-        merged = OmegaConf.merge(OmegaConf.structured(target), _literal(plain))
+        merged = OmegaConf.merge(OmegaConf.structured(fields_from), _literal(plain))
         resolved = OmegaConf.to_object(merged)
     except OmegaConfBaseException as error:
         raise ValueError(f"config: {describe_error(error)}") from error
     assert isinstance(resolved, target)
     return resolved
+
+
+def _run_schema(settings: DictConfig | Mapping[str, Any]) -> type[schema.TrainConfig]:
+    return schema.BaselineRunConfig if BASELINE in settings else schema.TrainConfig
 
 
 def compose_config(overrides: list[str], config_name: str = "train") -> schema.TrainConfig:

@@ -9,6 +9,7 @@ from enum import StrEnum
 from typing import Any
 
 from causal_lm_router.routing import ParseMode
+from causal_lm_router.targets import TargetKind
 
 
 class BaseModelOrigin(StrEnum):
@@ -52,6 +53,54 @@ class CutSide(StrEnum):
 
     left = "left"
     middle = "middle"
+
+
+class ObjectiveKind(StrEnum):
+    """What training makes likely."""
+
+    completion = "completion"
+    multi_positive = "multi_positive"
+    soft = "soft"
+    per_candidate = "per_candidate"
+
+
+class DecodingMethod(StrEnum):
+    """How a route is read out of the base model."""
+
+    free = "free"
+    constrained = "constrained"
+    scored = "scored"
+    trie = "trie"
+
+
+class Normalisation(StrEnum):
+    """What is done to the log-likelihoods of targets before they are compared."""
+
+    sum = "sum"
+    mean = "mean"
+    prior = "prior"
+
+
+class BaselineMethod(StrEnum):
+    """A router to compare with."""
+
+    random = "random"
+    cheapest = "cheapest"
+    most_expensive = "most_expensive"
+    best_single = "best_single"
+    per_task_best = "per_task_best"
+    majority_label = "majority_label"
+    knn_vote = "knn_vote"
+    knn_regression = "knn_regression"
+    svm = "svm"
+    mlp = "mlp"
+    matrix_factorisation = "matrix_factorisation"
+    elo = "elo"
+    encoder_classifier = "encoder_classifier"
+    zero_shot = "zero_shot"
+    few_shot = "few_shot"
+    oracle = "oracle"
+    cheapest_oracle = "cheapest_oracle"
 
 
 class Schedule(StrEnum):
@@ -153,6 +202,8 @@ class LoraConfig:
     """Dropout on the adapter's input."""
     target_modules: list[str]
     """Names of the linear layers that get an adapter; [all-linear] means every linear layer but the head."""
+    num_layers: int | None
+    """Adapt only this many of the last layers, which spares the backward pass of the others; null adapts all."""
     use_rslora: bool
     """Rank-stabilised scaling (arXiv 2312.03732)."""
     use_dora: bool
@@ -164,6 +215,8 @@ class LoraConfig:
         _require(self.lora_r >= 1, "lora.lora_r", self.lora_r, "an integer of at least 1")
         _require(self.lora_alpha >= 1, "lora.lora_alpha", self.lora_alpha, "an integer of at least 1")
         _require(0.0 <= self.lora_dropout < 1.0, "lora.lora_dropout", self.lora_dropout, "a number in 0..1, below 1")
+        some = self.num_layers is None or self.num_layers >= 1
+        _require(some, "lora.num_layers", self.num_layers, "an integer of at least 1, or null")
         _require(bool(self.target_modules), "lora.target_modules", self.target_modules, "at least one name")
 
 
@@ -246,6 +299,8 @@ class DataConfig:
     assumed_output_tokens: int | None
     """Estimate costs of sources with prices but no token counts: four characters a token in, this many tokens out.
     null leaves their costs unknown."""
+    cost_weight: float
+    """A label is the candidate of the highest score - cost_weight * cost (USD): 0 looks at scores alone."""
     tie_break: TieBreak
     """Which of several best candidates becomes the label."""
     keep_undecided: bool
@@ -262,6 +317,7 @@ class DataConfig:
         _require(self.max_query_chars >= 1, "data.max_query_chars", self.max_query_chars, "an integer of at least 1")
         tokens = self.assumed_output_tokens is None or self.assumed_output_tokens >= 0
         _require(tokens, "data.assumed_output_tokens", self.assumed_output_tokens, "an integer of at least 0, or null")
+        _require(self.cost_weight >= 0, "data.cost_weight", self.cost_weight, "a number of at least 0")
         few = self.max_train_queries is None or self.max_train_queries >= 1
         _require(few, "data.max_train_queries", self.max_train_queries, "an integer of at least 1, or null")
 
@@ -276,6 +332,8 @@ class PromptConfig:
     """Tokens of prompt and target together; longer inputs lose part of the query, never instruction or target."""
     cut_side: CutSide
     """Which part of an over-long query is cut: its `left` (beginning) or its `middle`."""
+    shuffle_seed: int | None
+    """Seed of the candidates' order in `{candidates}`, drawn anew for every query; null lists them in pool order."""
     neutralise_markers: bool
     """Rewrite the prompt's own markers (such as `Best LLM:`) where they occur inside a query."""
 
@@ -288,6 +346,54 @@ class PromptConfig:
         _require(ends_bare, "prompt.template", self.template, "a text without white space at its end")
         _require(self.target.strip() == "{name}", "prompt.target", self.target, "{name} with white space around it")
         _require(self.max_length >= 16, "prompt.max_length", self.max_length, "an integer of at least 16")
+
+
+@dataclass
+class TargetConfig:
+    kind: TargetKind
+    """What stands for a candidate: its `name`, a letter (`short_id`), a new `token` with a trained embedding, or, for two
+    candidates, a `score_class` of the weak one (RouteLLM)."""
+
+
+@dataclass
+class ObjectiveConfig:
+    kind: ObjectiveKind
+    """What training makes likely: the label (`completion`), any best candidate (`multi_positive`), candidates in the
+    shares softmax(score / temperature) (`soft`), or each by its own score (`per_candidate`)."""
+    temperature: float
+    """tau of `soft`: the smaller, the more the best candidates count."""
+    reference_offset: float
+    """`per_candidate` reads the log-odds of a candidate's score from the log-likelihood of its target minus that of
+    ending at once, minus this offset: the larger, the less likely a generation is to end without a name."""
+    valid_weight: float
+    """Weight, in `per_candidate`, of the negative log-probability of naming any candidate at all: what keeps free
+    generations in the pool."""
+    undecided_weight: float
+    """Weight of the training queries on which all candidates score the same; others have 1."""
+
+    def __post_init__(self) -> None:
+        _require(self.temperature > 0, "objective.temperature", self.temperature, "a number above 0")
+        for name in ("reference_offset", "valid_weight", "undecided_weight"):
+            _require(getattr(self, name) >= 0, f"objective.{name}", getattr(self, name), "a number of at least 0")
+
+
+@dataclass
+class DecodingConfig:
+    method: DecodingMethod
+    """How the route is read: the text that is generated (`free`), the same under the constraint of the targets
+    (`constrained`), the most likely whole target (`scored`), or a greedy walk over the targets' token trie (`trie`)."""
+    also: list[DecodingMethod]
+    """Further methods to evaluate at the end, each in a folder of its own; `free` always is."""
+    normalisation: Normalisation
+    """Of `scored`: `sum` of the tokens' log-probabilities, their `mean`, or the sum minus that after an empty query
+    (`prior`)."""
+    cost_weight: float
+    """Of `scored`: route by predicted - cost_weight * mean cost (USD) of the candidate on train."""
+
+    def __post_init__(self) -> None:
+        _require(self.cost_weight >= 0, "decoding.cost_weight", self.cost_weight, "a number of at least 0")
+        weighs = self.cost_weight == 0 or DecodingMethod.scored in (self.method, *self.also)
+        _require(weighs, "decoding.cost_weight", self.cost_weight, "0, but for decoding.method=scored")
 
 
 @dataclass
@@ -333,6 +439,9 @@ class TrainerConfig:
     """Lightning's devices: a number, a list such as `0,1`, or `auto`."""
     strategy: str
     """Lightning's strategy: `auto`, `ddp`, `ddp_spawn`, ..."""
+    reuse_frozen_layers: bool
+    """With lora.num_layers, compute the layers below the adapted ones once for every training row, and keep what they
+    say in the cache: later epochs, seeds and objectives start from it."""
     num_threads: int | None
     """CPU threads of torch; null leaves torch's default. Fixed threads make CPU runs bitwise repeatable."""
     log_every_n_steps: int
@@ -479,6 +588,49 @@ class SweepConfig:
 
 
 @dataclass
+class BaselineConfig:
+    method: BaselineMethod
+    """The router to compare with."""
+    embedding: str
+    """What turns queries into vectors: `minilm` (all-MiniLM-L6-v2, from a Python package), or the hub name or folder of
+    a sentence-transformers model. Longer queries are cut to its window (256 tokens for `minilm`)."""
+    k: int
+    """Neighbours of `knn_vote` and `knn_regression`."""
+    svm_c: float
+    """Inverse strength of the regularisation of `svm`."""
+    mlp_hidden_units: int
+    """Width of the hidden layer of `mlp`."""
+    mlp_epochs: int
+    """Passes of `mlp` over the training queries, at most: it stops when its loss no longer falls."""
+    mf_rank: int
+    """Size of the space in which `matrix_factorisation` places queries and candidates."""
+    mf_epochs: int
+    """Passes of `matrix_factorisation` over the training queries."""
+    elo_gamma: float
+    """How much more `elo` counts training queries that resemble the query: 1 counts all alike, which makes its ratings
+    constant; 10 is RouteLLM's similarity-weighted ranking."""
+    encoder_epochs: int
+    """Passes of `encoder_classifier` over the training queries."""
+    encoder_learning_rate: float
+    """Peak learning rate of `encoder_classifier`."""
+    encoder_max_tokens: int
+    """`encoder_classifier` reads at most this many tokens of a query, and never more than the encoder's window."""
+    num_shots: int
+    """Training queries shown with their label by `few_shot`."""
+
+    def __post_init__(self) -> None:
+        _require(bool(self.embedding.strip()), "baseline.embedding", self.embedding, "minilm, a hub name or a folder")
+        for name in ("k", "mlp_hidden_units", "mlp_epochs", "mf_rank", "mf_epochs", "encoder_epochs", "num_shots"):
+            value = getattr(self, name)
+            _require(value >= 1, f"baseline.{name}", value, "an integer of at least 1")
+        for name in ("svm_c", "encoder_learning_rate"):
+            _require(getattr(self, name) > 0, f"baseline.{name}", getattr(self, name), "a number above 0")
+        _require(self.elo_gamma >= 1, "baseline.elo_gamma", self.elo_gamma, "a number of at least 1")
+        tokens = self.encoder_max_tokens
+        _require(tokens >= 8, "baseline.encoder_max_tokens", tokens, "an integer of at least 8")
+
+
+@dataclass
 class TrainConfig:
     name: str
     """Name of the experiment: the run folder's parent and the W&B run's name."""
@@ -494,12 +646,18 @@ class TrainConfig:
     """What to route: source, split, labels."""
     prompt: PromptConfig
     """Query to prompt text, candidate to target text."""
+    target: TargetConfig
+    """What stands for a candidate."""
+    objective: ObjectiveConfig
+    """What training makes likely."""
     optim: OptimConfig
     """AdamW and its schedule."""
     trainer: TrainerConfig
     """Length and hardware of training."""
     inference: InferenceConfig
     """How text is generated."""
+    decoding: DecodingConfig
+    """How a route is read out of the base model."""
     parsing: ParsingConfig
     """Generated text to candidate."""
     evaluation: EvaluationConfig
@@ -513,6 +671,14 @@ class TrainConfig:
         safe = bool(self.name.strip(".")) and "/" not in self.name
         _require(safe, "name", self.name, "a name without /, and not of dots alone")
         _require(0 <= self.seed < 2**31, "seed", self.seed, "an integer in 0..2147483647")
+
+
+@dataclass
+class BaselineRunConfig(TrainConfig):
+    """What the `baseline` command runs with: the settings of a router it compares with, and the baseline."""
+
+    baseline: BaselineConfig
+    """The baseline, under the same data, split and evaluation."""
 
 
 @dataclass

@@ -21,8 +21,11 @@ from transformers import PreTrainedTokenizerBase
 
 from causal_lm_router.atomic import atomic_folder
 from causal_lm_router.config import CutSide, PromptConfig
+from causal_lm_router.labels import worths
 from causal_lm_router.prompt import PromptFormat
 from causal_lm_router.routing import RoutingExample
+from causal_lm_router.targets import TargetKind, Targets
+from causal_lm_router.trie import TokenTrie, make_trie
 
 logger = logging.getLogger(__name__)
 
@@ -43,15 +46,26 @@ class EncodedPrompt:
 class Encoder:
     """Prompts and targets of one pool in the tokens of one base model; the same for training and inference.
 
+    `targets` are those of the pool, or the pool's names where these are generated.
+
     Room for the longest target of the pool is kept free in every prompt, so that a prompt does not depend on its label.
     Text inside a query is never read as a special token.
     """
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase, config: PromptConfig, names: Sequence[str]) -> None:
+    def __init__(
+        self,
+        tokenizer: PreTrainedTokenizerBase,
+        config: PromptConfig,
+        targets: Targets | Sequence[str],
+    ) -> None:
         self.tokenizer = tokenizer
         self.config = config
-        self.format = PromptFormat(config.template, config.target, tuple(names), config.neutralise_markers)
-        self.target_ids = {name: self._encode_target(name) for name in names}
+        if not isinstance(targets, Targets):
+            targets = Targets(TargetKind.name, tuple(targets), config.target)
+        self.targets = targets
+        self.format = PromptFormat(config.template, self.targets, config.neutralise_markers, config.shuffle_seed)
+        texts = zip(self.targets.shown, self.targets.texts, strict=True)
+        self.target_ids = {shown: self._encode_target(text) for shown, text in texts}
         longest = max(len(ids) for ids in self.target_ids.values())
         self.max_prompt_tokens = config.max_length - longest
         fixed = len(self._ids([self.format.prompt_text("")])[0])
@@ -63,12 +77,23 @@ class Encoder:
             )
 
     @cached_property
+    def trie(self) -> TokenTrie:
+        """The token trie of the targets, in their order."""
+        return make_trie(list(self.target_ids.values()))
+
+    @property
+    def stop_ids(self) -> tuple[int, ...]:
+        """Token ids that end a generation and belong to its text: the targets, where each is one new token."""
+        return tuple(ids[-1] for ids in self.target_ids.values()) if self.targets.are_tokens else ()
+
+    @cached_property
     def fingerprint(self) -> str:
         """Hash of everything the encoding of a (query, label) pair depends on, the code that does it included."""
-        code = [inspect.getsource(sys.modules[part.__module__]) for part in (PromptFormat, Encoder)]
+        code = [inspect.getsource(sys.modules[part.__module__]) for part in (PromptFormat, Targets, Encoder)]
         backend = self.tokenizer.backend_tokenizer.to_str()
-        settings = [code, backend, self.format.template, self.format.target, self.format.names, self.config.max_length]
-        settings += [self.config.cut_side, self.config.neutralise_markers, self.tokenizer.eos_token_id]
+        settings = [code, backend, self.format.template, self.targets.texts, self.format.names, self.config.max_length]
+        settings += [self.config.cut_side, self.config.neutralise_markers, self.config.shuffle_seed]
+        settings += [self.targets.strong, self.tokenizer.eos_token_id]
         return hashlib.sha256(json.dumps(settings).encode()).hexdigest()
 
     def encode_prompts(self, queries: Sequence[str]) -> list[EncodedPrompt]:
@@ -85,24 +110,33 @@ class Encoder:
         encoded: list[list[int]] = self.tokenizer(texts, split_special_tokens=True)["input_ids"]
         return encoded
 
-    def _encode_target(self, name: str) -> list[int]:
+    def _encode_target(self, text: str) -> list[int]:
+        if self.targets.are_tokens:
+            return [self._new_token(text)]
         # Tokenisers may merge or split at the seam, so the target's tokens are those that follow the prompt's own.
-        text = self.format.target_text(name)
-        prompt, whole = self._ids([self.format.tail, self.format.tail + text])
+        tail = self.format.frame("")[1]
+        prompt, whole = self._ids([tail, tail + text])
         if whole[: len(prompt)] == prompt and len(whole) > len(prompt):
             ids = whole[len(prompt) :]
         else:
             ids = self.tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"]
         return [*ids, self.tokenizer.eos_token_id]
 
+    def _new_token(self, text: str) -> int:
+        number: int = self.tokenizer.convert_tokens_to_ids(text)
+        if self.tokenizer.convert_ids_to_tokens(number) != text:
+            raise ValueError(f"target: the tokenizer has no token {text!r}; it has to be that of the extended base model")
+        return number
+
     def _cut(self, query: str, ids: list[int]) -> list[int]:
+        head, tail = self.format.frame(query)
         query = self.format.neutralised(query)
         options = {"add_special_tokens": False, "split_special_tokens": True, "return_offsets_mapping": True}
         offsets = self.tokenizer(query, **options)["offset_mapping"]
         keep = len(offsets)
         while len(ids) > self.max_prompt_tokens:
             keep = max(0, keep - (len(ids) - self.max_prompt_tokens))
-            ids = self._ids([f"{self.format.head}{self._shortened(query, offsets, keep)}{self.format.tail}"])[0]
+            ids = self._ids([f"{head}{self._shortened(query, offsets, keep)}{tail}"])[0]
         return ids
 
     def _shortened(self, query: str, offsets: list[tuple[int, int]], keep: int) -> str:
@@ -115,20 +149,42 @@ class Encoder:
         return f"{query[: offsets[front - 1][1]]}{CUT_MARK}{end}"
 
 
+@dataclass(frozen=True)
+class Teaching:
+    """What a training row says besides its prompt: the label's target, or the worth of every candidate.
+
+    `cost_weight` takes costs (USD) off the scores; `undecided_weight` weighs queries whose candidates all score alike.
+    """
+
+    with_target: bool = True
+    cost_weight: float = 0.0
+    undecided_weight: float = 1.0
+
+    def worths(self, example: RoutingExample) -> list[float]:
+        """Return score - cost_weight * cost of every candidate, in pool order; none where the target is taught."""
+        return [] if self.with_target else worths(example, self.cost_weight)
+
+
 def encode_examples(
-    examples: Sequence[RoutingExample], labels: Mapping[str, str], encoder: Encoder, cache: Path
+    examples: Sequence[RoutingExample],
+    labels: Mapping[str, str],
+    encoder: Encoder,
+    cache: Path,
+    teaching: Teaching | None = None,
 ) -> datasets.Dataset:
     """Return training rows as a memory-mapped Arrow dataset, cached in a folder named by their content.
 
-    Columns: `input_ids` (prompt, then target with eos), `num_tokens`, `num_target_tokens`, `was_cut`. The rows never
-    stand in Python lists as a whole: they are encoded in chunks and written through.
+    Columns: `input_ids` (prompt, and with a target also that, its end token included), `num_tokens`,
+    `num_target_tokens` (0 without target), `weight`, `worths` (a number per candidate; none with a target), `was_cut`.
+    The rows never stand in Python lists as a whole: they are encoded in chunks and written through.
     """
-    folder = cache / "encoded" / _content_hash(examples, labels, encoder)
+    teaching = teaching or Teaching()
+    folder = cache / "encoded" / _content_hash(examples, labels, encoder, teaching)
     if not folder.is_dir():
         folder.parent.mkdir(parents=True, exist_ok=True)
         if len(examples) < MANY:
             datasets.disable_progress_bars()
-        kwargs = {"examples": examples, "labels": labels, "encoder": encoder}
+        kwargs = {"examples": examples, "labels": labels, "encoder": encoder, "teaching": teaching}
         with tempfile.TemporaryDirectory(dir=folder.parent) as building:
             rows = datasets.Dataset.from_generator(
                 _encoded_rows, features=_FEATURES, gen_kwargs=kwargs, cache_dir=building, fingerprint=folder.name
@@ -146,28 +202,40 @@ _FEATURES = datasets.Features(
         "input_ids": datasets.List(datasets.Value("int32")),
         "num_tokens": datasets.Value("int32"),
         "num_target_tokens": datasets.Value("int32"),
+        "weight": datasets.Value("float32"),
+        "worths": datasets.List(datasets.Value("float32")),
         "was_cut": datasets.Value("bool"),
     }
 )
 
 
-def _content_hash(examples: Sequence[RoutingExample], labels: Mapping[str, str], encoder: Encoder) -> str:
-    digest = hashlib.sha256(encoder.fingerprint.encode())
+def _content_hash(
+    examples: Sequence[RoutingExample], labels: Mapping[str, str], encoder: Encoder, teaching: Teaching
+) -> str:
+    digest = hashlib.sha256(f"{encoder.fingerprint}{teaching}".encode())
     for example in examples:
-        digest.update(f"\0{example.query}\0{labels[example.query_id]}".encode(errors="surrogatepass"))
+        taught = (encoder.targets.number_of(example, labels[example.query_id]), teaching.worths(example))
+        digest.update(f"\0{example.query}\0{taught}\0{example.is_undecided()}".encode(errors="surrogatepass"))
     return digest.hexdigest()[:32]
 
 
 def _encoded_rows(
-    examples: Sequence[RoutingExample], labels: Mapping[str, str], encoder: Encoder
+    examples: Sequence[RoutingExample], labels: Mapping[str, str], encoder: Encoder, teaching: Teaching
 ) -> Iterator[dict[str, Any]]:
+    targets = list(encoder.target_ids.values())
     for start in range(0, len(examples), CHUNK):
         chunk = examples[start : start + CHUNK]
         for example, prompt in zip(chunk, encoder.encode_prompts([e.query for e in chunk]), strict=True):
-            target = encoder.target_ids[labels[example.query_id]]
-            ids = prompt.input_ids + target
-            lengths = {"num_tokens": len(ids), "num_target_tokens": len(target)}
-            yield {"input_ids": ids, **lengths, "was_cut": prompt.was_cut}
+            number = encoder.targets.number_of(example, labels[example.query_id])
+            target = targets[number] if teaching.with_target else []
+            yield {
+                "input_ids": prompt.input_ids + target,
+                "num_tokens": len(prompt.input_ids) + len(target),
+                "num_target_tokens": len(target),
+                "weight": teaching.undecided_weight if example.is_undecided() else 1.0,
+                "worths": teaching.worths(example),
+                "was_cut": prompt.was_cut,
+            }
 
 
 def collate(rows: Sequence[Mapping[str, Any]], pad_token_id: int) -> dict[str, torch.Tensor]:
@@ -175,8 +243,9 @@ def collate(rows: Sequence[Mapping[str, Any]], pad_token_id: int) -> dict[str, t
 
     Returns:
         `input_ids_BT`, `attention_mask_BT`, `position_ids_BT` (int64; positions count from a row's first real token),
-        and `labels_BK` (int64): the last K positions, K the longest target of the batch, -100 where a position belongs
-        to a prompt or to padding.
+        `weights_B` (float32), `labels_BK` (int64): the last K positions, K the longest target of the batch, -100 where a
+        position belongs to a prompt or to padding, `worths_BC` (float32), of no columns where targets are taught, and
+        `hidden_BTD` where the rows hold the `hidden` states of their tokens.
     """
     num_positions = max(len(row["input_ids"]) for row in rows)
     num_target = max(row["num_target_tokens"] for row in rows)
@@ -187,12 +256,24 @@ def collate(rows: Sequence[Mapping[str, Any]], pad_token_id: int) -> dict[str, t
         ids = torch.as_tensor(row["input_ids"], dtype=torch.long)
         input_ids_BT[index, -len(ids) :] = ids
         attention_mask_BT[index, -len(ids) :] = 1
-        target = row["num_target_tokens"]
-        labels_BK[index, -target:] = ids[-target:]
-    position_ids_BT = (attention_mask_BT.cumsum(dim=1) - 1).clamp(min=0)
+        if target := row["num_target_tokens"]:
+            labels_BK[index, -target:] = ids[-target:]
     return {
+        **_collate_hidden(rows, num_positions),
         "input_ids_BT": input_ids_BT,
         "attention_mask_BT": attention_mask_BT,
-        "position_ids_BT": position_ids_BT,
+        "position_ids_BT": (attention_mask_BT.cumsum(dim=1) - 1).clamp(min=0),
+        "weights_B": torch.tensor([float(row["weight"]) for row in rows]),
         "labels_BK": labels_BK,
+        "worths_BC": torch.tensor([[float(worth) for worth in row["worths"]] for row in rows]),
     }
+
+
+def _collate_hidden(rows: Sequence[Mapping[str, Any]], num_positions: int) -> dict[str, torch.Tensor]:
+    if "hidden" not in rows[0]:
+        return {}
+    first = rows[0]["hidden"]
+    hidden_BTD = torch.zeros((len(rows), num_positions, first.shape[-1]), dtype=first.dtype)
+    for index, row in enumerate(rows):
+        hidden_BTD[index, -len(row["hidden"]) :] = row["hidden"]
+    return {"hidden_BTD": hidden_BTD}

@@ -8,9 +8,10 @@ from causal_lm_router.config import ParsingConfig
 from causal_lm_router.encoding import EncodedPrompt, Encoder
 from causal_lm_router.generators import Generator
 from causal_lm_router.metrics import evaluate_outcomes
-from causal_lm_router.parse import called_candidate, parse_generation
+from causal_lm_router.parse import called_candidate
 from causal_lm_router.routing import Generation, RouteOutcome, RoutingExample
 from causal_lm_router.routing_report import RoutingReport
+from causal_lm_router.targets import Targets
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,7 @@ def evaluate_router(
     generations = generator.generate([prompt.input_ids for prompt in prompts])
     seconds = time.perf_counter() - start
     outcomes = [
-        _outcome(example, labels[example.query_id], generation, prompt, names, parsing)
+        _outcome(example, labels[example.query_id], generation, prompt, encoder.targets, parsing)
         for example, generation, prompt in zip(examples, generations, prompts, strict=True)
     ]
     return Evaluation(evaluate_outcomes(outcomes, names, best_single, len(examples) / seconds), outcomes)
@@ -52,9 +53,9 @@ def _outcome(
     label: str,
     generation: Generation,
     prompt: EncodedPrompt,
-    names: Sequence[str],
+    targets: Targets,
     parsing: ParsingConfig,
 ) -> RouteOutcome:
-    route = parse_generation(generation, names, parsing.mode, parsing.fuzzy_threshold)
+    route = targets.parse(generation, parsing.mode, parsing.fuzzy_threshold)
     called = called_candidate(route, parsing.fallback_candidate)
     return RouteOutcome(example, label, generation, route, called, prompt.was_cut)

@@ -43,7 +43,7 @@ def save_confusion(report: RoutingReport, path: Path) -> None:
     _label_confusion(axes, shorten_names(report.candidates), [int(total) for total in totals])
     beside = figure.add_axes((1 + 0.3 / figure.get_figwidth(), 0, 0.2 / figure.get_figwidth(), 1))
     figure.colorbar(image, cax=beside, label="share of the label's queries", format=PercentFormatter(1))
-    _save(figure, path)
+    save_png(figure, path)
 
 
 def _label_confusion(axes: Axes, names: Sequence[str], totals: Sequence[int]) -> None:
@@ -67,6 +67,21 @@ def shorten_names(names: Sequence[str], max_chars: int = 32) -> list[str]:
     head, tail = (max_chars - 1) // 2, max_chars // 2
     shortened = [name if len(name) <= max_chars else f"{name[:head]}…{name[-tail:]}" for name in names]
     return shortened if len(set(shortened)) == len(names) else list(names)
+
+
+def save_png(figure: Figure, path: Path) -> None:
+    """Write a figure as PNG, whole or not at all, with room for what hangs over its edges."""
+    content = io.BytesIO()
+    with warnings.catch_warnings():
+        # Characters the font lacks are drawn as boxes: no reason to fail, or to write to the terminal, over a drawing.
+        warnings.filterwarnings("ignore", message="Glyph .* missing from font")
+        figure.savefig(content, format="png", dpi=120, bbox_inches="tight")
+    write_bytes(path, content.getvalue())
+
+
+def plain_label(text: str) -> str:
+    """Return the text so that a legend shows it as it is: a dollar sign would begin a formula, `_` hide the entry."""
+    return f" {text}".replace("$", r"\$") if text.startswith("_") else text.replace("$", r"\$")
 
 
 def read_metrics(path: Path) -> list[MetricRow]:
@@ -107,7 +122,7 @@ def save_learning_curve(rows: Sequence[MetricRow], path: Path, split: str = "val
         axes.grid(alpha=0.3)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     column[-1].set_xlabel("optimizer step")
-    _save(figure, path)
+    save_png(figure, path)
 
 
 def _draw_loss(axes: Axes, series: Mapping[str, Series]) -> None:
@@ -165,12 +180,3 @@ def _draw_reference(axes: Axes, series: Mapping[str, Series], name: str, label: 
 def _points(series: Series) -> tuple[list[int], list[float]]:
     steps = sorted(series)
     return steps, [series[step] for step in steps]
-
-
-def _save(figure: Figure, path: Path) -> None:
-    content = io.BytesIO()
-    with warnings.catch_warnings():
-        # Characters the font lacks are drawn as boxes: no reason to fail, or to write to the terminal, over a drawing.
-        warnings.filterwarnings("ignore", message="Glyph .* missing from font")
-        figure.savefig(content, format="png", dpi=120, bbox_inches="tight")
-    write_bytes(path, content.getvalue())

@@ -3,6 +3,7 @@
 import logging
 import signal
 import warnings
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +18,12 @@ from causal_lm_router.base_model import cache_dir, save_weights
 from causal_lm_router.batches import StepLoader
 from causal_lm_router.callback import RoutingEvaluation
 from causal_lm_router.checkpoint import FolderCheckpointIO, LastCheckpoint, last_checkpoint
-from causal_lm_router.config import TrainerConfig
-from causal_lm_router.encoding import encode_examples
+from causal_lm_router.config import ObjectiveKind, TrainConfig, TrainerConfig
+from causal_lm_router.encoding import Teaching, encode_examples
 from causal_lm_router.evaluation import Evaluation
+from causal_lm_router.frozen_layers import HiddenStates, frozen_layers_reused
 from causal_lm_router.module import RouterModule
+from causal_lm_router.objective import make_loss
 from causal_lm_router.session import Session, record_evaluation
 from causal_lm_router.tracking import Tracking
 
@@ -36,23 +39,60 @@ def fit(session: Session, tracking: Tracking) -> None:
     On several processes each comes back from here; the first one writes.
     """
     config = session.config
-    rows = encode_examples(session.data.train, session.data.labels, session.encoder, cache_dir())
-    with session.workbench.model(config.base_model, config.lora, config.seed) as model:
-        trainer = _fit_model(session, tracking, rows, model.train())
+    encoder = session.encoder
+    rows = encode_examples(session.data.train, session.data.labels, encoder, cache_dir(), _teaching(config))
+    new_tokens = encoder.targets.new_tokens
+    with (
+        session.workbench.model(config.base_model, config.lora, config.seed, new_tokens) as model,
+        _hidden_states(session, rows, model) as hidden,
+    ):
+        trainer = _fit_model(session, tracking, rows, model.train(), hidden)
         if trainer.is_global_zero:
             save_weights(model.cpu(), session.encoder.tokenizer, session.folder.weights)
 
 
-def _fit_model(session: Session, tracking: Tracking, rows: datasets.Dataset, model: torch.nn.Module) -> pl.Trainer:
+def _teaching(config: TrainConfig) -> Teaching:
+    kind, weight = config.objective.kind, config.objective.undecided_weight
+    # Per candidate it is the score that is predicted; costs come in when the predictions are used.
+    cost_weight = 0.0 if kind is ObjectiveKind.per_candidate else config.data.cost_weight
+    return Teaching(kind is ObjectiveKind.completion, cost_weight, weight)
+
+
+def _hidden_states(
+    session: Session, rows: datasets.Dataset, model: torch.nn.Module
+) -> AbstractContextManager[HiddenStates | None]:
+    """Return what the layers below the adapted ones say of the rows, where the config asks to reuse it."""
+    config, encoder = session.config, session.encoder
+    if not config.trainer.reuse_frozen_layers or config.lora.num_layers is None:
+        return nullcontext()
+    if config.objective.kind is not ObjectiveKind.completion and not encoder.targets.are_tokens:
+        raise ValueError(
+            f"trainer.reuse_frozen_layers=true: objective.kind={config.objective.kind.value} takes target.kind=token"
+        )
+    identity = repr((config.base_model, encoder.targets.new_tokens))
+    pad = encoder.tokenizer.pad_token_id
+    return frozen_layers_reused(model, rows, pad, config.lora.num_layers, identity, cache_dir())
+
+
+def _fit_model(
+    session: Session,
+    tracking: Tracking,
+    rows: datasets.Dataset,
+    model: torch.nn.Module,
+    hidden: HiddenStates | None,
+) -> pl.Trainer:
     config, folder = session.config, session.folder
     trainer = make_trainer(config.trainer, folder.path, tracking.loggers)
     rows_per_step = config.trainer.batch_size * config.trainer.accumulate_grad_batches * trainer.world_size
     max_tokens, pad_token_id = config.trainer.max_tokens_per_batch, session.encoder.tokenizer.pad_token_id
-    loader = StepLoader(rows, pad_token_id, rows_per_step, max_tokens, config.seed, trainer)
+    loader = StepLoader(rows, pad_token_id, rows_per_step, max_tokens, config.seed, trainer, hidden)
     num_steps = len(loader) * config.trainer.num_epochs
     if trainer.max_steps > 0:
         num_steps = min(num_steps, trainer.max_steps)
-    module = RouterModule(model, config.optim, num_steps, config.seed, config.trainer.log_every_n_steps)
+    loss = make_loss(
+        config.objective, list(session.encoder.target_ids.values()), session.encoder.tokenizer.eos_token_id
+    )
+    module = RouterModule(model, config.optim, num_steps, config.seed, config.trainer.log_every_n_steps, loss)
     trainer.callbacks += [  # type: ignore[attr-defined]
         _evaluation_callback(session, tracking, len(loader)),
         LastCheckpoint(folder.checkpoints, config.trainer.checkpoint_every_n_steps),

@@ -16,8 +16,9 @@ def choose_labels(
     pool: Sequence[Candidate],
     train: Sequence[RoutingExample],
     seed: int,
+    cost_weight: float = 0.0,
 ) -> dict[str, str]:
-    """Return query id -> label: a candidate whose score is the query's best.
+    """Return query id -> label: a candidate of the query's highest worth, which is score - cost_weight * cost (USD).
 
     Of several best, `cheapest` takes the one of least cost on this query (of least input plus output price where costs
     are unknown), `best_on_train` the first in `rank_on_train`'s order, `first` the first of the pool, and `random` one
@@ -29,9 +30,26 @@ def choose_labels(
     """
     sort_key = _tie_key(tie_break, pool, train, seed)
     return {
-        example.query_id: min(example.best_candidates(), key=functools.partial(sort_key, example))
+        example.query_id: min(_worthiest(example, cost_weight), key=functools.partial(sort_key, example))
         for example in examples
     }
+
+
+def worths(example: RoutingExample, cost_weight: float) -> list[float]:
+    """Return score - cost_weight * cost (USD) of every candidate, in pool order.
+
+    Raises ValueError where a weight above 0 meets a query without costs.
+    """
+    if cost_weight == 0:
+        return list(example.scores.values())
+    if example.costs is None:
+        raise ValueError(f"data.cost_weight={cost_weight}: query {example.query_id!r} has no costs, allowed is 0")
+    return [score - cost_weight * example.costs[name] for name, score in example.scores.items()]
+
+
+def _worthiest(example: RoutingExample, cost_weight: float) -> list[str]:
+    values = worths(example, cost_weight)
+    return [name for name, worth in zip(example.scores, values, strict=True) if worth == max(values)]
 
 
 def best_single(train: Sequence[RoutingExample], pool: Sequence[Candidate]) -> str:

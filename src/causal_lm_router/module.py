@@ -2,8 +2,6 @@
 
 One Lightning batch is one optimizer step (see `batches.py`), so the module optimises manually: it sums the gradients of
 the step's micro-batches, clips, and steps. Dropout is seeded by the step, so a resumed run needs no random state.
-
-Shape suffixes: B rows of a batch, T positions, K the last positions, V vocabulary.
 """
 
 import contextlib
@@ -15,11 +13,10 @@ import pytorch_lightning as pl
 import torch
 from pytorch_lightning.strategies import ParallelStrategy
 from torch import Tensor
-from torch.nn.functional import cross_entropy
 
 from causal_lm_router.batches import Step
 from causal_lm_router.config import OptimConfig, Schedule
-from causal_lm_router.encoding import IGNORED
+from causal_lm_router.objective import Loss, completion_loss
 
 
 class NotFiniteError(ValueError):
@@ -27,16 +24,23 @@ class NotFiniteError(ValueError):
 
 
 class RouterModule(pl.LightningModule):
-    """A base model (with or without adapter) trained to generate targets after prompts.
+    """A base model (with or without adapter) trained on an objective.
 
-    `log_every_n_steps` counts optimizer steps between training losses sent to the loggers, `num_steps` all of them.
+    `loss` is the objective's. `log_every_n_steps` counts optimizer steps between training losses sent to the loggers, `num_steps` all of them.
     """
 
     def __init__(
-        self, model: torch.nn.Module, optim: OptimConfig, num_steps: int, seed: int, log_every_n_steps: int
+        self,
+        model: torch.nn.Module,
+        optim: OptimConfig,
+        num_steps: int,
+        seed: int,
+        log_every_n_steps: int,
+        loss: Loss = completion_loss,
     ) -> None:
         super().__init__()
         self.model = model
+        self._loss = loss
         self._optim = optim
         self._num_steps = num_steps
         self._seed = seed
@@ -45,27 +49,11 @@ class RouterModule(pl.LightningModule):
         self.strict_loading = False  # checkpoints hold the trained weights only
 
     def target_loss(self, micro_batch: dict[str, Tensor]) -> Tensor:
-        """Return the summed negative log-likelihood (nats) of the micro-batch's target tokens.
-
-        Only the K positions that predict the last K go through the LM head.
-        """
-        labels_BK = micro_batch["labels_BK"]
-        num_positions, num_target = micro_batch["input_ids_BT"].shape[1], labels_BK.shape[1]
-        # Positions in a tensor make the head's input contiguous; a slice is up to 20 times slower in bfloat16 on a CPU.
-        predicting_K = torch.arange(num_positions - num_target - 1, num_positions - 1, device=labels_BK.device)
-        logits_BKV = self.model(
-            input_ids=micro_batch["input_ids_BT"],
-            attention_mask=micro_batch["attention_mask_BT"],
-            position_ids=micro_batch["position_ids_BT"],
-            logits_to_keep=predicting_K,
-            use_cache=False,
-        ).logits
-        return cross_entropy(
-            logits_BKV.flatten(0, 1).float(), labels_BK.flatten(), ignore_index=IGNORED, reduction="sum"
-        )
+        """Return the objective's loss, summed over the micro-batch."""
+        return self._loss(self.model, micro_batch)
 
     def training_step(self, batch: Step, batch_idx: int) -> None:
-        """Take one optimizer step; the loss is the mean over the target tokens of the whole step and all ranks.
+        """Take one optimizer step; the loss is the weighted mean over the whole step and all ranks.
 
         Raises NotFiniteError, with the weights as they were, where the loss or its gradient is not finite.
         """
@@ -76,7 +64,7 @@ class RouterModule(pl.LightningModule):
         loss = torch.zeros((), device=self.device)
         for index, micro_batch in enumerate(batch.micro_batches):
             with self._gradients_kept_local(index < len(batch.micro_batches) - 1):
-                part = self.target_loss(micro_batch) / batch.num_target_tokens
+                part = self.target_loss(micro_batch) / batch.total_weight
                 # Lightning's DDP averages gradients over the ranks; the loss is a sum over them.
                 self.manual_backward(part * self.trainer.world_size)
             loss += part.detach()
@@ -135,7 +123,7 @@ class RouterModule(pl.LightningModule):
     def transfer_batch_to_device(self, batch: Step, device: torch.device, dataloader_idx: int) -> Step:
         """Return the step with all tensors on `device`."""
         moved = [{k: v.to(device, non_blocking=True) for k, v in part.items()} for part in batch.micro_batches]
-        return Step(moved, batch.num_target_tokens)
+        return Step(moved, batch.total_weight)
 
 
 def schedule_factor(schedule: Schedule, num_warmup: int, num_steps: int) -> Callable[[int], float]:

@@ -43,7 +43,9 @@ def prepare_data(config: DataConfig) -> PreparedData:
     """
     splits = split_examples(load_source(config), config)
     everything = [*splits.train, *splits.validation, *splits.test]
-    labels = choose_labels(everything, config.tie_break, splits.pool, splits.train, config.split_seed)
+    labels = choose_labels(
+        everything, config.tie_break, splits.pool, splits.train, config.split_seed, config.cost_weight
+    )
     train = splits.train if config.keep_undecided else drop_undecided(splits.train)
     if not train:
         raise ValueError("data.keep_undecided=False: leaves no training query, all candidates score the same on all")

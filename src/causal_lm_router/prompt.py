@@ -1,38 +1,54 @@
-"""Query and pool to prompt text, candidate to target text. Plain text only: tokens are `encoding.py`'s matter."""
+"""Query and pool to prompt text. Plain text only: tokens are `encoding.py`'s matter."""
 
+import random
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-QUERY, CANDIDATES, NAME = "{query}", "{candidates}", "{name}"
+from causal_lm_router.targets import TargetKind, Targets
+
+QUERY, CANDIDATES = "{query}", "{candidates}"
 
 
 @dataclass(frozen=True)
 class PromptFormat:
-    """A prompt template and a target template, filled for one pool.
+    """A prompt template filled for the targets of one pool.
 
-    `template` holds `{query}` once and may hold `{candidates}` once; `target` holds `{name}` once. Prompt text and
-    target text are made by replacement, never by `str.format`, so braces in queries and names stay as they are.
+    `template` holds `{query}` once and may hold `{candidates}` once. Prompt text and target text are made by
+    replacement, never by `str.format`, so braces in queries and names stay as they are. With `shuffle_seed` the
+    candidates of every query stand in an order of its own, drawn from (seed, query).
     """
 
     template: str
-    target: str
-    names: tuple[str, ...]
+    targets: Targets
     neutralise_markers: bool = True
+    shuffle_seed: int | None = None
 
-    @cached_property
-    def head(self) -> str:
-        """The prompt's text before the query."""
-        return self._fill(self.template.partition(QUERY)[0])
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of the pool, in its order."""
+        return self.targets.names
 
-    @cached_property
-    def tail(self) -> str:
-        """The prompt's text after the query."""
-        return self._fill(self.template.partition(QUERY)[2])
+    def frame(self, query: str, listed: Sequence[str] | None = None) -> tuple[str, str]:
+        """Return the prompt's text before and after a query, with the candidates of `listed` alone where it is given."""
+        head, _, tail = self.template.partition(QUERY)
+        if CANDIDATES not in self.template:
+            return head, tail
+        candidates = ", ".join(self._listing(query, self.names if listed is None else listed))
+        return head.replace(CANDIDATES, candidates), tail.replace(CANDIDATES, candidates)
 
-    def _fill(self, text: str) -> str:
-        return text.replace(CANDIDATES, ", ".join(self.names))
+    def _listing(self, query: str, listed: Sequence[str]) -> list[str]:
+        shows_id = self.targets.kind is TargetKind.short_id
+        texts = {
+            name: f"{shown} = {name}" if shows_id else name
+            for name, shown in zip(self.names, self.targets.shown, strict=False)
+        }
+        names = [name for name in self.names if name in listed]
+        if self.shuffle_seed is not None:
+            # Python's own generator draws the same from a text in every process.
+            random.Random(f"{self.shuffle_seed} {query}").shuffle(names)
+        return [texts.get(name, name) for name in names]
 
     @cached_property
     def markers(self) -> tuple[str, ...]:
@@ -53,15 +69,12 @@ class PromptFormat:
             query = re.sub(rf"({words})\s*:", r"\1 -", query, flags=re.IGNORECASE)
         return query
 
-    def prompt_text(self, query: str) -> str:
+    def prompt_text(self, query: str, listed: Sequence[str] | None = None) -> str:
         """Return the prompt of a query, up to where the generation starts."""
-        return f"{self.head}{self.neutralised(query)}{self.tail}"
-
-    def target_text(self, name: str) -> str:
-        """Return the text to generate for a candidate, without the end token."""
-        return self.target.replace(NAME, name)
+        head, tail = self.frame(query, listed)
+        return f"{head}{self.neutralised(query)}{tail}"
 
 
 def make_format(template: str, target: str, names: Sequence[str], neutralise_markers: bool) -> PromptFormat:
-    """Return the format for a pool given as any sequence of names."""
-    return PromptFormat(template, target, tuple(names), neutralise_markers)
+    """Return the format in which a pool's names are generated."""
+    return PromptFormat(template, Targets(TargetKind.name, tuple(names), target), neutralise_markers)

@@ -1,4 +1,4 @@
-"""Continue a run that was interrupted, from its last checkpoint and with its own config.
+"""Continue a run that was interrupted, from its last checkpoint (a baseline from its start) and with its own config.
 
 causal-lm-router resume run_dir=outputs/quickstart/2026-01-31_12-00-00
 """
@@ -12,16 +12,16 @@ from causal_lm_router.config import TrainConfig
 
 def main() -> None:
     """Run the `resume` command."""
-    run_command("resume", TrainConfig, _job, on_run=True)
+    run_command("resume", TrainConfig, _job, on_run=True, on_baseline=True)
 
 
 def _job(config: TrainConfig) -> None:
     from causal_lm_router.sweep_folder import sweep_of
 
     if sweep_of(Path(config.run_dir)) is None:
-        from causal_lm_router.training import train_router
+        from causal_lm_router.sweeps.job import complete_run
 
-        train_router(config)
+        complete_run(config)
     else:
         _resume_job(config)
 

@@ -5,16 +5,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from causal_lm_router.base_model import load_tokenizer, prepare_base_model
+from causal_lm_router.base_model import load_tokenizer
 from causal_lm_router.compose import load_run_config, resolve_config
 from causal_lm_router.config import TrainConfig
 from causal_lm_router.encoding import Encoder
+from causal_lm_router.extended_model import base_model_source
 from causal_lm_router.generators import Generator, open_generator
 from causal_lm_router.llmrouter_yaml import LLMRouterFiles, read_llmrouter_yaml
 from causal_lm_router.parse import called_candidate, parse_generation
 from causal_lm_router.routing import ParsedRoute, check_query
 from causal_lm_router.run_folder import RunFolder
 from causal_lm_router.session import check_fallback
+from causal_lm_router.targets import Targets
 
 
 @dataclass(frozen=True)
@@ -116,11 +118,12 @@ class CausalLMRouter:
     def _load(self) -> tuple[Encoder, Generator]:
         if self._loaded is None:
             config = self.config
-            names = self._folder.read_card().names
-            check_fallback(config.parsing.fallback_candidate, names)
-            base = prepare_base_model(config.base_model)
+            card = self._folder.read_card()
+            check_fallback(config.parsing.fallback_candidate, card.names)
+            targets = Targets(config.target.kind, tuple(card.names), config.prompt.target, card.best_single)
+            base = base_model_source(config.base_model, targets.new_tokens)
             tokenizer = load_tokenizer(base, config.base_model)
-            encoder = Encoder(tokenizer, config.prompt, names)
+            encoder = Encoder(tokenizer, config.prompt, targets)
             room = encoder.max_prompt_tokens
             generator = open_generator(config.inference, config.base_model, config.lora, base, tokenizer, room)
             generator.load_weights(self._folder.weights)

@@ -3,7 +3,7 @@
 config.yaml      the resolved config            report.json      every figure of the final evaluation
 router.json      pool and best single           outcomes.jsonl   a line per query of it
 adapter/         trained weights (PEFT)         metrics.csv      step,epoch,name,value
-merged/          merged checkpoint              *.png            confusion matrix, learning curve
+merged/          merged checkpoint              *.png            confusion, learning curve, routes, ...
 checkpoints/     to resume from                 validation/      report.json and outcomes.jsonl of that split
 """
 
@@ -90,16 +90,26 @@ class RunFolder:
         return RouterCard(tuple(Candidate(**candidate) for candidate in plain["pool"]), plain["best_single"])
 
 
-def write_evaluation(folder: Path, evaluation: "Evaluation", facts: dict[str, Any]) -> None:
-    """Write outcomes.jsonl, confusion.png and, last, report.json with `facts` (split, data, backend, ...) beside it."""
+def write_evaluation(
+    folder: Path, evaluation: "Evaluation", facts: dict[str, Any], validation: "Evaluation | None" = None
+) -> list[Path]:
+    """Write outcomes.jsonl, pictures and, last, report.json with `facts` (split, data, backend, ...) beside it.
+
+    `validation` is the same router's evaluation on the validation queries: there its predictions are calibrated for the
+    reliability diagram. Returns the pictures beside confusion.png: those that the outcomes allow (see routing_figures).
+    """
     from causal_lm_router.figures import save_confusion
+    from causal_lm_router.routing_figures import save_routing_figures
 
     folder.mkdir(parents=True, exist_ok=True)
     rows = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in outcome_rows(evaluation.outcomes))
     write_text(folder / "outcomes.jsonl", rows)
     save_confusion(evaluation.report, folder / "confusion.png")
+    calibrating = validation.outcomes if validation else ()
+    pictures = save_routing_figures(evaluation.outcomes, evaluation.report, folder, calibrating)
     report = {**facts, **evaluation.report.to_dict()}
     write_text(folder / "report.json", json.dumps(report, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+    return pictures
 
 
 def outcome_rows(outcomes: Sequence[RouteOutcome]) -> list[dict[str, Any]]:
@@ -121,7 +131,9 @@ def outcome_rows(outcomes: Sequence[RouteOutcome]) -> list[dict[str, Any]]:
             "scores": dict(outcome.example.scores),
             "best_score": max(outcome.example.scores.values()),
             "cost": outcome.cost,
+            "costs": outcome.example.costs and dict(outcome.example.costs),
             "truncated_query": outcome.truncated_query,
+            "predicted": outcome.predicted and dict(outcome.predicted),
         }
         for outcome in outcomes
     ]

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from causal_lm_router.config import EvaluationConfig, TrainConfig
+from causal_lm_router.config import EvaluationConfig, ObjectiveKind, TrainConfig
 from causal_lm_router.encoding import Encoder
 from causal_lm_router.evaluation import Evaluation, evaluate_router
 from causal_lm_router.generators import Generator
@@ -17,6 +17,7 @@ from causal_lm_router.process_state import random_state_kept, torch_settings_kep
 from causal_lm_router.routing import RoutingExample
 from causal_lm_router.routing_report import RoutingReport
 from causal_lm_router.run_folder import RunFolder, outcome_rows
+from causal_lm_router.targets import TargetKind, Targets
 from causal_lm_router.tracking import Tracking
 from causal_lm_router.workbench import Workbench
 
@@ -36,8 +37,8 @@ class Session:
     workbench: Workbench
     watch: Watch | None = None
 
-    def evaluate(self, weights_dir: Path, examples: Sequence[RoutingExample]) -> Evaluation:
-        """Return the evaluation of the weights in a folder; the generator sleeps afterwards."""
+    def evaluate(self, weights_dir: Path | None, examples: Sequence[RoutingExample]) -> Evaluation:
+        """Return the evaluation of the weights in a folder (None: the bare base model); the generator then sleeps."""
         self.generator.load_weights(weights_dir)
         labels, best_single = self.data.labels, self.data.best_single
         result = evaluate_router(self.generator, self.encoder, examples, labels, best_single, self.config.parsing)
@@ -61,10 +62,12 @@ def open_session(
     ):
         if config.trainer.num_threads is not None:
             torch.set_num_threads(config.trainer.num_threads)
+        check_objective(config)
         data = workbench.data(config.data)
         check_fallback(config.parsing.fallback_candidate, data.names)
-        encoder = Encoder(workbench.tokenizer(config.base_model), config.prompt, data.names)
-        generator = workbench.generator(config, encoder.max_prompt_tokens)
+        targets = Targets(config.target.kind, tuple(data.names), config.prompt.target, data.best_single)
+        encoder = Encoder(workbench.tokenizer(config.base_model, targets.new_tokens), config.prompt, targets)
+        generator = workbench.generator(config, encoder.max_prompt_tokens, targets.new_tokens)
         try:
             yield Session(config, folder, data, encoder, generator, workbench, watch)
         finally:
@@ -76,6 +79,14 @@ def check_fallback(fallback_candidate: str | None, names: Sequence[str]) -> None
     """Raise ValueError for a fallback that is not in the pool."""
     if fallback_candidate is not None and fallback_candidate not in names:
         raise ValueError(f"parsing.fallback_candidate={fallback_candidate!r}: allowed is null | {' | '.join(names)}")
+
+
+def check_objective(config: TrainConfig) -> None:
+    """Raise ValueError for an objective that the targets cannot be taught by."""
+    if config.target.kind is TargetKind.score_class and config.objective.kind is not ObjectiveKind.completion:
+        raise ValueError(
+            f"objective.kind={config.objective.kind.value!r}: target.kind=score_class takes objective.kind=completion"
+        )
 
 
 def check_splits(config: EvaluationConfig, data: PreparedData) -> None:

@@ -12,17 +12,20 @@ from typing import Any, NamedTuple
 from rich.console import Console
 
 from causal_lm_router.atomic import write_text
-from causal_lm_router.base_model import is_adapter, merge_adapter, prepare_base_model
+from causal_lm_router.base_model import is_adapter, merge_adapter
 from causal_lm_router.checkpoint import checkpoint_step, last_checkpoint
 from causal_lm_router.compose import config_dict, describe_differences, dump_config, identity_of, load_run_config
 from causal_lm_router.config import EvaluateConfig, Split, TrainConfig, generating_model
+from causal_lm_router.extended_model import base_model_source
 from causal_lm_router.figures import save_learning_curve
 from causal_lm_router.fit import fit
+from causal_lm_router.prepared import PreparedData
 from causal_lm_router.report_table import print_report
 from causal_lm_router.routing_report import RoutingReport
 from causal_lm_router.run_folder import RouterCard, RunFolder, write_evaluation
 from causal_lm_router.session import Session, Watch, check_splits, is_first_process, open_session, record_evaluation
 from causal_lm_router.sweep_folder import sweep_of
+from causal_lm_router.targets import Targets
 from causal_lm_router.tracking import Tracking, open_tracking, read_metrics
 from causal_lm_router.workbench import Workbench
 
@@ -42,7 +45,7 @@ def train_router(
         PrunedError: `watch` ended the run.
     """
     folder = RunFolder(Path(config.run_dir))
-    _check_folder(folder, config)
+    check_folder(folder, config)
     with open_session(config, folder, workbench, watch) as session:
         check_splits(config.evaluation, session.data)
         if is_first_process() and not folder.config.is_file():
@@ -53,7 +56,7 @@ def train_router(
 
 def _train(session: Session) -> RoutingReport | None:
     folder = session.folder
-    with _open_tracking(session) as tracking:
+    with open_run_tracking(session.config, session.folder) as tracking:
         start = time.perf_counter()
         if not folder.weights.is_dir():
             fit(session, tracking)
@@ -70,7 +73,8 @@ def evaluate_run(config: EvaluateConfig) -> RoutingReport:
         if session.data.names != card.names:
             raise ValueError(f"data: its pool is {session.data.names}, the run's is {card.names}")
         evaluation = session.evaluate(folder.weights, session.data.examples(config.evaluation.final_split))
-        write_evaluation(Path(config.output_dir), evaluation, _facts(session, config.evaluation.final_split))
+        facts = report_facts(config, session.data, config.evaluation.final_split)
+        write_evaluation(Path(config.output_dir), evaluation, facts)
     print_report(evaluation.report, Console())
     print(f"\nevaluation folder: {config.output_dir}")
     return evaluation.report
@@ -79,19 +83,19 @@ def evaluate_run(config: EvaluateConfig) -> RoutingReport:
 def merge_run(config: TrainConfig) -> Path:
     """Write the merged checkpoint of a run where it is missing and return its folder."""
     folder = RunFolder(Path(config.run_dir))
-    folder.read_card()
-    _merge(config, folder)
+    _merge(config, folder, folder.read_card())
     print(folder.merged)
     return folder.merged
 
 
-def _merge(config: TrainConfig, folder: RunFolder) -> None:
+def _merge(config: TrainConfig, folder: RunFolder, card: RouterCard) -> None:
     if not folder.merged.is_dir():
-        model = generating_model(config.base_model, config.inference)
-        merge_adapter(prepare_base_model(config.base_model), model, folder.weights, folder.merged)
+        targets = Targets(config.target.kind, tuple(card.names), config.prompt.target, card.best_single)
+        source = base_model_source(config.base_model, targets.new_tokens)
+        merge_adapter(source, generating_model(config.base_model, config.inference), folder.weights, folder.merged)
 
 
-def _check_folder(folder: RunFolder, config: TrainConfig) -> None:
+def check_folder(folder: RunFolder, config: TrainConfig) -> None:
     """Raise ValueError where the folder holds a finished run, or one of a config that gives other figures."""
     if folder.report.is_file():
         raise ValueError(f"run_dir={folder.path}: holds a finished run; choose another run_dir")
@@ -103,8 +107,8 @@ def _check_folder(folder: RunFolder, config: TrainConfig) -> None:
         raise ValueError(f"run_dir={folder.path}: holds a run with {', '.join(different)}; choose another run_dir")
 
 
-def _open_tracking(session: Session) -> AbstractContextManager[Tracking]:
-    config, folder = session.config, session.folder
+def open_run_tracking(config: TrainConfig, folder: RunFolder) -> AbstractContextManager[Tracking]:
+    """Return the tracking of a run or of a job of a sweep, which goes on where an interrupted one was."""
     names = _wandb_names(config, folder)
     checkpoint = last_checkpoint(folder.checkpoints)
     resume_step = None if folder.weights.is_dir() else checkpoint_step(checkpoint)
@@ -136,9 +140,10 @@ def _digest(text: str) -> str:
 
 def _finish(session: Session, tracking: Tracking, fit_seconds: float) -> RoutingReport:
     config, folder = session.config, session.folder
-    folder.write_card(RouterCard(session.data.splits.pool, session.data.best_single))
+    card = RouterCard(session.data.splits.pool, session.data.best_single)
+    folder.write_card(card)
     if config.lora.merge_lora and is_adapter(folder.weights):
-        _merge(config, folder)
+        _merge(config, folder, card)
     rows = read_metrics(folder.metrics)
     step = max((row.step for row in rows), default=0)
     _validate(session, tracking, step)
@@ -146,7 +151,7 @@ def _finish(session: Session, tracking: Tracking, fit_seconds: float) -> Routing
     evaluation = session.evaluate(folder.weights, session.data.examples(split))
     record_evaluation(tracking, evaluation, split.value, step)
     save_learning_curve([(row.step, row.name, row.value) for row in rows], folder.path / "learning_curve.png")
-    write_evaluation(folder.path, evaluation, {**_facts(session, split), "fit_seconds": fit_seconds})
+    write_evaluation(folder.path, evaluation, {**report_facts(config, session.data, split), "fit_seconds": fit_seconds})
     picture = folder.path / "confusion.png"
     tracking.log_confusion(session.data.names, evaluation.report.confusion, split.value, step, picture)
     tracking.log_adapter(folder.weights)
@@ -163,12 +168,13 @@ def _validate(session: Session, tracking: Tracking, step: int) -> None:
     if session.config.evaluation.final_validation and examples:
         evaluation = session.evaluate(session.folder.weights, examples)
         record_evaluation(tracking, evaluation, "final_validation", step)
-        write_evaluation(session.folder.validation, evaluation, _facts(session, Split.validation))
+        facts = report_facts(session.config, session.data, Split.validation)
+        write_evaluation(session.folder.validation, evaluation, facts)
 
 
-def _facts(session: Session, split: Split) -> dict[str, Any]:
-    """What a report says of how it came about."""
-    config, splits = session.config, session.data.splits
+def report_facts(config: TrainConfig, data: PreparedData, split: Split) -> dict[str, Any]:
+    """Return what a report says of how it came about."""
+    splits = data.splits
     return {
         "name": config.name,
         "seed": config.seed,
@@ -176,7 +182,7 @@ def _facts(session: Session, split: Split) -> dict[str, Any]:
         "backend": config.inference.backend.value,
         "temperature": config.inference.temperature,
         "split": split.value,
-        "num_train": len(session.data.train),
+        "num_train": len(data.train),
         "num_validation": len(splits.validation),
         "num_test": len(splits.test),
         "num_skipped_rows": len(splits.skipped_rows),

@@ -8,20 +8,23 @@ import ctypes
 import functools
 import gc
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, Generic, TypeVar
 
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from causal_lm_router.base_model import apply_lora, load_base_model, load_tokenizer, prepare_base_model
+from causal_lm_router.base_model import apply_lora, load_base_model, load_tokenizer
 from causal_lm_router.config import BaseModelConfig, DataConfig, LoraConfig, TrainConfig
+from causal_lm_router.extended_model import base_model_source
 from causal_lm_router.generators import Generator, open_generator
 from causal_lm_router.generators.vllm_engine import VllmEngine
 from causal_lm_router.prepared import PreparedData, prepare_data
 
 Value = TypeVar("Value")
+Tokens = Mapping[str, str]
+NO_TOKENS: Tokens = {}
 
 
 class Workbench:
@@ -41,34 +44,37 @@ class Workbench:
         """Return the configured data; files are read once, however they change meanwhile. Raises as `prepare_data`."""
         return self._data.get(repr(config), lambda: prepare_data(config))
 
-    def tokenizer(self, config: BaseModelConfig) -> PreTrainedTokenizerBase:
-        """Return the base model's tokenizer. Raises as `load_tokenizer`."""
-        source = prepare_base_model(config)
+    def tokenizer(self, config: BaseModelConfig, new_tokens: Tokens = NO_TOKENS) -> PreTrainedTokenizerBase:
+        """Return the base model's tokenizer, with new tokens if there are any. Raises as `load_tokenizer`."""
+        source = base_model_source(config, new_tokens)
         return self._tokenizer.get(repr((source, config)), lambda: load_tokenizer(source, config))
 
     @contextmanager
-    def model(self, config: BaseModelConfig, lora: LoraConfig, seed: int) -> Iterator[torch.nn.Module]:
+    def model(
+        self, config: BaseModelConfig, lora: LoraConfig, seed: int, new_tokens: Tokens = NO_TOKENS
+    ) -> Iterator[torch.nn.Module]:
         """Yield the base model with a fresh adapter, as `apply_lora` makes it.
 
         The base model is kept afterwards if it is just as it was loaded once the adapter is taken off again. Otherwise,
         and where the block raises or all weights were trained, it is dropped.
         """
-        source = prepare_base_model(config)
+        source = base_model_source(config, new_tokens)
+        new_token_ids = self.tokenizer(config, new_tokens).convert_tokens_to_ids(list(new_tokens))
         key = repr((source, config))
         base_model = self._base_model.get(key, lambda: load_base_model(source, config))
         self._base_model.drop()
         state = _state(base_model)
-        model = apply_lora(base_model, lora, seed)
+        model = apply_lora(base_model, lora, seed, new_token_ids)
         yield model
         if self._keeps_base_model and lora.use_lora:
             base_model = model.unload().eval().requires_grad_(True)  # type: ignore[operator]
             if _state(base_model) == state:
                 self._base_model.put(key, base_model)
 
-    def generator(self, config: TrainConfig, max_prompt_tokens: int) -> Generator:
+    def generator(self, config: TrainConfig, max_prompt_tokens: int, new_tokens: Tokens = NO_TOKENS) -> Generator:
         """Return a generator of the config; those of vLLM are to be used one after another, they share the engine."""
-        base_model, tokenizer = config.base_model, self.tokenizer(config.base_model)
-        source = prepare_base_model(base_model)
+        base_model, tokenizer = config.base_model, self.tokenizer(config.base_model, new_tokens)
+        source = base_model_source(base_model, new_tokens)
         return open_generator(
             config.inference, base_model, config.lora, source, tokenizer, max_prompt_tokens, self._engine
         )

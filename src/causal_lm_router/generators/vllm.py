@@ -1,16 +1,21 @@
-"""Generation with vLLM: sampling settings, prompts in, texts out, over an engine that several generators can share."""
+"""Generation and likelihoods with vLLM, over an engine that several generators can share."""
 
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
 from transformers import PreTrainedTokenizerBase
 
 from causal_lm_router.config import BaseModelConfig, InferenceConfig, LoraConfig
+from causal_lm_router.generators.generation import constrained_generation, generated_text
 from causal_lm_router.generators.vllm_engine import VllmEngine
 from causal_lm_router.routing import Generation
+from causal_lm_router.trie import TokenTrie
 
 CPU_CACHE_BYTES = 1 << 30
+MAX_LOGPROBS = 128  # token ids whose log-probabilities vLLM gives for one request
 LORA_RANKS = (8, 16, 32, 64, 128, 256, 320, 512)  # those vLLM lays memory out for
 
 
@@ -46,14 +51,41 @@ class VllmGenerator:
         self._engine.start(self._engine_args())
         self._engine.load_weights(self, self._name_or_path, self._base_model, weights_dir)
 
-    def generate(self, prompts: Sequence[Sequence[int]]) -> list[Generation]:
-        """Return one generation per prompt (token ids), in order."""
-        self._engine.start(self._engine_args())
-        if not self._engine.is_held_by(self):
-            self.load_weights(self._weights_dir)
-        sampling = [self._sampling_params(index) for index in range(len(prompts))]
-        requests = [{"prompt_token_ids": list(ids)} for ids in prompts]
-        return [self._generation(output.outputs[0]) for output in self._engine.generate(requests, sampling)]
+    def generate(self, prompts: Sequence[Sequence[int]], stop_ids: Sequence[int] = ()) -> list[Generation]:
+        """Return one generation per prompt, in order, as `Generator` says."""
+        outputs = self._outputs(prompts, [self._sampling_params(index, stop_ids) for index in range(len(prompts))])
+        return [self._generation(output, stop_ids) for output in outputs]
+
+    def generate_constrained(self, prompts: Sequence[Sequence[int]], trie: TokenTrie) -> list[Generation]:
+        """Return one generation per prompt, in order, that is a sequence of the trie, as `Generator` says."""
+        sampling = self._constrained_params(trie)
+        return [
+            constrained_generation(self._tokenizer, trie, output.token_ids, _logprobs(output))
+            for output in self._outputs(prompts, [sampling] * len(prompts))
+        ]
+
+    def next_logprobs(
+        self, prefixes: Sequence[Sequence[int]], token_ids: Sequence[Sequence[int]]
+    ) -> list[NDArray[np.float64]]:
+        """Return for every prefix the log-probabilities of its `token_ids` as the next token."""
+        from vllm import SamplingParams
+
+        parts = [
+            (index, tokens[start : start + MAX_LOGPROBS])
+            for index, tokens in enumerate(map(list, token_ids))
+            for start in range(0, len(tokens), MAX_LOGPROBS)
+        ]
+        options = {"max_tokens": 1, "temperature": 0.0, "detokenize": False}
+        sampling = [SamplingParams(**options, logprob_token_ids=tokens) for _, tokens in parts]
+        outputs = self._outputs([prefixes[index] for index, _ in parts], sampling)
+        found: list[list[float]] = [[] for _ in prefixes]
+        for (index, tokens), output in zip(parts, outputs, strict=True):
+            found[index] += [output.logprobs[0][token].logprob for token in tokens]
+        return [np.array(values, dtype=np.float64) for values in found]
+
+    def sequence_logprobs(self, prompts: Sequence[Sequence[int]], trie: TokenTrie) -> NDArray[np.float64]:
+        """Return [number of prompts, number of sequences]: each sequence's log-probability after each prompt."""
+        raise NotImplementedError
 
     def sleep(self) -> None:
         """On a GPU, move the weights to the host and drop the cache until the next use; on a CPU do nothing."""
@@ -74,6 +106,8 @@ class VllmGenerator:
             "max_model_len": self._max_model_len,
             "enable_prefix_caching": True,
             "use_tqdm_on_load": False,
+            # The other backends know no grammar over tokens, or (xgrammar 0.2.8) confuse several of like shape.
+            "structured_outputs_config": {"backend": "guidance"},
         }
         if self._engine.on_gpu:
             arguments["enable_sleep_mode"] = True
@@ -85,7 +119,14 @@ class VllmGenerator:
             arguments |= {"block_size": 32, "kv_cache_memory_bytes": CPU_CACHE_BYTES, "enforce_eager": True}
         return arguments | self._inference.engine_args
 
-    def _sampling_params(self, index: int) -> Any:
+    def _outputs(self, prompts: Sequence[Sequence[int]], sampling: Sequence[Any]) -> list[Any]:
+        self._engine.start(self._engine_args())
+        if not self._engine.is_held_by(self):
+            self.load_weights(self._weights_dir)
+        requests = [{"prompt_token_ids": list(ids)} for ids in prompts]
+        return [output.outputs[0] for output in self._engine.generate(requests, sampling)]
+
+    def _sampling_params(self, index: int, stop_ids: Sequence[int]) -> Any:
         from vllm import SamplingParams
 
         arguments: dict[str, Any] = {
@@ -95,7 +136,7 @@ class VllmGenerator:
             "max_tokens": self._inference.max_new_tokens,
             # Only the end token that was trained ends a generation; a base model's own list may hold others.
             "ignore_eos": True,
-            "stop_token_ids": [self._tokenizer.eos_token_id],
+            "stop_token_ids": [self._tokenizer.eos_token_id, *stop_ids],
             "logprobs": 0,
             "detokenize": False,
         }
@@ -104,7 +145,34 @@ class VllmGenerator:
         except (TypeError, ValueError) as error:
             raise ValueError(f"inference.sampling_args: {error}") from error
 
-    def _generation(self, output: Any) -> Generation:
-        options = {"skip_special_tokens": True, "clean_up_tokenization_spaces": False}
-        text = self._tokenizer.decode(output.token_ids, **options)
-        return Generation(str(text), output.finish_reason, len(output.token_ids), output.cumulative_logprob)
+    def _constrained_params(self, trie: TokenTrie) -> Any:
+        from vllm import SamplingParams
+        from vllm.sampling_params import StructuredOutputsParams
+
+        longest, eos = max(map(len, trie.sequences)), self._tokenizer.eos_token_id
+        return SamplingParams(
+            temperature=0.0,
+            max_tokens=longest,
+            ignore_eos=True,
+            stop_token_ids=[eos],
+            structured_outputs=StructuredOutputsParams(grammar=_grammar(trie, eos)),
+            logprobs=0,
+            detokenize=False,
+        )
+
+    def _generation(self, output: Any, stop_ids: Sequence[int]) -> Generation:
+        text = generated_text(self._tokenizer, output.token_ids, stop_ids)
+        return Generation(text, output.finish_reason, len(output.token_ids), output.cumulative_logprob)
+
+
+def _grammar(trie: TokenTrie, eos: int) -> str:
+    """Return the trie as a grammar over tokens instead of text, so that a name has one way to be spelled.
+
+    The end token stays out: the grammar's end allows it, and nothing else.
+    """
+    alternatives = [[f"<[{token}]>" for token in sequence if token != eos] for sequence in trie.sequences]
+    return "start: " + " | ".join(map(" ".join, alternatives))
+
+
+def _logprobs(output: Any) -> list[float]:
+    return [step[token].logprob for token, step in zip(output.token_ids, output.logprobs, strict=True)]

@@ -16,9 +16,10 @@ import torch
 from filelock import Timeout
 
 from causal_lm_router.atomic import write_text
+from causal_lm_router.baseline_run import run_baseline
 from causal_lm_router.callback import PrunedError
 from causal_lm_router.compose import dump_config, quote_text
-from causal_lm_router.config import OnFailure, TrainConfig, TrainerConfig
+from causal_lm_router.config import BaselineRunConfig, OnFailure, TrainConfig, TrainerConfig
 from causal_lm_router.module import NotFiniteError
 from causal_lm_router.routing_report import RoutingReport
 from causal_lm_router.run_folder import RunFolder
@@ -55,7 +56,7 @@ def launch_job(config: TrainConfig, workbench: Workbench) -> None:
     sweep = SweepFolder(run_dir.parent)
     if not is_first_process():
         # One of several that a cluster started: the first one waits for it, whatever the log says.
-        train_router(config, workbench)
+        complete_run(config, workbench)
         return
     if not read_status(sweep, run_dir.name).is_due(config.sweep.retry_failed):
         return
@@ -75,7 +76,7 @@ def run_job(config: TrainConfig, workbench: Workbench) -> None:
     run_dir = Path(config.run_dir)
     sweep = SweepFolder(run_dir.parent)
     if not is_first_process():
-        train_router(config, workbench)
+        complete_run(config, workbench)
         return
     try:
         with job_lock(run_dir):
@@ -85,6 +86,15 @@ def run_job(config: TrainConfig, workbench: Workbench) -> None:
                 _run_locked(sweep, config, workbench)
     except Timeout:
         logger.warning("job %s: another process runs it", run_dir.name)
+
+
+def complete_run(
+    config: TrainConfig, workbench: Workbench | None = None, watch: Watch | None = None
+) -> RoutingReport | None:
+    """Do what a run's config stands for: fit a baseline or train a router. Returns and raises as they do."""
+    if isinstance(config, BaselineRunConfig):
+        return run_baseline(config, workbench)
+    return train_router(config, workbench, watch)
 
 
 def is_distributed(config: TrainerConfig) -> bool:
@@ -109,7 +119,7 @@ def _run_locked(sweep: SweepFolder, config: TrainConfig, workbench: Workbench) -
             logger.warning("sweep.allow_mixed=true: %s", difference)
         process = f"{socket.gethostname()}:{os.getpid()}"
         append_event(sweep, JobEvent(job, JobState.running, code=code, data=data, process=process))
-        report = train_router(config, workbench, _pruning(sweep, config.sweep.trial))
+        report = complete_run(config, workbench, _pruning(sweep, config.sweep.trial))
         assert report is not None, "the first process reports"
         accuracy, failures = report.routing_accuracy.value, report.parse_failure_rate.value
         logger.info("job %s: done: routing accuracy %.1f%%, parse failures %.1f%%", job, 100 * accuracy, 100 * failures)

@@ -72,6 +72,12 @@ class Tracking:
         if image_path is not None:
             self._wandb_run.log_image(f"{split}/confusion_picture", image_path, step)
 
+    def log_pictures(self, paths: Sequence[Path], split: str, step: int) -> None:
+        """Record pictures at an optimizer step, each as `<split>/<name of the file without its ending>`."""
+        if self._wandb_run is not None:
+            for path in paths:
+                self._wandb_run.log_image(f"{split}/{path.stem}", path, step)
+
     def log_adapter(self, adapter_dir: Path) -> None:
         """Record the adapter folder as the artifact `adapter-<run id>`, where `tracking.wandb.log_adapter` is set.
 

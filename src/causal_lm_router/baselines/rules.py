@@ -1,0 +1,55 @@
+"""Baselines that never look at a query's text: a constant choice, a random one, and a choice per task."""
+
+import hashlib
+from collections import defaultdict
+from collections.abc import Sequence
+
+import numpy as np
+
+from causal_lm_router.baselines.score_table import Floats, Predictor, cost_table, score_table
+from causal_lm_router.config import BaselineMethod
+from causal_lm_router.routing import Candidate, RoutingExample
+
+
+def constant_rows(row: Floats) -> Predictor:
+    """Return a predictor that says `row` of every query."""
+    return lambda examples: np.tile(row, (len(examples), 1))
+
+
+def draw_rows(pool: Sequence[Candidate], seed: int) -> Predictor:
+    """Return a predictor of 1 for one candidate per query and 0 for the others, drawn from (seed, query id) alone."""
+    one_hot = np.eye(len(pool))
+
+    def predict(examples: Sequence[RoutingExample]) -> Floats:
+        return one_hot[[_draw(seed, example.query_id) % len(pool) for example in examples]]
+
+    return predict
+
+
+def price_row(train: Sequence[RoutingExample], pool: Sequence[Candidate], method: BaselineMethod) -> Floats:
+    """Return 1 for the candidates of least (`cheapest`) or greatest mean cost on `train`, and 0 for the others.
+
+    Without costs it goes by input plus output price. Raises ValueError where those are unknown too.
+    """
+    costs = cost_table(train, pool, method.value).mean(axis=0)
+    extreme = costs.min() if method is BaselineMethod.cheapest else costs.max()
+    return np.where(np.isclose(costs, extreme, rtol=1e-12, atol=0.0), 1.0, 0.0)
+
+
+def fit_per_task(train: Sequence[RoutingExample], pool: Sequence[Candidate]) -> Predictor:
+    """Return a predictor of the mean train scores on the query's task; on all of train for a task not seen there.
+
+    It reads the task of the queries to route, which a router that sees only the text would have to guess.
+    """
+    by_task: dict[str, list[RoutingExample]] = defaultdict(list)
+    for example in train:
+        by_task[example.task].append(example)
+    means = {task: score_table(examples, pool).mean(axis=0) for task, examples in by_task.items()}
+    overall = score_table(train, pool).mean(axis=0)
+    return lambda examples: np.stack([means.get(example.task, overall) for example in examples])
+
+
+def _draw(seed: int, query_id: str) -> int:
+    # Told apart from the draw that breaks ties of labels: with its numbers, chance would agree with random labels.
+    content = repr(("random baseline", seed, query_id)).encode(errors="surrogatepass")
+    return int.from_bytes(hashlib.blake2b(content, digest_size=8).digest(), "big")

@@ -1,0 +1,1 @@
+"""Ways to read a route out of a base model, besides a free generation."""

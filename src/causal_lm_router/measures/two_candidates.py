@@ -1,0 +1,132 @@
+"""Routing between a weak and a strong candidate, measured as RouteLLM's paper and as RouteLLM's code do.
+
+A router gives every query a win share: the higher, the sooner it calls the strong candidate. Only its order counts.
+PGR, the performance gap recovered, of a quality r is (r - weak) / (strong - weak), with the mean scores of always
+calling one of the two (arXiv 2406.18665, section on metrics). Source of the code: github.com/lm-sys/RouteLLM,
+routellm/evals/evaluate.py and benchmarks.py. The two differ in three things: the paper integrates over the share of
+strong calls and its CPT asks for the least share that suffices, while the code takes eleven thresholds at the deciles
+of the win shares, integrates those by trapezoids, and reads CPT off by `np.interp` over qualities that need not be in
+order.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float64]
+
+
+class CallCurve(NamedTuple):
+    """Points of a curve: share of queries that call the strong candidate (0..1, ascending) and mean score there."""
+
+    share: Floats
+    quality: Floats
+
+
+def call_curve(weak: Floats, strong: Floats, win_share: Floats) -> CallCurve:
+    """Return the curve over all thresholds, from no strong calls to strong calls alone.
+
+    `weak` and `strong` are what each candidate's answer to a query counts: scores, or costs for a curve of mean costs.
+    Queries of one win share move together, as a threshold moves them. Between two points the curve is the straight
+    line: the mean when the tied queries that call the strong candidate are drawn by lot. So a constant router has the
+    two ends alone, and nothing depends on the order of the rows.
+    """
+    order = np.argsort(-win_share, kind="stable")
+    ordered = win_share[order]
+    group_ends = np.flatnonzero(np.append(ordered[1:] != ordered[:-1], True)) + 1
+    gains = np.cumsum((strong - weak)[order])[group_ends - 1]
+    num_queries = len(win_share)
+    share = np.append(0.0, group_ends / num_queries)
+    return CallCurve(share, weak.mean() + np.append(0.0, gains) / num_queries)
+
+
+def pgr(quality: Floats | float, weak: Floats, strong: Floats) -> Floats:
+    """Return PGR = (quality - mean weak) / (mean strong - mean weak); NaN unless strong is better on average."""
+    gap = strong.mean() - weak.mean()
+    if gap <= 1e-12:
+        return np.full(np.shape(quality), np.nan)
+    return np.asarray((quality - weak.mean()) / gap)
+
+
+def apgr_paper(weak: Floats, strong: Floats, win_share: Floats) -> float:
+    """Return APGR, the integral of PGR over the share of strong calls from 0 to 1: 0.5 for a router that knows nothing.
+
+    The integral is exact under `call_curve`, a straight line between thresholds. (The paper approximates it by the mean
+    over ten evenly spaced shares and does not say which ten.) Source: arXiv 2406.18665, section on metrics.
+    """
+    curve = call_curve(weak, strong, win_share)
+    return float(np.trapezoid(pgr(curve.quality, weak, strong), curve.share))
+
+
+def cpt_paper(weak: Floats, strong: Floats, win_share: Floats, target: float) -> float:
+    """Return CPT(target): the least share of strong calls (0..1) at which PGR reaches `target`, on `call_curve`.
+
+    It always exists, as PGR is 1 when all calls are strong. Source: arXiv 2406.18665, section on metrics. Raises
+    ValueError unless `target` lies in 0..1.
+    """
+    _check_target(target)
+    curve = call_curve(weak, strong, win_share)
+    recovered = pgr(curve.quality, weak, strong)
+    if np.isnan(recovered).any():
+        return float("nan")
+    # Sums of scores are exact only up to rounding: a level met exactly must not be missed.
+    reached = int(np.argmax(recovered >= target - 1e-9))
+    if reached == 0:
+        return 0.0
+    before, after = recovered[reached - 1], recovered[reached]
+    part = min(1.0, (target - before) / (after - before))
+    return float(curve.share[reached - 1] + part * (curve.share[reached] - curve.share[reached - 1]))
+
+
+def code_curve(weak: Floats, strong: Floats, win_share: Floats, num_bins: int = 10) -> CallCurve | None:
+    """Return the points RouteLLM's code plots: thresholds at the `num_bins` + 1 quantiles of the win shares.
+
+    A query calls the strong candidate when its win share is at least the threshold, and, at the last one, above it.
+    The quantiles are those of `pandas.qcut`, linear between order statistics. None where two of them coincide: there
+    the code stops with "Bin edges must be unique", for example on every constant router.
+    """
+    thresholds = np.quantile(win_share, np.linspace(0, 1, num_bins + 1))
+    if len(np.unique(thresholds)) <= num_bins:
+        return None
+    is_strong = win_share >= thresholds[:, None]
+    is_strong[-1] = win_share > thresholds[-1]
+    share, quality = is_strong.mean(axis=1), np.where(is_strong, strong, weak).mean(axis=1)
+    order = np.argsort(share, kind="stable")
+    return CallCurve(share[order], quality[order])
+
+
+def apgr_code(weak: Floats, strong: Floats, win_share: Floats) -> float:
+    """Return APGR as RouteLLM's code has it: (AUC - AUC of weak) / (AUC of strong - AUC of weak), by trapezoids.
+
+    The three areas lie under eleven points (`code_curve`); NaN where those are undefined or strong is not better.
+    """
+    curve = code_curve(weak, strong, win_share)
+    if curve is None or strong.mean() - weak.mean() <= 1e-12:
+        return float("nan")
+    area = np.trapezoid(curve.quality, curve.share)
+    weak_area, strong_area = (
+        np.trapezoid(np.full(len(curve.share), end.mean()), curve.share) for end in (weak, strong)
+    )
+    return float((area - weak_area) / (strong_area - weak_area))
+
+
+def cpt_code(weak: Floats, strong: Floats, win_share: Floats, target: float) -> float:
+    """Return CPT(target) (0..1) as RouteLLM's code has it: the share at the target quality, by `np.interp`.
+
+    The code hands `np.interp` the eleven qualities in the order of their shares. Where they do not ascend (a router
+    that beats strong on the way, a noisy one) the result follows from the steps of its search, and may be far from the
+    share that suffices. NaN where `code_curve` is undefined or strong is not better. Raises ValueError unless `target`
+    lies in 0..1.
+    """
+    _check_target(target)
+    curve = code_curve(weak, strong, win_share)
+    gap = strong.mean() - weak.mean()
+    if curve is None or gap <= 1e-12:
+        return float("nan")
+    return float(np.interp(target * gap + weak.mean(), curve.quality, curve.share))
+
+
+def _check_target(target: float) -> None:
+    if not 0 <= target <= 1:
+        raise ValueError(f"target={target!r}: allowed is a PGR in 0..1")

@@ -1,0 +1,166 @@
+"""PGR, APGR and CPT by RouteLLM's paper and by its code, on values worked out by hand and on RouteLLM's own files."""
+
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from numpy.typing import NDArray
+
+from causal_lm_router.config import DataConfig
+from causal_lm_router.measures.resampling import bootstrap_figure
+from causal_lm_router.measures.two_candidates import (
+    apgr_code,
+    apgr_paper,
+    call_curve,
+    code_curve,
+    cpt_code,
+    cpt_paper,
+    pgr,
+)
+from causal_lm_router.sources import load_source
+
+Floats = NDArray[np.float64]
+
+WEAK, STRONG = np.array([1.0, 0, 0, 0]), np.array([0.0, 1, 1, 0])
+
+
+def test_curve_and_figures_by_hand() -> None:
+    # The two best queries are tied: both gain 1. Then one without gain, then one that loses 1. PGR is 0, 2, 2, 1.
+    win_share = np.array([0.1, 0.9, 0.9, 0.5])
+    curve = call_curve(WEAK, STRONG, win_share)
+    assert curve.share.tolist() == [0, 0.5, 0.75, 1]
+    assert curve.quality.tolist() == [0.25, 0.75, 0.75, 0.5]
+    assert pgr(curve.quality, WEAK, STRONG).tolist() == [0, 2, 2, 1]
+    assert apgr_paper(WEAK, STRONG, win_share) == pytest.approx(0.5 * 1 + 0.25 * 2 + 0.25 * 1.5)
+    assert cpt_paper(WEAK, STRONG, win_share, 0) == 0
+    assert cpt_paper(WEAK, STRONG, win_share, 0.5) == pytest.approx(0.125)
+    assert cpt_paper(WEAK, STRONG, win_share, 1) == pytest.approx(0.25)
+
+
+def test_paper_and_code_differ() -> None:
+    # Only the third of 20 queries gains. The paper's PGR climbs from 0 at 10% to 1 at 15% of strong calls; the code has
+    # points at every 10%: 0 at 10%, 1 at 20%.
+    weak, strong, win_share = np.zeros(20), np.zeros(20), np.arange(20) / 20
+    strong[17] = 1
+    assert apgr_paper(weak, strong, win_share) == pytest.approx(0.05 / 2 + 0.85)
+    assert apgr_code(weak, strong, win_share) == pytest.approx(0.1 / 2 + 0.8)
+    assert cpt_paper(weak, strong, win_share, 0.8) == pytest.approx(0.14)
+    assert cpt_code(weak, strong, win_share, 0.8) == pytest.approx(0.18)
+
+
+def test_a_constant_router_is_the_line_between_the_two_candidates() -> None:
+    for weak, strong in ((WEAK, STRONG), (WEAK[::-1], STRONG[::-1])):
+        constant = np.full(4, 0.7)
+        assert call_curve(weak, strong, constant).share.tolist() == [0, 1]
+        assert apgr_paper(weak, strong, constant) == pytest.approx(0.5)
+        assert cpt_paper(weak, strong, constant, 0.8) == pytest.approx(0.8)
+        # RouteLLM's code stops here: "Bin edges must be unique".
+        assert code_curve(weak, strong, constant) is None
+        assert np.isnan([apgr_code(weak, strong, constant), cpt_code(weak, strong, constant, 0.8)]).all()
+
+
+def test_order_of_rows_does_not_matter() -> None:
+    random = np.random.default_rng(1)
+    weak, strong, win_share = random.random(50), random.random(50) + 0.3, random.integers(5, size=50) / 5
+    rows = random.permutation(50)
+    for figure in (apgr_paper, partial(cpt_paper, target=0.5)):
+        assert figure(weak, strong, win_share) == pytest.approx(figure(weak[rows], strong[rows], win_share[rows]))
+
+
+def test_a_strong_candidate_that_is_not_better_has_no_gap() -> None:
+    win_share = np.arange(4) / 4
+    figures = [apgr_paper, apgr_code, partial(cpt_paper, target=0.5), partial(cpt_code, target=0.5)]
+    assert np.isnan([figure(STRONG, WEAK, win_share) for figure in figures]).all()
+    with pytest.raises(ValueError, match=r"target=1.5: allowed is a PGR in 0\.\.1"):
+        cpt_paper(WEAK, STRONG, win_share, 1.5)
+
+
+def test_code_figures_equal_those_of_pandas() -> None:
+    random = np.random.default_rng(2)
+    weak, win_share = random.integers(2, size=333).astype(float), random.random(333)
+    strong = np.maximum(weak, win_share > 0.6)
+    _, thresholds = pd.qcut(pd.Series(win_share), 10, retbins=True)
+    points = []
+    for index, threshold in enumerate(thresholds):
+        chosen = win_share >= threshold if index < 10 else win_share > threshold
+        points.append((100 * chosen.mean(), 100 * np.where(chosen, strong, weak).mean()))
+    percent, accuracy = np.array(sorted(points)).T
+    area = sum((accuracy[1:] + accuracy[:-1]) / 2 * np.diff(percent / 100))
+    low, high = 100 * weak.mean(), 100 * strong.mean()
+    assert apgr_code(weak, strong, win_share) == pytest.approx((area - low) / (high - low))
+    half = np.interp(0.5 * (high - low) + low, accuracy, percent)
+    assert cpt_code(weak, strong, win_share, 0.5) == pytest.approx(half / 100)
+
+
+@pytest.fixture(scope="module", params=["mmlu", "gsm8k_responses.csv"])
+def real_scores(
+    request: pytest.FixtureRequest, data_dir: Path, make_data_config: Callable[..., DataConfig]
+) -> tuple[Floats, Floats]:
+    """Scores of Mixtral and GPT-4 on one of RouteLLM's benchmarks."""
+    data = load_source(make_data_config(source="routellm", path=str(data_dir / "routellm" / request.param)))
+    scores = np.array([list(example.scores.values()) for example in data.examples])
+    assert data.candidate_names == ["mistralai/Mixtral-8x7B-Instruct-v0.1", "gpt-4-1106-preview"]
+    return scores[:, 0], scores[:, 1]
+
+
+@pytest.mark.parametrize(
+    ("figure", "expected"),
+    [
+        (apgr_paper, 0.5),
+        (apgr_code, 0.5),
+        (partial(cpt_paper, target=0.5), 0.5),
+        (partial(cpt_code, target=0.5), 0.5),
+        (partial(cpt_paper, target=0.8), 0.8),
+        (partial(cpt_code, target=0.8), 0.8),
+    ],
+    ids=["apgr_paper", "apgr_code", "cpt50_paper", "cpt50_code", "cpt80_paper", "cpt80_code"],
+)
+def test_random_routers_on_real_data(
+    real_scores: tuple[Floats, Floats], figure: Callable[..., float], expected: float
+) -> None:
+    # One random router misses a 95% interval in one of twenty cases, so several are drawn: their mean is near what is
+    # expected of no knowledge, and about 95% of the intervals hold it.
+    num_queries = len(real_scores[0])
+    routers = [np.random.default_rng(seed).random(num_queries) for seed in range(25)]
+    values = [figure(*real_scores, router) for router in routers]
+    num_intervals = 15 if num_queries < 5_000 else 2
+    figures = [bootstrap_figure(figure, [*real_scores, router], resamples=100) for router in routers[:num_intervals]]
+    num_held = sum(one.low <= expected <= one.high for one in figures if one.low is not None and one.high is not None)
+    first = figures[0]
+    print(
+        f"{num_queries} queries: first router {first.value:.3f} [{first.low:.3f}, {first.high:.3f}], "
+        f"mean of 25 {np.mean(values):.3f}, intervals that hold {expected}: {num_held}/{num_intervals}"
+    )
+    assert np.mean(values) == pytest.approx(expected, abs=0.015)
+    assert num_held >= 0.8 * num_intervals
+
+
+def test_oracle_and_constant_routers_on_real_data(real_scores: tuple[Floats, Floats]) -> None:
+    weak, strong = real_scores
+    better, worse = float(np.mean(strong > weak)), float(np.mean(strong < weak))
+    gap = better - worse
+    # The oracle first calls GPT-4 where it alone is right, then where it makes no difference, last where it is wrong:
+    # the gain climbs to `better`, stays, and falls by `worse`.
+    area = better**2 / 2 + better * (1 - better - worse) + worse * (better - worse / 2)
+    oracle = strong - weak
+    print(f"{len(weak)} queries, oracle: APGR {area / gap:.4f}, CPT50 {gap / 2:.4f}, CPT80 {0.8 * gap:.4f}")
+    assert apgr_paper(weak, strong, oracle) == pytest.approx(area / gap)
+    assert cpt_paper(weak, strong, oracle, 0.5) == pytest.approx(0.5 * gap)
+    assert cpt_paper(weak, strong, oracle, 0.8) == pytest.approx(0.8 * gap)
+    # The code needs distinct win shares. Its points lie on the same curve, at every 10% but for the width of a query.
+    tenths = np.linspace(0, 1, 11)
+    gains = np.minimum(tenths, better) - np.maximum(0, tenths - (1 - worse))
+    distinct = oracle - np.arange(len(oracle)) / len(oracle) / 2
+    print(f"  by the code: APGR {apgr_code(weak, strong, distinct):.4f}")
+    assert apgr_code(weak, strong, distinct) == pytest.approx(np.trapezoid(gains, tenths) / gap, abs=0.005)
+
+    constant = np.zeros(len(weak))
+    assert apgr_paper(weak, strong, constant) == pytest.approx(0.5)
+    assert cpt_paper(weak, strong, constant, 0.5) == pytest.approx(0.5)
+    assert cpt_paper(weak, strong, constant, 0.8) == pytest.approx(0.8)
+    assert np.isnan(apgr_code(weak, strong, constant))
+    assert float(pgr(weak.mean(), weak, strong)) == 0
+    assert float(pgr(strong.mean(), weak, strong)) == 1

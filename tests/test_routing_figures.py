@@ -1,0 +1,292 @@
+"""Drawings of an evaluation: the values and names on them, and that they are written whatever is known."""
+
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from causal_lm_router.measures.cost_quality import Points
+from causal_lm_router.metrics import evaluate_outcomes
+from causal_lm_router.routing import Generation, ParsedRoute, ParseFailure, RouteOutcome, RoutingExample
+from causal_lm_router.routing_figures import frontier, reliability, routes, save_routing_figures, scores
+from causal_lm_router.routing_figures.table import NOBODY, OutcomeTable, outcome_table, row_table
+from causal_lm_router.run_folder import outcome_rows, write_evaluation
+from causal_lm_router.tracking.job import Tracking
+
+NAMES = ["small", "large"]
+# Task, scores of both candidates, route (None does not parse).
+ROWS: list[tuple[str, tuple[float, float], str | None]] = [
+    ("maths", (1.0, 0.0), "small"),
+    ("maths", (0.0, 1.0), "small"),
+    ("maths", (0.5, 0.5), "large"),
+    ("trivia", (0.0, 1.0), None),
+]
+PREDICTED = [(0.9, 0.05), (0.6, 0.4), (0.2, 0.6), (0.1, 0.8)]
+
+
+def outcome(
+    index: int,
+    task: str,
+    scores: dict[str, float],
+    route: str | None,
+    costs: dict[str, float] | None = None,
+    predicted: dict[str, float] | None = None,
+) -> RouteOutcome:
+    example = RoutingExample(str(index), "text", task, scores, costs)
+    parsed = ParsedRoute(route) if route else ParsedRoute(None, ParseFailure.EMPTY)
+    return RouteOutcome(example, next(iter(scores)), Generation("text", "stop"), parsed, route, predicted=predicted)
+
+
+def four_outcomes() -> list[RouteOutcome]:
+    """Small costs 1 USD per 1,000 queries, large 4."""
+    costs = dict(zip(NAMES, (0.001, 0.004), strict=True))
+    return [
+        outcome(index, task, dict(zip(NAMES, pair, strict=True)), route, costs, dict(zip(NAMES, said, strict=True)))
+        for index, ((task, pair, route), said) in enumerate(zip(ROWS, PREDICTED, strict=True))
+    ]
+
+
+@pytest.fixture
+def table() -> OutcomeTable:
+    return outcome_table(four_outcomes(), NAMES)
+
+
+@pytest.fixture
+def drawn(monkeypatch: pytest.MonkeyPatch) -> list[Figure]:
+    """Figures as they are about to be saved."""
+    saved: list[Figure] = []
+    for module in (routes, scores, reliability, frontier):
+        monkeypatch.setattr(module, "save_png", lambda figure, path: saved.append(figure))
+    return saved
+
+
+def legend_of(holder: Any) -> list[str]:
+    legend = holder.legends[0] if isinstance(holder, Figure) else holder.get_legend()
+    return [text.get_text() for text in legend.get_texts()]
+
+
+def test_table_holds_columns_of_candidates_and_nobody(table: OutcomeTable) -> None:
+    assert table.routes.tolist() == table.called.tolist() == [0, 0, 1, NOBODY]
+    assert table.score.tolist() == [1.0, 0.0, 0.5, 0.0]
+    assert table.is_best.tolist() == [[True, False], [False, True], [True, True], [False, True]]
+    again = row_table(outcome_rows(four_outcomes()), NAMES)
+    for name in ("scores", "costs", "predicted"):
+        assert np.array_equal(getattr(again, name), getattr(table, name))
+    assert again.tasks == ("maths", "maths", "maths", "trivia")
+
+
+def test_older_rows_lack_costs_and_predictions() -> None:
+    rows = [
+        {key: row[key] for key in row if key not in ("costs", "predicted")} for row in outcome_rows(four_outcomes())
+    ]
+    assert (row_table(rows, NAMES).costs, row_table(rows, NAMES).predicted) == (None, None)
+    with pytest.raises(ValueError, match=r"route='large': allowed is small \| other"):
+        row_table([row | {"scores": {"small": 1, "other": 0}} for row in rows], ["small", "other"])
+
+
+def bars(axes: Axes) -> dict[float, list[tuple[float, float]]]:
+    """Vertical place -> (left, width) of the bars there."""
+    found: dict[float, list[tuple[float, float]]] = {}
+    for bar in axes.patches:
+        place = round(bar.get_y() + bar.get_height() / 2, 2)
+        found.setdefault(place, []).append((round(bar.get_x(), 4), round(bar.get_width(), 4)))
+    return found
+
+
+def test_routes_by_task_are_shares_with_failures_last(table: OutcomeTable, drawn: list[Figure]) -> None:
+    routes.save_routes_by_task(table, "large", Path("unused"))
+    (axes,) = drawn[0].axes
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["all queries (4)", "maths (3)", "trivia (1)"]
+    third = round(1 / 3, 4)
+    assert bars(axes) == {
+        -0.14: [(0, 0.5), (0.5, 0.25), (0.75, 0.25)],  # small, large, no route
+        0.86: [(0, round(2 / 3, 4)), (round(2 / 3, 4), third)],
+        1.86: [(0, 1)],
+        0.27: [(0, 0.375), (0.375, 0.625)],  # best: 1.5 and 2.5 of four
+        1.27: [(0, 0.5), (0.5, 0.5)],
+        2.27: [(0, 1)],
+    }
+    assert legend_of(drawn[0]) == ["small", "large (best single)", "parse failure"]
+
+
+def test_a_single_task_is_all_queries_and_small_ones_are_left_out(table: OutcomeTable, drawn: list[Figure]) -> None:
+    routes.save_routes_by_task(outcome_table(four_outcomes()[:3], NAMES), "small", Path("unused"))
+    routes.save_routes_by_task(table, "small", Path("unused"), max_tasks=1)
+    shown = [[label.get_text() for label in figure.axes[0].get_yticklabels()] for figure in drawn]
+    assert shown == [["all queries (3)"], ["all queries (4)", "maths (3)"]]
+    assert "parse failure" not in legend_of(drawn[0])
+
+
+def test_of_many_candidates_the_least_routed_are_drawn_as_one(drawn: list[Figure]) -> None:
+    names = [f"c{index}" for index in range(40)]
+    chosen = [names[30 + index % 10] for index in range(20)]
+    outcomes = [outcome(index, "t", dict.fromkeys(names, 0.5), name) for index, name in enumerate(chosen)]
+    routes.save_routes_by_task(outcome_table(outcomes, names), "c39", Path("unused"))
+    labels = legend_of(drawn[0])
+    assert labels[-1] == "24 more"
+    assert set(names[30:39]) < set(labels)
+    for row in bars(drawn[0].axes[0]).values():
+        assert sum(width for _, width in row) == pytest.approx(1, abs=1e-3)
+
+
+def test_survival_steps_by_hand() -> None:
+    levels, shares = scores.survival(np.array([0.0, 0.5, 1.0, 1.0]))
+    assert (levels.tolist(), shares.tolist()) == ([0, 0.5, 1], [1, 0.75, 0.5])
+    values = np.random.default_rng(0).random(50).round(1)
+    levels, shares = scores.survival(values)
+    assert np.sum(np.diff(levels) * shares[1:]) == pytest.approx(values.mean())
+
+
+def test_score_distribution_shows_means_gains_and_predictions(table: OutcomeTable, drawn: list[Figure]) -> None:
+    scores.save_score_distribution(table, "large", Path("unused"))
+    above, below, beside = (drawn[0].axes[index] for index in (0, 2, 1))
+    assert legend_of(above) == ["oracle, mean 0.875", "router, mean 0.375", "best single, mean 0.625"]
+    # Against large: higher on the first query, as high on the third, lower on two.
+    assert [round(bar.get_width(), 3) for bar in below.patches] == [0.25, 0.25, 0.5]
+    median, mean = beside.get_lines()
+    assert [label.get_text() for label in beside.get_yticklabels()] == ["large", "small"], "by mean prediction"
+    assert list(median.get_xdata()) == pytest.approx([0.5, 0.4])
+    assert list(mean.get_xdata()) == pytest.approx([0.625, 0.375])
+
+
+def test_reliability_by_hand(drawn: list[Figure]) -> None:
+    values = np.array([[0.05, 0.95], [0.05, 0.95]])
+    truth = np.array([[0.0, 1.0], [0.2, 0.0]])
+    reliability.save_reliability(truth, values, Path("unused"), calibrated=np.full((2, 2), 0.5))
+    axes, counts = drawn[0].axes
+    _, plain, scaled = axes.get_lines()
+    assert list(plain.get_xdata()) == pytest.approx([0.05, 0.95])
+    assert list(plain.get_ydata()) == pytest.approx([0.1, 0.5])
+    assert (list(scaled.get_xdata()), list(scaled.get_ydata())) == ([0.5], [pytest.approx(0.3)])
+    # (2 x |.1 - .05| + 2 x |.5 - .95|) / 4, and |.3 - .5|
+    assert legend_of(axes)[1:] == ["as predicted: ECE 0.250", "after temperature scaling: ECE 0.200"]
+    heights = [bar.get_height() for bar in counts.patches]
+    assert (sum(heights[:15]), heights[0], heights[14], heights[15 + 7]) == (4, 2, 2, 4)
+    segment = axes.collections[0].get_segments()[0]
+    # Standard error of 0 and 0.2: their deviation 0.1414 / sqrt(2); scores end at 0.
+    assert segment[:, 1].tolist() == pytest.approx([0.0, 0.1 + 1.959964 * 0.1])
+
+
+def frontier_lines(axes: Axes) -> dict[str, list[tuple[float, float]]]:
+    lines = [line for line in axes.get_lines() if line.get_marker() not in ("None", "_", "|")]
+    points = {str(line.get_marker()): list(zip(line.get_xdata(), line.get_ydata(), strict=True)) for line in lines}
+    return {marker: [(round(float(x), 6), round(float(y), 6)) for x, y in found] for marker, found in points.items()}
+
+
+def test_frontier_shows_router_baselines_and_candidates(table: OutcomeTable, drawn: list[Figure]) -> None:
+    report = evaluate_outcomes(four_outcomes(), NAMES, "large", None)
+    curve = frontier.router_trade_off(table)
+    frontier.save_frontier({"router": report}, {"router": curve}, table, Path("unused"))
+    (axes,) = drawn[0].axes
+    assert axes.get_xscale() == "linear"
+    # The last marker "o" on the axes are the candidates: 1 and 4 USD per 1,000 queries.
+    assert frontier_lines(axes) == {
+        "o": [(1.0, 0.375), (4.0, 0.625)],
+        "v": [(2.5, 0.5)],
+        "D": [(4.0, 0.625)],
+        "^": [(2.5, 0.875)],  # small (cheapest of the best) on two queries
+    }
+    router = next(line for line in axes.get_lines() if line.get_marker() == "o")
+    assert (list(router.get_xdata()), list(router.get_ydata())) == ([pytest.approx(1.5)], [0.375])
+    # From argmax of the predictions (small, small, large, large) to the cheapest always.
+    assert (curve.cost[0], curve.score[0]) == pytest.approx((0.0025, (1 + 0 + 0.5 + 1) / 4))
+    assert (curve.cost[-1], curve.score[-1]) == pytest.approx((0.001, 0.375))
+    assert [text.get_text() for text in axes.texts] == ["1", "2"]
+    assert legend_of(drawn[0])[-2:] == ["1 always small", "2 always large"]
+
+
+@pytest.mark.parametrize(("cheap", "scale"), [(0.0005, "linear"), (0.0002, "log"), (0.0, "symlog")])
+def test_cost_scale_is_logarithmic_where_it_is_wide(cheap: float, scale: str, drawn: list[Figure]) -> None:
+    costs = {"a": cheap, "b": 0.0001 if cheap == 0 else 0.003, "c": 0.003}
+    rows = [outcome(index, "t", {"a": 0.1, "b": 0.5, "c": 0.9}, "a", costs) for index in range(2)]
+    names = list(costs)
+    report = evaluate_outcomes(rows, names, "c", None)
+    frontier.save_frontier({"x": report}, {}, outcome_table(rows, names), Path("unused"))
+    assert drawn[0].axes[0].get_xscale() == scale
+
+
+def test_frontier_needs_costs() -> None:
+    rows = [outcome(0, "t", {"a": 1.0, "b": 0.0}, "a")]
+    report = evaluate_outcomes(rows, ["a", "b"], "a", None)
+    with pytest.raises(ValueError, match="router: the costs of its queries are unknown"):
+        frontier.save_frontier({"router": report}, {}, None, Path("unused"))
+
+
+def test_hull_goes_on_level_to_the_dearest_point() -> None:
+    places, heights = frontier._hull_line(Points(np.array([0.001, 0.003]), np.array([0.2, 0.6])), 0.005)
+    at = dict(zip(np.round(places, 6).tolist(), heights.tolist(), strict=True))
+    assert (at[1.0], at[3.0], at[5.0]) == pytest.approx((0.2, 0.6, 0.6))
+    assert np.interp(2.0, places, heights) == pytest.approx(0.4), "halfway by lot"
+
+
+def random_outcomes(names: list[str], number: int, is_known: bool, failing: bool) -> list[RouteOutcome]:
+    random = np.random.default_rng(len(names))
+
+    def values(top: float) -> dict[str, float]:
+        return dict(zip(names, (top * random.random(len(names))).tolist(), strict=True))
+
+    return [
+        outcome(
+            index,
+            f"task {index % 5}",
+            values(1),
+            None if failing else names[int(random.integers(len(names)))],
+            values(0.01) if is_known else None,
+            values(1) if is_known else None,
+        )
+        for index in range(number)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("size", "number", "is_known", "failing", "files"),
+    [
+        (2, 1, True, False, {"routes_by_task", "scores", "reliability", "frontier"}),
+        (9, 12, False, True, {"routes_by_task", "scores"}),
+        (17, 40, True, True, {"routes_by_task", "scores", "reliability", "frontier"}),
+    ],
+)
+def test_an_evaluation_is_drawn_as_far_as_it_is_known(
+    size: int, number: int, is_known: bool, failing: bool, files: set[str], tmp_path: Path
+) -> None:
+    names = ["$\\frac{$", "_名前", *(f"vendor/some-long-candidate-name-{index}-instruct" for index in range(size - 2))]
+    outcomes = random_outcomes(names, number, is_known, failing)
+    evaluation: Any = SimpleNamespace(outcomes=outcomes, report=evaluate_outcomes(outcomes, names, names[0], None))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        pictures = write_evaluation(tmp_path, evaluation, {"split": "test"}, validation=evaluation)
+    assert {path.name for path in pictures} == {f"{name}.png" for name in files}
+    assert all(path.read_bytes().startswith(b"\x89PNG") for path in pictures)
+    written = {path.name for path in tmp_path.iterdir()} - {path.name for path in pictures}
+    assert written == {"outcomes.jsonl", "report.json", "confusion.png"}
+
+
+def test_validation_calibrates_the_reliability_diagram(drawn: list[Figure], tmp_path: Path) -> None:
+    # Predictions are too sure by far; without them on validation nothing can be fitted.
+    outcomes = [
+        outcome(index, "t", {"a": float(index % 2), "b": float(index % 3 > 0)}, "a", None, {"a": 0.99, "b": 0.01})
+        for index in range(12)
+    ]
+    report = evaluate_outcomes(outcomes, ["a", "b"], "a", None)
+    unsaid = [outcome(0, "t", {"a": 1.0, "b": 0.0}, "a")]
+    for validation in (outcomes, unsaid, ()):
+        save_routing_figures(outcomes, report, tmp_path, validation)
+    shown = [legend_of(figure.axes[0]) for figure in drawn[2::3]]
+    assert [len(labels) for labels in shown] == [3, 2, 2]
+    before, after = (float(label.rpartition(" ")[2]) for label in shown[0][1:])
+    assert after < before
+
+
+def test_pictures_are_recorded_under_their_names() -> None:
+    logged: list[tuple[str, Path, int]] = []
+    run: Any = SimpleNamespace(log_image=lambda key, path, step: logged.append((key, path, step)))
+    record: Callable[..., None] = Tracking([], run, Path("run"), False).log_pictures
+    record([Path("run/scores.png")], "test", 7)
+    assert logged == [("test/scores", Path("run/scores.png"), 7)]
+    Tracking([], None, Path("run"), False).log_pictures([Path("run/scores.png")], "test", 7)
