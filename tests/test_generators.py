@@ -733,10 +733,10 @@ def test_every_name_survives_tokens_and_parse(backend: str, base: Base) -> None:
                 base.inference(), base.config.base_model, base.config.lora, base.path, tokenizer, 100
             )
             output = SimpleNamespace(token_ids=ids, finish_reason="stop", cumulative_logprob=-1.0)
-            generation = generator._generation(output)
+            generation = generator._generation(output, ())
         else:
             generator = TransformersGenerator(base.inference(), base.config.base_model, base.path, tokenizer)
-            generation = generator._generation(torch.tensor(ids), torch.zeros(len(ids), 320), EOS)
+            generation = generator._generation(ids, [-1.0] * len(ids), ())
         assert generation.num_tokens == len(ids)
         assert generation.finish_reason == "stop"
         assert parse_generation(generation, NAMES, ParseMode.strict, 85.0).candidate == name

@@ -17,7 +17,7 @@ LAYERS = [
     {"routing", "atomic"},
     {"prompt", "shots", "parse", "targets", "intervals", "routing_report", "metrics", "measures"},
     {"config"},
-    {"sources", "split", "leakage", "labels", "prepared", "trie", "tree", "objective", "extended_model", "encoding", "base_model", "tiny_model", "process_state", "baselines"},
+    {"sources", "split", "leakage", "labels", "prepared", "trie", "frozen_layers", "tree", "objective", "extended_model", "renaming", "encoding", "base_model", "tiny_model", "process_state", "baselines"},
     {"batches", "module", "generators"},
     {"evaluation", "callback", "checkpoint", "tracking", "report_table", "figures", "routing_figures", "data_description"},
     {"workbench", "session", "run_folder", "fit", "training", "baseline_run", "compose", "command", "router", "llmrouter_yaml"}

@@ -196,7 +196,7 @@ def _last_layers(model: PreTrainedModel, num_layers: int | None) -> list[int] | 
 
 def _token_rows(model: PreTrainedModel, ids: Sequence[int]) -> list[int] | dict[str, list[int]]:
     """The rows to train, by layer where embedding and head do not share their weights."""
-    embedding, head = model.get_input_embeddings(), model.get_output_embeddings()
+    embedding, head = model.get_input_embeddings(), model.get_output_embeddings()  # type: ignore[no-untyped-call]
     if embedding.weight is head.weight:
         return list(ids)
     names = {module: name.rpartition(".")[2] for name, module in model.named_modules()}

@@ -20,7 +20,7 @@ from causal_lm_router.baselines.embeddings import Embedder
 from causal_lm_router.baselines.score_table import Predictor
 from causal_lm_router.compose import dump_config
 from causal_lm_router.config import BaselineMethod, BaselineRunConfig, Split, TrainConfig
-from causal_lm_router.evaluation import Evaluation
+from causal_lm_router.evaluation import Evaluation, with_predictions
 from causal_lm_router.labels import rank_on_train
 from causal_lm_router.metrics import evaluate_outcomes
 from causal_lm_router.prepared import PreparedData
@@ -86,7 +86,7 @@ def _finish(
         record_evaluation(tracking, validation, "final_validation", STEP)
         write_evaluation(folder.validation, validation, _facts(config, data, Split.validation))
     split = config.evaluation.final_split
-    evaluation = evaluate(data.examples(split))
+    evaluation = with_predictions(evaluate(data.examples(split)), validation)
     record_evaluation(tracking, evaluation, split.value, STEP)
     pictures = write_evaluation(folder.path, evaluation, {**_facts(config, data, split), **facts}, validation)
     confusion = folder.path / "confusion.png"

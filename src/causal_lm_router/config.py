@@ -299,6 +299,10 @@ class DataConfig:
     assumed_output_tokens: int | None
     """Estimate costs of sources with prices but no token counts: four characters a token in, this many tokens out.
     null leaves their costs unknown."""
+    renamed_candidates: dict[str, str]
+    """Old name -> new name of candidates: to evaluate a router on names that it was not trained on."""
+    held_out_candidates: list[str]
+    """Candidates left out of training: out of labels, objectives and listed candidates, but not out of the pool."""
     cost_weight: float
     """A label is the candidate of the highest score - cost_weight * cost (USD): 0 looks at scores alone."""
     tie_break: TieBreak
@@ -351,8 +355,8 @@ class PromptConfig:
 @dataclass
 class TargetConfig:
     kind: TargetKind
-    """What stands for a candidate: its `name`, a letter (`short_id`), a new `token` with a trained embedding, or, for two
-    candidates, a `score_class` of the weak one (RouteLLM)."""
+    """What stands for a candidate: its `name`, a letter (`short_id`), a new `token` with a trained embedding, or, for
+    two candidates, a `score_class` of the weak one (RouteLLM)."""
 
 
 @dataclass

@@ -7,6 +7,7 @@ import hashlib
 import inspect
 import json
 import logging
+import math
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -96,13 +97,16 @@ class Encoder:
         settings += [self.targets.strong, self.tokenizer.eos_token_id]
         return hashlib.sha256(json.dumps(settings).encode()).hexdigest()
 
-    def encode_prompts(self, queries: Sequence[str]) -> list[EncodedPrompt]:
-        """Return the prompt of every query in order, at most `max_prompt_tokens` long."""
-        rows = self._ids([self.format.prompt_text(query) for query in queries])
+    def encode_prompts(self, queries: Sequence[str], listed: Sequence[str] | None = None) -> list[EncodedPrompt]:
+        """Return the prompt of every query in order, at most `max_prompt_tokens` long.
+
+        Where the prompt lists candidates it lists those of `listed`, None meaning the pool.
+        """
+        rows = self._ids([self.format.prompt_text(query, listed) for query in queries])
         return [
             EncodedPrompt(ids, False)
             if len(ids) <= self.max_prompt_tokens
-            else EncodedPrompt(self._cut(query, ids), True)
+            else EncodedPrompt(self._cut(query, ids, listed), True)
             for query, ids in zip(queries, rows, strict=True)
         ]
 
@@ -123,13 +127,16 @@ class Encoder:
         return [*ids, self.tokenizer.eos_token_id]
 
     def _new_token(self, text: str) -> int:
-        number: int = self.tokenizer.convert_tokens_to_ids(text)
+        number = self.tokenizer.convert_tokens_to_ids(text)
+        assert isinstance(number, int), "one token has one id"
         if self.tokenizer.convert_ids_to_tokens(number) != text:
-            raise ValueError(f"target: the tokenizer has no token {text!r}; it has to be that of the extended base model")
+            raise ValueError(
+                f"target: the tokenizer has no token {text!r}; it has to be that of the extended base model"
+            )
         return number
 
-    def _cut(self, query: str, ids: list[int]) -> list[int]:
-        head, tail = self.format.frame(query)
+    def _cut(self, query: str, ids: list[int], listed: Sequence[str] | None) -> list[int]:
+        head, tail = self.format.frame(query, listed)
         query = self.format.neutralised(query)
         options = {"add_special_tokens": False, "split_special_tokens": True, "return_offsets_mapping": True}
         offsets = self.tokenizer(query, **options)["offset_mapping"]
@@ -154,15 +161,23 @@ class Teaching:
     """What a training row says besides its prompt: the label's target, or the worth of every candidate.
 
     `cost_weight` takes costs (USD) off the scores; `undecided_weight` weighs queries whose candidates all score alike.
+    `taught` names the candidates that rows may speak of, None allows all.
     """
 
     with_target: bool = True
     cost_weight: float = 0.0
     undecided_weight: float = 1.0
+    taught: tuple[str, ...] | None = None
 
     def worths(self, example: RoutingExample) -> list[float]:
-        """Return score - cost_weight * cost of every candidate, in pool order; none where the target is taught."""
-        return [] if self.with_target else worths(example, self.cost_weight)
+        """Return score - cost_weight * cost of every candidate, in pool order; none where the target is taught.
+
+        Of a candidate that is not taught it is NaN.
+        """
+        if self.with_target:
+            return []
+        values = zip(example.scores, worths(example, self.cost_weight), strict=True)
+        return [worth if self.taught is None or name in self.taught else math.nan for name, worth in values]
 
 
 def encode_examples(
@@ -225,7 +240,9 @@ def _encoded_rows(
     targets = list(encoder.target_ids.values())
     for start in range(0, len(examples), CHUNK):
         chunk = examples[start : start + CHUNK]
-        for example, prompt in zip(chunk, encoder.encode_prompts([e.query for e in chunk]), strict=True):
+        for example, prompt in zip(
+            chunk, encoder.encode_prompts([e.query for e in chunk], teaching.taught), strict=True
+        ):
             number = encoder.targets.number_of(example, labels[example.query_id])
             target = targets[number] if teaching.with_target else []
             yield {
@@ -243,8 +260,8 @@ def collate(rows: Sequence[Mapping[str, Any]], pad_token_id: int) -> dict[str, t
 
     Returns:
         `input_ids_BT`, `attention_mask_BT`, `position_ids_BT` (int64; positions count from a row's first real token),
-        `weights_B` (float32), `labels_BK` (int64): the last K positions, K the longest target of the batch, -100 where a
-        position belongs to a prompt or to padding, `worths_BC` (float32), of no columns where targets are taught, and
+        `weights_B` (float32), `labels_BK` (int64): the last K positions, K the longest target of the batch, -100 where
+        a position belongs to a prompt or to padding, `worths_BC` (float32), of no columns where targets are taught, and
         `hidden_BTD` where the rows hold the `hidden` states of their tokens.
     """
     num_positions = max(len(row["input_ids"]) for row in rows)

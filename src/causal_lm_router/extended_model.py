@@ -46,7 +46,7 @@ def _extend(source: str, config: BaseModelConfig, new_tokens: Mapping[str, str],
     texts = [tokenizer(text, add_special_tokens=False)["input_ids"] for text in new_tokens.values()]
     # Special tokens, so that no text of a query is ever read as one of them.
     tokenizer.add_tokens(list(new_tokens), special_tokens=True)
-    if len(tokenizer) > model.get_input_embeddings().weight.shape[0]:
+    if len(tokenizer) > model.config.vocab_size:
         model.resize_token_embeddings(len(tokenizer), mean_resizing=False)
     _start_rows(model, tokenizer, dict(zip(new_tokens, texts, strict=True)))
     model.save_pretrained(folder)
@@ -55,6 +55,8 @@ def _extend(source: str, config: BaseModelConfig, new_tokens: Mapping[str, str],
 
 @torch.no_grad()
 def _start_rows(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, texts: Mapping[str, list[int]]) -> None:
-    for layer in (model.get_input_embeddings(), model.get_output_embeddings()):
+    for layer in (model.get_input_embeddings(), model.get_output_embeddings()):  # type: ignore[no-untyped-call]
+        rows = layer.weight
+        assert isinstance(rows, torch.Tensor), "an embedding or a linear head"
         for token, ids in texts.items():
-            layer.weight[tokenizer.convert_tokens_to_ids(token)] = layer.weight[ids].mean(dim=0)
+            rows[tokenizer.convert_tokens_to_ids(token)] = rows[ids].mean(dim=0)

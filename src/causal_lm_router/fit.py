@@ -40,7 +40,9 @@ def fit(session: Session, tracking: Tracking) -> None:
     """
     config = session.config
     encoder = session.encoder
-    rows = encode_examples(session.data.train, session.data.labels, encoder, cache_dir(), _teaching(config))
+    rows = encode_examples(
+        session.data.train, session.data.labels, encoder, cache_dir(), _teaching(config, session.data.taught)
+    )
     new_tokens = encoder.targets.new_tokens
     with (
         session.workbench.model(config.base_model, config.lora, config.seed, new_tokens) as model,
@@ -51,11 +53,11 @@ def fit(session: Session, tracking: Tracking) -> None:
             save_weights(model.cpu(), session.encoder.tokenizer, session.folder.weights)
 
 
-def _teaching(config: TrainConfig) -> Teaching:
+def _teaching(config: TrainConfig, taught: tuple[str, ...] | None) -> Teaching:
     kind, weight = config.objective.kind, config.objective.undecided_weight
     # Per candidate it is the score that is predicted; costs come in when the predictions are used.
     cost_weight = 0.0 if kind is ObjectiveKind.per_candidate else config.data.cost_weight
-    return Teaching(kind is ObjectiveKind.completion, cost_weight, weight)
+    return Teaching(kind is ObjectiveKind.completion, cost_weight, weight, taught)
 
 
 def _hidden_states(

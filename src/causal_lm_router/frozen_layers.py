@@ -17,11 +17,10 @@ import torch
 from filelock import FileLock
 from torch import Tensor, nn
 
-from causal_lm_router.atomic import open_atomic
 from causal_lm_router.encoding import collate
 
 logger = logging.getLogger(__name__)
-MAX_TOKENS = 4096  # of a forward pass
+ROWS = 32  # of a forward pass
 
 
 class HiddenStates:
@@ -61,25 +60,29 @@ def frozen_layers_reused(
             _write(path, model, rows, lengths, pad_token_id, num_frozen)
             states = _open(path, lengths, first)
     if states is None:
-        raise ValueError("trainer.reuse_frozen_layers=true: the frozen layers give other values in a batch, allowed is false")
+        raise ValueError(
+            "trainer.reuse_frozen_layers=true: the frozen layers give other values in a batch, allowed is false"
+        )
     whole = _logits(model, collate([rows[0]], pad_token_id))
     with _skipped(model, range(num_frozen)):
         upper = _logits(model, collate([{**rows[0], "hidden": states[0]}], pad_token_id))
         if not torch.allclose(whole, upper, atol=0.05 * float(whole.std())):
             raise ValueError(
-                f"trainer.reuse_frozen_layers=true: the layers of {type(model).__name__} cannot be run apart, allowed is "
-                "false"
+                f"trainer.reuse_frozen_layers=true: the layers of {type(model).__name__} cannot be run apart, allowed "
+                "is false"
             )
         yield states
 
 
 def decoder_layers(model: nn.Module) -> nn.ModuleList:
     """Return the base model's list of layers. Raises ValueError where there is none of the configured length."""
-    num_layers = model.config.num_hidden_layers
+    num_layers = int(model.config.num_hidden_layers)  # type: ignore[union-attr, arg-type]
     for module in model.modules():
         if isinstance(module, nn.ModuleList) and len(module) == num_layers:
             return module
-    raise ValueError(f"trainer.reuse_frozen_layers=true: no list of {num_layers} layers in the base model, allowed is false")
+    raise ValueError(
+        f"trainer.reuse_frozen_layers=true: no list of {num_layers} layers in the base model, allowed is false"
+    )
 
 
 def model_inputs(micro_batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -128,36 +131,35 @@ def _lower_output(model: nn.Module, micro_batch: Mapping[str, Tensor], num_froze
 def _logits(model: nn.Module, micro_batch: Mapping[str, Tensor]) -> Tensor:
     device = next(model.parameters()).device
     batch = {name: value.to(device) for name, value in micro_batch.items()}
-    return model(
+    logits: Tensor = model(
         **model_inputs(batch),
         attention_mask=batch["attention_mask_BT"],
         position_ids=batch["position_ids_BT"],
         logits_to_keep=1,
         use_cache=False,
-    ).logits.float()
+    ).logits
+    return logits.float()
 
 
 def _write(
     path: Path, model: nn.Module, rows: datasets.Dataset, lengths: Sequence[int], pad_token_id: int, num_frozen: int
 ) -> None:
-    """Write the rows' states one after another, in the order of the rows."""
-    with open_atomic(path, "wb") as file:
-        for start, end in _batches(lengths):
-            batch = collate([rows[index] for index in range(start, end)], pad_token_id)
-            output = _lower_output(model, batch, num_frozen).cpu()
-            for number, index in enumerate(range(start, end)):
-                states = output[number, -lengths[index] :].contiguous()
-                file.write(states.view(torch.uint8).numpy().tobytes())
-
-
-def _batches(lengths: Sequence[int]) -> Iterator[tuple[int, int]]:
-    start, longest = 0, 0
-    for index, length in enumerate(lengths):
-        longest = max(longest, length)
-        if index > start and longest * (index - start + 1) > MAX_TOKENS:
-            yield start, index
-            start, longest = index, length
-    yield start, len(lengths)
+    """Write the rows' states one after another, in the order of the rows, computed in batches of like lengths."""
+    order = np.argsort(lengths, kind="stable").tolist()
+    ends = np.cumsum(lengths)
+    temporary = path.with_suffix(".tmp")
+    temporary.unlink(missing_ok=True)
+    written: Tensor | None = None
+    for start in range(0, len(order), ROWS):
+        part = order[start : start + ROWS]
+        output = _lower_output(model, collate([rows[index] for index in part], pad_token_id), num_frozen).cpu()
+        if written is None:
+            width, dtype = output.shape[-1], output.dtype
+            size = int(ends[-1]) * width
+            written = torch.from_file(str(temporary), shared=True, size=size, dtype=dtype).view(-1, width)
+        for number, index in enumerate(part):
+            written[ends[index] - lengths[index] : ends[index]] = output[number, -lengths[index] :]
+    temporary.replace(path)
 
 
 def _open(path: Path, lengths: Sequence[int], first: Tensor) -> HiddenStates | None:

@@ -17,8 +17,11 @@ def choose_labels(
     train: Sequence[RoutingExample],
     seed: int,
     cost_weight: float = 0.0,
+    held_out: Sequence[str] = (),
 ) -> dict[str, str]:
     """Return query id -> label: a candidate of the query's highest worth, which is score - cost_weight * cost (USD).
+
+    Candidates that are `held_out` become no label.
 
     Of several best, `cheapest` takes the one of least cost on this query (of least input plus output price where costs
     are unknown), `best_on_train` the first in `rank_on_train`'s order, `first` the first of the pool, and `random` one
@@ -30,7 +33,7 @@ def choose_labels(
     """
     sort_key = _tie_key(tie_break, pool, train, seed)
     return {
-        example.query_id: min(_worthiest(example, cost_weight), key=functools.partial(sort_key, example))
+        example.query_id: min(_worthiest(example, cost_weight, held_out), key=functools.partial(sort_key, example))
         for example in examples
     }
 
@@ -47,9 +50,10 @@ def worths(example: RoutingExample, cost_weight: float) -> list[float]:
     return [score - cost_weight * example.costs[name] for name, score in example.scores.items()]
 
 
-def _worthiest(example: RoutingExample, cost_weight: float) -> list[str]:
-    values = worths(example, cost_weight)
-    return [name for name, worth in zip(example.scores, values, strict=True) if worth == max(values)]
+def _worthiest(example: RoutingExample, cost_weight: float, held_out: Sequence[str]) -> list[str]:
+    values = zip(example.scores, worths(example, cost_weight), strict=True)
+    allowed = {name: worth for name, worth in values if name not in held_out}
+    return [name for name, worth in allowed.items() if worth == max(allowed.values())]
 
 
 def best_single(train: Sequence[RoutingExample], pool: Sequence[Candidate]) -> str:

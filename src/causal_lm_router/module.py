@@ -26,7 +26,8 @@ class NotFiniteError(ValueError):
 class RouterModule(pl.LightningModule):
     """A base model (with or without adapter) trained on an objective.
 
-    `loss` is the objective's. `log_every_n_steps` counts optimizer steps between training losses sent to the loggers, `num_steps` all of them.
+    `loss` is the objective's. `log_every_n_steps` counts optimizer steps between training losses sent to the loggers,
+    `num_steps` all of them.
     """
 
     def __init__(

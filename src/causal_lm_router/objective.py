@@ -1,6 +1,7 @@
 """What training minimises: one loss per objective, each summed over a micro-batch.
 
-Shape suffixes: B rows of a batch, T positions, K the last positions, C candidates, V vocabulary.
+A worth of NaN marks a candidate that is held out of training. Shape suffixes: B rows of a batch, T positions, K the
+last positions, C candidates, S sequences (of the candidates, and of the reference), V vocabulary.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -57,6 +58,7 @@ def completion_loss(model: torch.nn.Module, micro_batch: Mapping[str, Tensor]) -
 
 def multi_positive_loss(logprobs_BC: Tensor, worths_BC: Tensor) -> Tensor:
     """Return [B]: the negative log-likelihood of naming any best candidate, -log sum over the best of p(target)."""
+    worths_BC = worths_BC.nan_to_num(nan=float("-inf"))
     is_best_BC = worths_BC == worths_BC.max(dim=1, keepdim=True).values
     return -logprobs_BC.masked_fill(~is_best_BC, float("-inf")).logsumexp(dim=1)
 
@@ -67,20 +69,22 @@ def soft_loss(logprobs_BC: Tensor, worths_BC: Tensor, temperature: float) -> Ten
     It is KL(q || p) plus q's own entropy, which training cannot change; p is over all that can be generated, so what is
     no target is unlearned too.
     """
-    return -(torch.softmax(worths_BC / temperature, dim=1) * logprobs_BC).sum(dim=1)
+    shares_BC = torch.softmax(worths_BC.nan_to_num(nan=float("-inf")) / temperature, dim=1)
+    return -(shares_BC * logprobs_BC).sum(dim=1)
 
 
-def per_candidate_loss(
-    logprobs_BS: Tensor, worths_BC: Tensor, reference_offset: float, valid_weight: float
-) -> Tensor:
+def per_candidate_loss(logprobs_BS: Tensor, worths_BC: Tensor, reference_offset: float, valid_weight: float) -> Tensor:
     """Return [B]: the mean binary cross-entropy of every candidate's log-odds to its score, plus the validity term.
 
     The last of the S = C + 1 sequences is the reference, to end at once. The validity term is
     -valid_weight * log sum of p(target): the log-odds leave open how likely anything else is.
     """
     log_odds_BC = score_log_odds(logprobs_BS, reference_offset)
-    entropy_B = binary_cross_entropy_with_logits(log_odds_BC, worths_BC, reduction="none").mean(dim=1)
-    return entropy_B - valid_weight * logprobs_BS[:, :-1].logsumexp(dim=1)
+    is_taught_BC = ~worths_BC.isnan()
+    entropy_BC = binary_cross_entropy_with_logits(log_odds_BC, worths_BC.nan_to_num(), reduction="none")
+    entropy_B = (entropy_BC * is_taught_BC).sum(dim=1) / is_taught_BC.sum(dim=1)
+    taught_BC = logprobs_BS[:, :-1].masked_fill(~is_taught_BC, float("-inf"))
+    return entropy_B - valid_weight * taught_BC.logsumexp(dim=1)
 
 
 def score_log_odds(logprobs_BS: Tensor, reference_offset: float) -> Tensor:

@@ -1,5 +1,7 @@
 """Everything a run needs of its data, made once: splits, labels, the pool and the best single candidate on train."""
 
+import functools
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -7,6 +9,7 @@ import numpy as np
 
 from causal_lm_router.config import DataConfig, Split
 from causal_lm_router.labels import best_single, choose_labels, drop_undecided
+from causal_lm_router.renaming import rename_candidates
 from causal_lm_router.routing import RoutingExample
 from causal_lm_router.sources import load_source
 from causal_lm_router.split import RoutingSplits, split_examples
@@ -14,17 +17,29 @@ from causal_lm_router.split import RoutingSplits, split_examples
 
 @dataclass(frozen=True)
 class PreparedData:
-    """Splits with a label for every query. `train` is what training uses: without undecided queries if configured."""
+    """Splits with a label for every query. `train` is what training uses: without undecided queries if configured.
+
+    `taught` names the candidates that training may speak of, in pool order: all but those held out.
+    """
 
     splits: RoutingSplits
     train: list[RoutingExample]
     labels: Mapping[str, str]
     best_single: str
+    taught: tuple[str, ...] | None = None
 
     @property
     def names(self) -> list[str]:
         """Candidate names in pool order."""
         return [candidate.name for candidate in self.splits.pool]
+
+    @property
+    def mean_costs(self) -> dict[str, float] | None:
+        """Mean cost (USD) of every candidate on train; None unless all are known."""
+        costs = [example.costs for example in self.splits.train if example.costs is not None]
+        if len(costs) < len(self.splits.train):
+            return None
+        return {name: math.fsum(row[name] for row in costs) / len(costs) for name in self.names}
 
     def examples(self, split: Split, max_queries: int | None = None, seed: int = 0) -> list[RoutingExample]:
         """Return a split's examples, or a fixed random part of them that depends on `seed` alone."""
@@ -41,12 +56,19 @@ def prepare_data(config: DataConfig) -> PreparedData:
     Labels of all splits are chosen with what is known from train alone. Raises ValueError for unusable data, and where
     `keep_undecided=false` leaves nothing to train on.
     """
-    splits = split_examples(load_source(config), config)
-    everything = [*splits.train, *splits.validation, *splits.test]
-    labels = choose_labels(
-        everything, config.tie_break, splits.pool, splits.train, config.split_seed, config.cost_weight
+    splits = split_examples(rename_candidates(load_source(config), config.renamed_candidates), config)
+    taught = tuple(name for name in splits.candidate_names if name not in config.held_out_candidates)
+    if len(taught) < 2 or not set(config.held_out_candidates) <= set(splits.candidate_names):
+        raise ValueError(
+            f"data.held_out_candidates={config.held_out_candidates}: allowed is some of {splits.candidate_names}, but "
+            "for at least 2"
+        )
+    label = functools.partial(
+        choose_labels, tie_break=config.tie_break, pool=splits.pool, train=splits.train, seed=config.split_seed
     )
+    labels = label([*splits.validation, *splits.test], cost_weight=config.cost_weight)
+    labels |= label(splits.train, cost_weight=config.cost_weight, held_out=config.held_out_candidates)
     train = splits.train if config.keep_undecided else drop_undecided(splits.train)
     if not train:
         raise ValueError("data.keep_undecided=False: leaves no training query, all candidates score the same on all")
-    return PreparedData(splits, train, labels, best_single(splits.train, splits.pool))
+    return PreparedData(splits, train, labels, best_single(splits.train, splits.pool), taught)

@@ -31,7 +31,7 @@ class PromptFormat:
         return self.targets.names
 
     def frame(self, query: str, listed: Sequence[str] | None = None) -> tuple[str, str]:
-        """Return the prompt's text before and after a query, with the candidates of `listed` alone where it is given."""
+        """Return the prompt's text before and after a query; it lists the candidates in `listed`, None meaning all."""
         head, _, tail = self.template.partition(QUERY)
         if CANDIDATES not in self.template:
             return head, tail

@@ -5,6 +5,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from causal_lm_router.decoding_report import DecodingReport
 from causal_lm_router.intervals import Figure
 from causal_lm_router.routing_report import Baseline, RoutingReport
 
@@ -18,6 +19,8 @@ LEGEND = (
 def print_report(report: RoutingReport, console: Console, max_tasks: int = 20) -> None:
     """Print how the router did beside its baselines, how sure that is, and the `max_tasks` tasks with most queries."""
     tables = [_comparison_table(report), _details_table(report)]
+    if report.decoding is not None and len(report.decoding.mean_scores) > 1:
+        tables.append(_decoding_table(report.decoding))
     if len(report.per_task) > 1:
         tables.append(_task_table(report, max_tasks))
     for table in tables:
@@ -86,9 +89,56 @@ def _details(report: RoutingReport) -> list[tuple[str, str]]:
         details.append(("Routes found by similarity", _one_line(report.fuzzy_rate, ".1%")))
     if report.truncation_rate.value:
         details.append(("Queries cut to fit the prompt", _one_line(report.truncation_rate, ".1%")))
+    details += _decoding_details(report) + _prediction_details(report)
     if report.queries_per_second is not None:
         details.append(("Speed", f"{report.queries_per_second:,.1f} queries/s"))
     return details
+
+
+def _decoding_details(report: RoutingReport) -> list[tuple[str, str]]:
+    decoding = report.decoding
+    if decoding is None:
+        return []
+    details = [("Decoding", decoding.method)]
+    if decoding.method != "free":
+        details.append(("Parse failures, if free", _one_line(decoding.free_parse_failure_rate, ".1%")))
+    if decoding.off_list_rate.value:
+        details.append(("Free text off the list", _one_line(decoding.off_list_rate, ".1%")))
+    if decoding.valid_mass is not None:
+        details.append(("Probability of any target", _one_line(decoding.valid_mass, ".3f")))
+    return details
+
+
+def _prediction_details(report: RoutingReport) -> list[tuple[str, str]]:
+    predictions = report.predictions
+    if predictions is None:
+        return []
+    orders = [figure.value for figure in predictions.auroc.values() if figure is not None]
+    details = [("Calibration error of predictions", _one_line(predictions.ece, ".3f"))]
+    if predictions.ece_scaled is not None:
+        details.append(("  after temperature scaling", _one_line(predictions.ece_scaled, ".3f")))
+    if orders:
+        details.append(("AUROC of predictions", f"{min(orders):.2f} to {max(orders):.2f} over the LLMs"))
+    pair = predictions.two_candidates
+    if pair is not None:
+        details.append(("APGR (RouteLLM's paper)", _one_line(pair.apgr_paper, ".3f")))
+    return details
+
+
+def _decoding_table(decoding: DecodingReport) -> Table:
+    table = Table(title="By decoding", title_justify="left", title_style="bold", box=box.SIMPLE_HEAD)
+    table.add_column("Decoding")
+    table.add_column("Mean score", justify="right")
+    table.add_column("Routes that differ", overflow="fold")
+    for method, figure in decoding.mean_scores.items():
+        pairs = [(pair.split("~"), share) for pair, share in decoding.differing_routes.items()]
+        differing = [
+            f"{share.value:.1%} from {one if other == method else other}"
+            for (one, other), share in pairs
+            if method in (one, other)
+        ]
+        table.add_row(method, Text(_one_line(figure, ".3f")), ", ".join(differing))
+    return table
 
 
 def _most_routed(report: RoutingReport, max_names: int = 5) -> str:

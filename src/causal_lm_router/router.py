@@ -8,11 +8,12 @@ from typing import Any
 from causal_lm_router.base_model import load_tokenizer
 from causal_lm_router.compose import load_run_config, resolve_config
 from causal_lm_router.config import TrainConfig
+from causal_lm_router.decoding.decoder import Decoder
 from causal_lm_router.encoding import Encoder
 from causal_lm_router.extended_model import base_model_source
 from causal_lm_router.generators import Generator, open_generator
 from causal_lm_router.llmrouter_yaml import LLMRouterFiles, read_llmrouter_yaml
-from causal_lm_router.parse import called_candidate, parse_generation
+from causal_lm_router.parse import called_candidate
 from causal_lm_router.routing import ParsedRoute, check_query
 from causal_lm_router.run_folder import RunFolder
 from causal_lm_router.session import check_fallback
@@ -21,11 +22,15 @@ from causal_lm_router.targets import Targets
 
 @dataclass(frozen=True)
 class Route:
-    """The route of one query: the LLM to call (None after a parse failure without fallback) and what was generated."""
+    """The route of one query: the LLM to call (None after a parse failure without fallback) and what was generated.
+
+    `predicted` says of every candidate what the router thinks of it (0..1), under `decoding=scored`.
+    """
 
     called: str | None
     parsed: ParsedRoute
     generation: str
+    predicted: Mapping[str, float] | None = None
 
 
 class CausalLMRouter:
@@ -74,14 +79,18 @@ class CausalLMRouter:
         if not queries:
             return []
         encoder, generator = self._load()
-        parsing = self.config.parsing
-        generations = generator.generate([prompt.input_ids for prompt in encoder.encode_prompts(queries)])
-        routes = []
-        for generation in generations:
-            parsed = parse_generation(generation, encoder.format.names, parsing.mode, parsing.fuzzy_threshold)
-            called = called_candidate(parsed, parsing.fallback_candidate)
-            routes.append(Route(called, parsed, generation.text))
-        return routes
+        config = self.config
+        mean_costs = self._folder.read_card().mean_costs if config.decoding.cost_weight else None
+        decoder = Decoder(generator, encoder, config.decoding, config.objective, config.parsing, mean_costs)
+        return [
+            Route(
+                called_candidate(decoding.route, config.parsing.fallback_candidate),
+                decoding.route,
+                decoding.generation.text,
+                decoding.predicted,
+            )
+            for decoding in decoder.decode(config.decoding.method, encoder.encode_prompts(queries))
+        ]
 
     def route_single(self, query: Mapping[str, Any]) -> dict[str, Any]:
         """Return the query's dictionary (its text under `query`) with `model_name`, the LLM to call, added.
@@ -133,7 +142,8 @@ class CausalLMRouter:
 
 def _answer(route: Route) -> dict[str, Any]:
     failure = route.parsed.failure
-    return {"model_name": route.called, "parse_failure": failure and failure.value, "generation": route.generation}
+    answer = {"model_name": route.called, "parse_failure": failure and failure.value, "generation": route.generation}
+    return answer if route.predicted is None else {**answer, "predicted": dict(route.predicted)}
 
 
 class CausalLMRouterTrainer:

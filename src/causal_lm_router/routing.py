@@ -118,8 +118,8 @@ class RouteOutcome:
     called: str | None
     truncated_query: bool = False
     predicted: Mapping[str, float] | None = None
-    """What the router says the answer of each candidate is worth or how likely it would choose it, 0..1: the higher, the
-    better. None where the router names a candidate and says nothing of the others."""
+    """What the router says the answer of each candidate is worth, or how likely it would choose it, 0..1: the higher,
+    the better. None where the router names a candidate and says nothing of the others."""
 
     @property
     def score(self) -> float:

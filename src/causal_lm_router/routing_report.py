@@ -1,12 +1,14 @@
 """The record of an evaluation: every figure over its outcomes, and its way to JSON and back."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from types import UnionType
 from typing import Any, get_args, get_origin, get_type_hints
 
+from causal_lm_router.decoding_report import DecodingReport
 from causal_lm_router.intervals import Figure
+from causal_lm_router.measures.prediction_report import PredictionReport
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +92,10 @@ class RoutingReport:
     """Queries by label (rows, pool order) and route (columns, pool order, then parse failures)."""
     queries_per_second: float | None
     """Throughput of generation; None where it was not measured."""
+    decoding: DecodingReport | None = None
+    """How the routes were read out of the base model; None for routers without one."""
+    predictions: PredictionReport | None = None
+    """What the router's predictions are worth; None where it names a candidate and says nothing of the others."""
 
     def to_dict(self) -> dict[str, Any]:
         """Return the report as plain dictionaries, lists, numbers, texts and None, free of NaN: fit for JSON."""
@@ -106,13 +112,28 @@ class RoutingReport:
     def to_metrics(self) -> dict[str, float]:
         """Return the known figures by flat name, for trackers: `routing_accuracy`, `best_single/mean_score`, ..."""
         named: dict[str, Any] = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
-        for name, baseline in self.baselines.items():
-            named |= {f"{name}/{field.name}": getattr(baseline, field.name) for field in dataclasses.fields(baseline)}
-        metrics = {name: value.value for name, value in named.items() if isinstance(value, Figure)}
+        named |= self.baselines
+        metrics = dict(_figures("", {name: value for name, value in named.items() if name not in _APART}))
         metrics |= {f"parse_failures/{kind}": float(count) for kind, count in self.parse_failures.items()}
         if self.queries_per_second is not None:
             metrics["queries_per_second"] = self.queries_per_second
         return metrics
+
+
+_APART = ("baselines", "per_task")
+"""Fields that `to_metrics` does not list under their own names."""
+
+
+def _figures(prefix: str, named: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
+    """The figures in records, by their path."""
+    for name, value in named.items():
+        if isinstance(value, Figure):
+            yield f"{prefix}{name}", value.value
+        elif isinstance(value, Mapping):
+            yield from _figures(f"{prefix}{name}/", value)
+        elif dataclasses.is_dataclass(value):
+            fields = {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
+            yield from _figures(f"{prefix}{name}/", fields)
 
 
 def _encode(value: Any) -> Any:
@@ -140,6 +161,8 @@ def _decode(kind: Any, plain: Any, where: str) -> Any:
 
 def _decode_record(kind: Any, plain: Mapping[str, Any], where: str) -> Any:
     kinds = get_type_hints(kind)
-    if wrong := sorted(kinds.keys() ^ plain.keys()):
+    # Reports written before a field was added lack it.
+    optional = {field.name for field in dataclasses.fields(kind) if field.default is not dataclasses.MISSING}
+    if wrong := sorted((kinds.keys() ^ plain.keys()) - (optional - plain.keys())):
         raise ValueError(f"{where}: missing or unknown keys {wrong}; allowed is exactly {list(kinds)}")
-    return kind(**{name: _decode(kinds[name], plain[name], f"{where}.{name}") for name in kinds})
+    return kind(**{name: _decode(kinds[name], value, f"{where}.{name}") for name, value in plain.items()})

@@ -8,7 +8,7 @@ checkpoints/     to resume from                 validation/      report.json and
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,10 +22,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class RouterCard:
-    """What routing needs to know besides config and weights: the pool, and the best single candidate on train."""
+    """What routing needs to know besides config and weights: the pool, the best single candidate and costs on train."""
 
     pool: tuple[Candidate, ...]
     best_single: str
+    mean_costs: Mapping[str, float] | None = None
+    """Mean cost (USD) of every candidate on train; None where costs are unknown."""
 
     @property
     def names(self) -> list[str]:
@@ -87,7 +89,8 @@ class RunFolder:
                 f"run_dir={self.path}: no trained router there; was the run interrupted? (resume it)"
             )
         plain = json.loads(path.read_text(encoding="utf-8"))
-        return RouterCard(tuple(Candidate(**candidate) for candidate in plain["pool"]), plain["best_single"])
+        pool = tuple(Candidate(**candidate) for candidate in plain["pool"])
+        return RouterCard(pool, plain["best_single"], plain.get("mean_costs"))
 
 
 def write_evaluation(
@@ -108,6 +111,8 @@ def write_evaluation(
     calibrating = validation.outcomes if validation else ()
     pictures = save_routing_figures(evaluation.outcomes, evaluation.report, folder, calibrating)
     report = {**facts, **evaluation.report.to_dict()}
+    for name, other in evaluation.others.items():
+        write_evaluation(folder / "decodings" / name, other, facts, validation and validation.others.get(name))
     write_text(folder / "report.json", json.dumps(report, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
     return pictures
 

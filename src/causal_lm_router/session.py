@@ -8,7 +8,8 @@ from pathlib import Path
 
 import torch
 
-from causal_lm_router.config import EvaluationConfig, ObjectiveKind, TrainConfig
+from causal_lm_router.config import DecodingMethod, EvaluationConfig, ObjectiveKind, TrainConfig
+from causal_lm_router.decoding.decoder import Decoder
 from causal_lm_router.encoding import Encoder
 from causal_lm_router.evaluation import Evaluation, evaluate_router
 from causal_lm_router.generators import Generator
@@ -37,11 +38,20 @@ class Session:
     workbench: Workbench
     watch: Watch | None = None
 
-    def evaluate(self, weights_dir: Path | None, examples: Sequence[RoutingExample]) -> Evaluation:
-        """Return the evaluation of the weights in a folder (None: the bare base model); the generator then sleeps."""
+    def evaluate(
+        self, weights_dir: Path | None, examples: Sequence[RoutingExample], also: Sequence[DecodingMethod] = ()
+    ) -> Evaluation:
+        """Return the evaluation of the weights in a folder (None: the bare base model); then the generator sleeps.
+
+        `also` names further decoding methods to evaluate beside the configured one.
+        """
         self.generator.load_weights(weights_dir)
-        labels, best_single = self.data.labels, self.data.best_single
-        result = evaluate_router(self.generator, self.encoder, examples, labels, best_single, self.config.parsing)
+        config, data = self.config, self.data
+        mean_costs = data.mean_costs
+        decoder = Decoder(self.generator, self.encoder, config.decoding, config.objective, config.parsing, mean_costs)
+        methods = (config.decoding.method, *also)
+        fallback = config.parsing.fallback_candidate
+        result = evaluate_router(decoder, self.encoder, examples, data.labels, data.best_single, fallback, methods)
         self.generator.sleep()
         return result
 

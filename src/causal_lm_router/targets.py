@@ -7,7 +7,7 @@ score_class  five new tokens, [1] to [5]: how good the weak one of two candidate
              one, 1 to 3 for the strong one (RouteLLM, arXiv 2406.18665, section 4.2 and its code's threshold of 4)
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import cached_property
@@ -33,7 +33,7 @@ class TargetKind(StrEnum):
 
 @dataclass(frozen=True)
 class Targets:
-    """The targets of a pool. `strong` is the candidate called above a score class; it matters to `score_class` alone."""
+    """The targets of a pool. `strong`, needed by `score_class` alone, is called where the weak one would not do."""
 
     kind: TargetKind
     names: tuple[str, ...]

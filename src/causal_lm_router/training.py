@@ -15,7 +15,8 @@ from causal_lm_router.atomic import write_text
 from causal_lm_router.base_model import is_adapter, merge_adapter
 from causal_lm_router.checkpoint import checkpoint_step, last_checkpoint
 from causal_lm_router.compose import config_dict, describe_differences, dump_config, identity_of, load_run_config
-from causal_lm_router.config import EvaluateConfig, Split, TrainConfig, generating_model
+from causal_lm_router.config import DecodingMethod, EvaluateConfig, Split, TrainConfig, generating_model
+from causal_lm_router.evaluation import Evaluation, with_predictions
 from causal_lm_router.extended_model import base_model_source
 from causal_lm_router.figures import save_learning_curve
 from causal_lm_router.fit import fit
@@ -70,11 +71,19 @@ def evaluate_run(config: EvaluateConfig) -> RoutingReport:
     folder = RunFolder(Path(config.run_dir))
     card = folder.read_card()
     with open_session(config, folder) as session:
-        if session.data.names != card.names:
-            raise ValueError(f"data: its pool is {session.data.names}, the run's is {card.names}")
-        evaluation = session.evaluate(folder.weights, session.data.examples(config.evaluation.final_split))
-        facts = report_facts(config, session.data, config.evaluation.final_split)
-        write_evaluation(Path(config.output_dir), evaluation, facts)
+        renamed = config.data.renamed_candidates
+        known = [renamed.get(name, name) for name in card.names]
+        if session.data.names != known:
+            raise ValueError(f"data: its pool is {session.data.names}, the run's is {known}")
+        split = config.evaluation.final_split
+        also = config.decoding.also
+        validation = None
+        if DecodingMethod.scored in (config.decoding.method, *also) and split is not Split.validation:
+            examples = session.data.examples(Split.validation)
+            validation = session.evaluate(folder.weights, examples, also) if examples else None
+        evaluation = session.evaluate(folder.weights, session.data.examples(split), also)
+        evaluation = with_predictions(evaluation, validation)
+        write_evaluation(Path(config.output_dir), evaluation, report_facts(config, session.data, split), validation)
     print_report(evaluation.report, Console())
     print(f"\nevaluation folder: {config.output_dir}")
     return evaluation.report
@@ -140,20 +149,23 @@ def _digest(text: str) -> str:
 
 def _finish(session: Session, tracking: Tracking, fit_seconds: float) -> RoutingReport:
     config, folder = session.config, session.folder
-    card = RouterCard(session.data.splits.pool, session.data.best_single)
+    card = RouterCard(session.data.splits.pool, session.data.best_single, session.data.mean_costs)
     folder.write_card(card)
     if config.lora.merge_lora and is_adapter(folder.weights):
         _merge(config, folder, card)
     rows = read_metrics(folder.metrics)
     step = max((row.step for row in rows), default=0)
-    _validate(session, tracking, step)
+    validation = _validate(session, tracking, step)
     split = config.evaluation.final_split
-    evaluation = session.evaluate(folder.weights, session.data.examples(split))
+    evaluation = session.evaluate(folder.weights, session.data.examples(split), config.decoding.also)
+    evaluation = with_predictions(evaluation, validation)
     record_evaluation(tracking, evaluation, split.value, step)
     save_learning_curve([(row.step, row.name, row.value) for row in rows], folder.path / "learning_curve.png")
-    write_evaluation(folder.path, evaluation, {**report_facts(config, session.data, split), "fit_seconds": fit_seconds})
+    facts = {**report_facts(config, session.data, split), "fit_seconds": fit_seconds}
+    pictures = write_evaluation(folder.path, evaluation, facts, validation)
     picture = folder.path / "confusion.png"
     tracking.log_confusion(session.data.names, evaluation.report.confusion, split.value, step, picture)
+    tracking.log_pictures(pictures, split.value, step)
     tracking.log_adapter(folder.weights)
     tracking.log_files([folder.report, folder.path / "learning_curve.png"])
     if sweep_of(folder.path) is None:
@@ -162,14 +174,15 @@ def _finish(session: Session, tracking: Tracking, fit_seconds: float) -> Routing
     return evaluation.report
 
 
-def _validate(session: Session, tracking: Tracking, step: int) -> None:
+def _validate(session: Session, tracking: Tracking, step: int) -> Evaluation | None:
     """Evaluate the trained weights on the whole validation split, where that is asked for and has queries."""
-    examples = session.data.examples(Split.validation)
-    if session.config.evaluation.final_validation and examples:
-        evaluation = session.evaluate(session.folder.weights, examples)
-        record_evaluation(tracking, evaluation, "final_validation", step)
-        facts = report_facts(session.config, session.data, Split.validation)
-        write_evaluation(session.folder.validation, evaluation, facts)
+    examples, config = session.data.examples(Split.validation), session.config
+    if not config.evaluation.final_validation or not examples:
+        return None
+    evaluation = session.evaluate(session.folder.weights, examples, config.decoding.also)
+    record_evaluation(tracking, evaluation, "final_validation", step)
+    write_evaluation(session.folder.validation, evaluation, report_facts(config, session.data, Split.validation))
+    return evaluation
 
 
 def report_facts(config: TrainConfig, data: PreparedData, split: Split) -> dict[str, Any]:

@@ -46,7 +46,7 @@ def tree_logprobs(
     slots = {node: slot for slot, node in enumerate([0, *inner])}
     parents_N = torch.tensor([slots[parent] for parent in trie.parents[1:]], device=device)
     tokens_N = torch.tensor(trie.tokens[1:], device=device)
-    edges_BN = logits_BMV[:, parents_N, tokens_N] - logits_BMV.logsumexp(dim=-1)[:, parents_N]
+    edges_BN: Tensor = logits_BMV[:, parents_N, tokens_N] - logits_BMV.logsumexp(dim=-1)[:, parents_N]
     passes_NS = torch.zeros(len(trie.tokens) - 1, len(trie.paths), device=device)
     for number, path in enumerate(trie.paths):
         passes_NS[[node - 1 for node in path], number] = 1.0
@@ -57,8 +57,8 @@ def _check_attention(model: torch.nn.Module, *, needs_mask: bool) -> None:
     kernel = getattr(model.config, "_attn_implementation", "sdpa")
     if needs_mask and kernel not in ("sdpa", "eager"):
         raise ValueError(
-            f"base_model.attn_implementation={kernel!r}: likelihoods of several tokens take a mask of their own, allowed "
-            "is sdpa | eager (or target=token)"
+            f"base_model.attn_implementation={kernel!r}: likelihoods of several tokens take a mask of their own, "
+            "allowed is sdpa | eager (or target=token)"
         )
 
 

@@ -1,6 +1,6 @@
 """The token trie of a pool's targets: which tokens can follow which, and where only one target is left."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 
@@ -49,10 +49,10 @@ class TokenTrie:
             raise ValueError(f"targets: token sequences {self.sequences} are empty, or two are the same")
         if any(children[path[-1] if path else 0] for path in paths):
             raise ValueError(f"targets: of the token sequences {self.sequences} one is the beginning of another")
-        values = {"tokens": tokens, "parents": parents, "paths": paths}
-        values |= {"children": map(tuple, children), "members": map(frozenset, members)}
-        for name, value in values.items():
-            object.__setattr__(self, name, tuple(value))
+        found_values: dict[str, Iterable[object]] = {"tokens": tokens, "parents": parents, "paths": paths}
+        found_values |= {"children": map(tuple, children), "members": map(frozenset, members)}
+        for name, values in found_values.items():
+            object.__setattr__(self, name, tuple(values))
 
     def prefix(self, node: int) -> list[int]:
         """Return the tokens from the root to a node, the node's own included; none at the root."""

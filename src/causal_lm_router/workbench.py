@@ -59,12 +59,13 @@ class Workbench:
         and where the block raises or all weights were trained, it is dropped.
         """
         source = base_model_source(config, new_tokens)
-        new_token_ids = self.tokenizer(config, new_tokens).convert_tokens_to_ids(list(new_tokens))
+        tokenizer = self.tokenizer(config, new_tokens)
+        new_token_ids = [tokenizer.convert_tokens_to_ids(token) for token in new_tokens]
         key = repr((source, config))
         base_model = self._base_model.get(key, lambda: load_base_model(source, config))
         self._base_model.drop()
         state = _state(base_model)
-        model = apply_lora(base_model, lora, seed, new_token_ids)
+        model = apply_lora(base_model, lora, seed, new_token_ids)  # type: ignore[arg-type]
         yield model
         if self._keeps_base_model and lora.use_lora:
             base_model = model.unload().eval().requires_grad_(True)  # type: ignore[operator]

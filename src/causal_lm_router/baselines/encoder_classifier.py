@@ -86,7 +86,7 @@ def _train(model: EncoderClassifier, queries: Sequence[str], scores: Tensor, set
             nn.utils.clip_grad_norm_(model.parameters(), 1.0)
             optimizer.step()
             schedule.step()
-            losses.append(float(loss))
+            losses.append(loss.item())
         logger.info("encoder epoch %d of %d: loss %.4f", epoch + 1, settings.encoder_epochs, np.mean(losses))
 
 

@@ -20,8 +20,8 @@ from causal_lm_router.process_state import random_state_kept
 LEARNING_RATE = 1e-3
 WEIGHT_DECAY = 1e-5
 NOISE = 0.1
-"""Standard deviation of the noise on embeddings that are scaled to coordinates of RMS 1. RouteLLM's is far stronger: 0.1
-on unit vectors of 1,536 dimensions, 4 times their coordinates."""
+"""Standard deviation of the noise on embeddings scaled to coordinates of RMS 1. RouteLLM's is far stronger: 0.1 on unit
+vectors of 1,536 dimensions is 4 times their coordinates."""
 BATCH_SIZE = 64
 
 

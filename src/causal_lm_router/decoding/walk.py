@@ -1,14 +1,9 @@
 """The greedy walk over a token trie: likeliest child at each branching, until one sequence is left."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
-import numpy as np
-from numpy.typing import NDArray
-
+from causal_lm_router.generators.node_logprobs import NextLogprobs
 from causal_lm_router.trie import TokenTrie
-
-NextLogprobs = Callable[[Sequence[Sequence[int]], Sequence[Sequence[int]]], list[NDArray[np.float64]]]
-"""`Generator.next_logprobs`."""
 
 
 def walk_trie(next_logprobs: NextLogprobs, prompts: Sequence[Sequence[int]], trie: TokenTrie) -> list[int]:

@@ -36,7 +36,8 @@ class Generator(Protocol):
     def generate_constrained(self, prompts: Sequence[Sequence[int]], trie: TokenTrie) -> list[Generation]:
         """Return one generation per prompt that is a sequence of the trie: at each step the likeliest allowed token.
 
-        Always greedy; the configured sampling settings do not count.
+        Always greedy; the configured sampling settings do not count. Its `logprob` is the one under the constraint:
+        each token's among those allowed in its place.
         """
 
     def next_logprobs(

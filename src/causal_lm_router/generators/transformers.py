@@ -51,7 +51,8 @@ class TransformersGenerator:
 
     def generate(self, prompts: Sequence[Sequence[int]], stop_ids: Sequence[int] = ()) -> list[Generation]:
         """Return one generation per prompt, in order, as `Generator` says."""
-        arguments = {"eos_token_id": [self._tokenizer.eos_token_id, *stop_ids]} | self._sampling_args()
+        ends = [self._tokenizer.eos_token_id, *stop_ids]
+        arguments = {"eos_token_id": ends, "output_logits": True} | self._sampling_args()
 
         def answers(batch: list[int]) -> list[Generation]:
             generated = self._generated([prompts[index] for index in batch], arguments)
@@ -69,7 +70,8 @@ class TransformersGenerator:
             for node, children in enumerate(trie.children)
             if children
         }
-        arguments = {"eos_token_id": eos, "max_new_tokens": max(map(len, trie.sequences)), "do_sample": False}
+        longest_target = max(map(len, trie.sequences))
+        arguments = {"eos_token_id": eos, "max_new_tokens": longest_target, "do_sample": False, "output_scores": True}
 
         def answers(batch: list[int]) -> list[Generation]:
             longest = max(len(prompts[index]) for index in batch)
@@ -96,9 +98,7 @@ class TransformersGenerator:
                 input_ids=input_ids, attention_mask=attention_mask, position_ids=positions, logits_to_keep=1
             )
             logprobs = output.logits[:, -1].float().log_softmax(dim=-1).cpu().numpy()
-            return [
-                row[list(token_ids[index])].astype(np.float64) for index, row in zip(batch, logprobs, strict=True)
-            ]
+            return [row[list(token_ids[index])].astype(np.float64) for index, row in zip(batch, logprobs, strict=True)]
 
         return self._in_batches(prefixes, answers)
 
@@ -131,7 +131,7 @@ class TransformersGenerator:
     def _in_batches(
         self, prompts: Sequence[Sequence[int]], answers: Callable[[list[int]], Sequence[Answer]]
     ) -> list[Answer]:
-        """Return `answers` of batches of prompts of like length, named by their numbers, in the order of the prompts."""
+        """Return `answers` of batches of prompts of like length, each named by its number, in the prompts' order."""
         size = self._inference.batch_size
         order = sorted(range(len(prompts)), key=lambda index: len(prompts[index]))
         batches = [order[start : start + size] for start in range(0, len(order), size)]
@@ -150,17 +150,20 @@ class TransformersGenerator:
     def _generated(
         self, prompts: Sequence[Sequence[int]], arguments: dict[str, Any]
     ) -> Iterator[tuple[list[int], list[float]]]:
-        """Yield the new ids of every prompt and the base model's own log-probability of each."""
+        """Yield the new ids of every prompt and the log-probability of each.
+
+        It comes from the steps' logits or scores, whichever the arguments ask for: as the base model has it, or among
+        the tokens that were allowed.
+        """
         input_ids, attention_mask = self._padded(prompts)
         output: Any = self._loaded().generate(
             input_ids=input_ids,
             attention_mask=attention_mask,
             pad_token_id=self._tokenizer.pad_token_id,
             return_dict_in_generate=True,
-            output_logits=True,
             **arguments,
         )
-        logits = torch.stack(output.logits, dim=1).float().cpu()
+        logits = torch.stack(output.logits or output.scores, dim=1).float().cpu()
         for ids, row in zip(output.sequences[:, input_ids.shape[1] :].cpu(), logits, strict=True):
             yield ids.tolist(), row.log_softmax(dim=-1).gather(1, ids[:, None])[:, 0].tolist()
 

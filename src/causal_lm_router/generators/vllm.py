@@ -10,6 +10,7 @@ from transformers import PreTrainedTokenizerBase
 
 from causal_lm_router.config import BaseModelConfig, InferenceConfig, LoraConfig
 from causal_lm_router.generators.generation import constrained_generation, generated_text
+from causal_lm_router.generators.node_logprobs import logprobs_by_node
 from causal_lm_router.generators.vllm_engine import VllmEngine
 from causal_lm_router.routing import Generation
 from causal_lm_router.trie import TokenTrie
@@ -58,6 +59,7 @@ class VllmGenerator:
 
     def generate_constrained(self, prompts: Sequence[Sequence[int]], trie: TokenTrie) -> list[Generation]:
         """Return one generation per prompt, in order, that is a sequence of the trie, as `Generator` says."""
+        self._check_depth(trie)
         sampling = self._constrained_params(trie)
         return [
             constrained_generation(self._tokenizer, trie, output.token_ids, _logprobs(output))
@@ -70,6 +72,12 @@ class VllmGenerator:
         """Return for every prefix the log-probabilities of its `token_ids` as the next token."""
         from vllm import SamplingParams
 
+        room, longest = self._engine_args()["max_model_len"], max(map(len, prefixes), default=0)
+        if longest >= room:
+            raise ValueError(
+                f"inference.max_new_tokens={self._inference.max_new_tokens}: {longest} tokens and the next one do not "
+                f"fit into {room}, allowed is at least {self._inference.max_new_tokens + longest + 1 - room}"
+            )
         parts = [
             (index, tokens[start : start + MAX_LOGPROBS])
             for index, tokens in enumerate(map(list, token_ids))
@@ -84,8 +92,25 @@ class VllmGenerator:
         return [np.array(values, dtype=np.float64) for values in found]
 
     def sequence_logprobs(self, prompts: Sequence[Sequence[int]], trie: TokenTrie) -> NDArray[np.float64]:
-        """Return [number of prompts, number of sequences]: each sequence's log-probability after each prompt."""
-        raise NotImplementedError
+        """Return [number of prompts, number of sequences]: each sequence's log-probability after each prompt.
+
+        The prompt is in the prefix cache after its first request. On a CPU one request a sequence has its tokens
+        forced. The model runner for GPUs takes no such request: there one a trie node asks for its children.
+        """
+        self._check_depth(trie)
+        if self._engine.on_gpu:
+            return logprobs_by_node(self.next_logprobs, prompts, trie)
+        from causal_lm_router.generators.forced_tokens import forcing_params
+
+        sequences = trie.sequences * len(prompts)
+        repeated = [prompt for prompt in prompts for _ in trie.sequences]
+        outputs = self._outputs(repeated, [forcing_params(ids) for ids in trie.sequences] * len(prompts))
+        if [tuple(output.token_ids) for output in outputs] != list(sequences):
+            raise ValueError(
+                "inference.engine_args: logits_processors or another argument keeps tokens from being forced"
+            )
+        logprobs = [output.cumulative_logprob for output in outputs]
+        return np.array(logprobs, dtype=np.float64).reshape(len(prompts), len(trie.sequences))
 
     def sleep(self) -> None:
         """On a GPU, move the weights to the host and drop the cache until the next use; on a CPU do nothing."""
@@ -117,6 +142,7 @@ class VllmGenerator:
         else:
             # A block of 32 tokens lets the prompt's fixed part be cached; the default of 128 is longer than most.
             arguments |= {"block_size": 32, "kv_cache_memory_bytes": CPU_CACHE_BYTES, "enforce_eager": True}
+            arguments["logits_processors"] = ["causal_lm_router.generators.forced_tokens:ForcedTokens"]
         return arguments | self._inference.engine_args
 
     def _outputs(self, prompts: Sequence[Sequence[int]], sampling: Sequence[Any]) -> list[Any]:
@@ -125,6 +151,13 @@ class VllmGenerator:
             self.load_weights(self._weights_dir)
         requests = [{"prompt_token_ids": list(ids)} for ids in prompts]
         return [output.outputs[0] for output in self._engine.generate(requests, sampling)]
+
+    def _check_depth(self, trie: TokenTrie) -> None:
+        longest, room = max(map(len, trie.sequences)), self._inference.max_new_tokens
+        if longest > room:
+            raise ValueError(
+                f"inference.max_new_tokens={room}: the longest target takes {longest}, allowed is at least {longest}"
+            )
 
     def _sampling_params(self, index: int, stop_ids: Sequence[int]) -> Any:
         from vllm import SamplingParams

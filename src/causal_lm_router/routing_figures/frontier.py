@@ -100,8 +100,8 @@ def _draw_routers(axes: Axes, reports: Mapping[str, RoutingReport], curves: Mapp
         axes.plot(*place, marker, color=colour, markersize=8, markeredgecolor="white", zorder=5)
         handles.append(Line2D([], [], color=colour, marker=marker, linestyle="", label=plain_label(shown)))
     if curves:
-        colour = _COLOURS[0] if len(reports) == 1 else GREY
-        handles.append(Line2D([], [], color=colour, label="highest predicted - λ mean cost"))
+        line_colour = _COLOURS[0] if len(reports) == 1 else GREY
+        handles.append(Line2D([], [], color=line_colour, label="highest predicted - λ mean cost"))
     return handles
 
 

