@@ -303,6 +303,9 @@ class DataConfig:
     """Old name -> new name of candidates: to evaluate a router on names that it was not trained on."""
     held_out_candidates: list[str]
     """Candidates left out of training: out of labels, objectives and listed candidates, but not out of the pool."""
+    task_shrinkage: float
+    """Teach scores drawn this far (0..1) towards the mean of their task on train: one answer to a query is a noisy
+    sign of how well a candidate does on queries like it. Evaluation always counts the scores themselves."""
     cost_weight: float
     """A label is the candidate of the highest score - cost_weight * cost (USD): 0 looks at scores alone."""
     tie_break: TieBreak
@@ -321,6 +324,7 @@ class DataConfig:
         _require(self.max_query_chars >= 1, "data.max_query_chars", self.max_query_chars, "an integer of at least 1")
         tokens = self.assumed_output_tokens is None or self.assumed_output_tokens >= 0
         _require(tokens, "data.assumed_output_tokens", self.assumed_output_tokens, "an integer of at least 0, or null")
+        _require_fraction("data.task_shrinkage", self.task_shrinkage)
         _require(self.cost_weight >= 0, "data.cost_weight", self.cost_weight, "a number of at least 0")
         few = self.max_train_queries is None or self.max_train_queries >= 1
         _require(few, "data.max_train_queries", self.max_train_queries, "an integer of at least 1, or null")

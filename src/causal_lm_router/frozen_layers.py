@@ -47,11 +47,10 @@ def frozen_layers_reused(
     anew where it does not hold. Raises ValueError for an architecture whose layers do not work like this.
     """
     num_frozen = len(decoder_layers(model)) - num_trained
-    name = hashlib.sha256(repr((identity, rows.cache_files[0]["filename"], num_frozen)).encode()).hexdigest()[:32]
-    path = cache / "hidden_states" / f"{name}.bin"
-    path.parent.mkdir(parents=True, exist_ok=True)
     lengths = rows["num_tokens"][:]
     rows = rows.with_format("numpy")
+    path = cache / "hidden_states" / f"{_content_hash(rows, identity, num_frozen)}.bin"
+    path.parent.mkdir(parents=True, exist_ok=True)
     first = _lower_output(model, collate([rows[0]], pad_token_id), num_frozen)[0]
     with FileLock(f"{path}.lock"):
         states = _open(path, lengths, first)
@@ -72,6 +71,14 @@ def frozen_layers_reused(
                 "is false"
             )
         yield states
+
+
+def _content_hash(rows: datasets.Dataset, identity: str, num_frozen: int) -> str:
+    """A hash of all that the states follow from: they are the same whatever the rows teach."""
+    digest = hashlib.sha256(f"{identity} {num_frozen}".encode())
+    for row in rows.select_columns("input_ids"):
+        digest.update(row["input_ids"].tobytes() + b"\0")
+    return digest.hexdigest()[:32]
 
 
 def decoder_layers(model: nn.Module) -> nn.ModuleList:

@@ -11,13 +11,15 @@ from causal_lm_router.config import DataConfig, Split
 from causal_lm_router.labels import best_single, choose_labels, drop_undecided
 from causal_lm_router.renaming import rename_candidates
 from causal_lm_router.routing import RoutingExample
+from causal_lm_router.shrinkage import shrink_to_task
 from causal_lm_router.sources import load_source
 from causal_lm_router.split import RoutingSplits, split_examples
 
 
 @dataclass(frozen=True)
 class PreparedData:
-    """Splits with a label for every query. `train` is what training uses: without undecided queries if configured.
+    """Splits with a label for every query. `train` is what training uses: without undecided queries if configured, and
+    with scores shrunk to their task's mean if configured.
 
     `taught` names the candidates that training may speak of, in pool order: all but those held out.
     """
@@ -67,8 +69,11 @@ def prepare_data(config: DataConfig) -> PreparedData:
         choose_labels, tie_break=config.tie_break, pool=splits.pool, train=splits.train, seed=config.split_seed
     )
     labels = label([*splits.validation, *splits.test], cost_weight=config.cost_weight)
-    labels |= label(splits.train, cost_weight=config.cost_weight, held_out=config.held_out_candidates)
-    train = splits.train if config.keep_undecided else drop_undecided(splits.train)
+    kept = splits.train if config.keep_undecided else drop_undecided(splits.train)
+    kept_ids = {example.query_id for example in kept}
+    shrunk = shrink_to_task(splits.train, config.task_shrinkage)
+    labels |= label(shrunk, cost_weight=config.cost_weight, held_out=config.held_out_candidates)
+    train = [example for example in shrunk if example.query_id in kept_ids]
     if not train:
         raise ValueError("data.keep_undecided=False: leaves no training query, all candidates score the same on all")
     return PreparedData(splits, train, labels, best_single(splits.train, splits.pool), taught)

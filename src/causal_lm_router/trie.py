@@ -45,9 +45,9 @@ class TokenTrie:
         for number, path_nodes in enumerate(paths):
             for node in (0, *path_nodes):
                 members[node].add(number)
-        if not paths or len({path[-1] if path else 0 for path in paths}) < len(paths):
+        if not all(paths) or not paths or len({path[-1] for path in paths}) < len(paths):
             raise ValueError(f"targets: token sequences {self.sequences} are empty, or two are the same")
-        if any(children[path[-1] if path else 0] for path in paths):
+        if any(children[path[-1]] for path in paths):
             raise ValueError(f"targets: of the token sequences {self.sequences} one is the beginning of another")
         found_values: dict[str, Iterable[object]] = {"tokens": tokens, "parents": parents, "paths": paths}
         found_values |= {"children": map(tuple, children), "members": map(frozenset, members)}

@@ -1,0 +1,185 @@
+"""Decoding methods over a scripted base model: what each reads, and how likelihoods become predictions."""
+
+import math
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from causal_lm_router.config import DecodingMethod
+from causal_lm_router.decoding.decoder import Decoder
+from causal_lm_router.encoding import Encoder
+from causal_lm_router.evaluation import Evaluation, evaluate_router, with_predictions
+from causal_lm_router.routing import Generation, RoutingExample
+from causal_lm_router.routing_report import RoutingReport
+from causal_lm_router.targets import TargetKind, Targets
+from causal_lm_router.trie import TokenTrie
+
+NAMES = ("alpha", "beta-2")
+
+
+class Script:
+    """A generator that says and thinks what it is told to, the same for every prompt."""
+
+    def __init__(self, text: str, logprobs: Sequence[float], empty: Sequence[float] = ()) -> None:
+        self.text, self.logprobs, self.empty = text, logprobs, empty
+
+    def generate(self, prompts: Sequence[Sequence[int]], stop_ids: Sequence[int] = ()) -> list[Generation]:
+        return [Generation(self.text, "stop") for _ in prompts]
+
+    def generate_constrained(self, prompts: Sequence[Sequence[int]], trie: TokenTrie) -> list[Generation]:
+        return [Generation("alpha", "stop") for _ in prompts]
+
+    def next_logprobs(
+        self, prefixes: Sequence[Sequence[int]], token_ids: Sequence[Sequence[int]]
+    ) -> list[NDArray[np.float64]]:
+        return [-np.arange(len(ids), dtype=np.float64) for ids in token_ids]
+
+    def sequence_logprobs(self, prompts: Sequence[Sequence[int]], trie: TokenTrie) -> NDArray[np.float64]:
+        assert len(trie.sequences) == len(self.logprobs)
+        row = self.empty if len(prompts) == 1 and self.empty else self.logprobs
+        return np.array([row for _ in prompts], dtype=np.float64)
+
+
+@pytest.fixture
+def make_decoder(tiny_base: Any, tiny_config: Callable[..., Any]) -> Callable[..., tuple[Decoder, Encoder]]:
+    def make(script: Script, *overrides: str, targets: Targets | None = None, costs: Any = None) -> Any:
+        config = tiny_config(*overrides)
+        encoder = Encoder(tiny_base.tokenizer, config.prompt, targets or NAMES)
+        decoder = Decoder(script, encoder, config.decoding, config.objective, config.parsing, costs)
+        return decoder, encoder
+
+    return make
+
+
+def test_shares_of_the_likelihood(make_decoder: Callable[..., tuple[Decoder, Encoder]]) -> None:
+    decoder, encoder = make_decoder(Script("what", [math.log(0.1), math.log(0.3)]), "decoding=scored")
+    decoding = decoder.decode(DecodingMethod.scored, encoder.encode_prompts(["a", "b"]))[1]
+    assert decoding.route.candidate == "beta-2"
+    assert decoding.predicted == pytest.approx({"alpha": 0.25, "beta-2": 0.75})
+    assert decoding.valid_mass == pytest.approx(0.4)
+    assert decoding.generation.logprob == pytest.approx(math.log(0.3))
+
+
+def test_mean_and_prior(make_decoder: Callable[..., tuple[Decoder, Encoder]]) -> None:
+    # alpha has 6 tokens and beta-2 has 8, the end token included: -6/6 against -7.2/8
+    script = Script("", [-6.0, -7.2])
+    decoder, encoder = make_decoder(script, "decoding=scored", "decoding.normalisation=mean")
+    prompts = encoder.encode_prompts(["a", "b"])
+    decoding = decoder.decode(DecodingMethod.scored, prompts)[0]
+    assert decoding.route.candidate == "beta-2"
+    assert decoding.predicted["beta-2"] == pytest.approx(1 / (1 + math.exp(-0.1)))
+    script = Script("", [-6.0, -7.2], empty=[-2.0, -5.0])
+    decoder, _ = make_decoder(script, "decoding=scored", "decoding.normalisation=prior")
+    decoding = decoder.decode(DecodingMethod.scored, prompts)[0]
+    assert decoding.route.candidate == "beta-2"
+    assert decoding.predicted["beta-2"] == pytest.approx(1 / (1 + math.exp(-1.8)))
+
+
+def test_per_candidate_reads_scores_against_the_end(make_decoder: Callable[..., tuple[Decoder, Encoder]]) -> None:
+    script = Script("", [-1.0, -2.0, -8.0])
+    overrides = ("decoding=scored", "objective=per_candidate", "objective.reference_offset=6.0")
+    decoder, encoder = make_decoder(script, *overrides)
+    decoding = decoder.decode(DecodingMethod.scored, encoder.encode_prompts(["a"]))[0]
+    assert decoding.predicted == pytest.approx({"alpha": 1 / (1 + math.exp(-1.0)), "beta-2": 0.5})
+    assert decoding.valid_mass == pytest.approx(math.exp(-1) + math.exp(-2)), "ending at once names no candidate"
+    with pytest.raises(ValueError, match=r"decoding\.normalisation='prior'"):
+        make_decoder(script, *overrides, "decoding.normalisation=prior")
+
+
+def test_costs_are_weighed(make_decoder: Callable[..., tuple[Decoder, Encoder]]) -> None:
+    script, costs = Script("", [math.log(0.1), math.log(0.3)]), {"alpha": 0.001, "beta-2": 0.003}
+    for weight, route in ((200, "beta-2"), (300, "alpha")):  # predicted .25 and .75: equal at 250
+        decoder, encoder = make_decoder(script, "decoding=scored", f"decoding.cost_weight={weight}", costs=costs)
+        prompts = encoder.encode_prompts(["a"])
+        assert decoder.decode(DecodingMethod.scored, prompts)[0].route.candidate == route
+    with pytest.raises(ValueError, match=r"decoding\.cost_weight=2\.0: costs are unknown"):
+        make_decoder(script, "decoding=scored", "decoding.cost_weight=2")
+
+
+def test_score_classes_add_up_to_candidates(
+    tiny_base: Any, tiny_config: Callable[..., Any], make_decoder: Callable[..., tuple[Decoder, Encoder]]
+) -> None:
+    from causal_lm_router.base_model import load_tokenizer
+    from causal_lm_router.extended_model import base_model_source
+
+    config = tiny_config("decoding=scored", "target=score_class")
+    targets = Targets(TargetKind.score_class, NAMES, strong="beta-2")
+    tokenizer = load_tokenizer(base_model_source(tiny_base.config, targets.new_tokens), tiny_base.config)
+    encoder = Encoder(tokenizer, config.prompt, targets)
+    script = Script("hm", [math.log(share) for share in (0.1, 0.1, 0.2, 0.25, 0.35)])
+    decoder = Decoder(script, encoder, config.decoding, config.objective, config.parsing, None)
+    prompts = encoder.encode_prompts(["a"])
+    decoding = decoder.decode(DecodingMethod.scored, prompts)[0]
+    assert decoding.route.candidate == "alpha"
+    assert decoding.predicted == pytest.approx({"alpha": 0.6, "beta-2": 0.4})
+    assert decoding.generation.text == "<|score:5|>"
+    assert decoder.decode(DecodingMethod.free, prompts)[0].route.candidate is None, "not silently the strong one"
+
+
+def evaluate(decoder: Decoder, encoder: Encoder, *methods: DecodingMethod) -> Evaluation:
+    examples = [
+        RoutingExample(
+            str(number), f"q{number}", "t", {"alpha": float(number % 2), "beta-2": 0.5}, {"alpha": 1, "beta-2": 2}
+        )
+        for number in range(4)
+    ]
+    labels = {example.query_id: "beta-2" for example in examples}
+    return evaluate_router(decoder, encoder, examples, labels, "beta-2", None, methods)
+
+
+def test_an_evaluation_by_several_methods(make_decoder: Callable[..., tuple[Decoder, Encoder]]) -> None:
+    decoder, encoder = make_decoder(Script("what", [math.log(0.1), math.log(0.3)]), "decoding=scored")
+    found = evaluate(decoder, encoder, DecodingMethod.scored, DecodingMethod.constrained)
+    assert list(found.others) == ["constrained", "free"]
+    decoding = found.report.decoding
+    assert decoding is not None
+    assert decoding.method == "scored"
+    assert decoding.free_parse_failure_rate.value == 1.0
+    assert decoding.off_list_rate.value == 1.0
+    assert decoding.valid_mass is not None
+    assert decoding.valid_mass.value == pytest.approx(0.4)
+    assert {pair: share.value for pair, share in decoding.differing_routes.items()} == {
+        "scored~constrained": 1.0,
+        "scored~free": 1.0,
+        "constrained~free": 1.0,
+    }
+    assert found.report.parse_failure_rate.value == 0.0
+    assert found.others["free"].report.parse_failure_rate.value == 1.0
+    scored = with_predictions(found, found)
+    assert scored.report.predictions is not None
+    assert scored.others["free"].report.predictions is None, "a name alone predicts nothing"
+    assert RoutingReport.from_dict(scored.report.to_dict()) == scored.report
+    assert scored.report.to_metrics()["decoding/differing_routes/scored~free"] == 1.0
+
+
+def test_a_report_without_the_newer_parts_is_read(make_decoder: Callable[..., tuple[Decoder, Encoder]]) -> None:
+    decoder, encoder = make_decoder(Script("alpha", [-1.0, -2.0]))
+    plain = evaluate(decoder, encoder, DecodingMethod.free).report.to_dict()
+    del plain["decoding"], plain["predictions"]
+    assert RoutingReport.from_dict(plain).decoding is None
+
+
+def test_a_run_by_all_methods_leaves_a_folder_each(
+    tiny_base: Any, tiny_config: Callable[..., Any], tmp_path: Path
+) -> None:
+    from causal_lm_router.router import CausalLMRouter
+    from causal_lm_router.training import train_router
+
+    overrides = ["target=token", "objective=per_candidate", "decoding=scored", "decoding.also=[constrained,trie]"]
+    report = train_router(tiny_config(f"run_dir={tmp_path}", *overrides, "lora.num_layers=1", "lora.merge_lora=false"))
+    assert report is not None
+    assert report.predictions is not None
+    assert report.decoding is not None
+    assert list(report.decoding.mean_scores) == ["scored", "constrained", "trie", "free"]
+    assert report.decoding.differing_routes["scored~trie"].value == 0.0, "single tokens: three ways to one argmax"
+    assert report.decoding.differing_routes["constrained~trie"].value == 0.0
+    for method in ("constrained", "trie", "free"):
+        assert (tmp_path / "decodings" / method / "outcomes.jsonl").is_file()
+    with CausalLMRouter.from_run(tmp_path) as router:
+        route = router.route(["What is 2 + 2?"])[0]
+    assert route.predicted is not None
+    assert route.called == max(route.predicted, key=lambda name: route.predicted[name])

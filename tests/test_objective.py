@@ -1,0 +1,153 @@
+"""Objectives against plain reference implementations, values and gradients, and what they may not depend on."""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from causal_lm_router.base_model import load_base_model
+from causal_lm_router.encoding import collate
+from causal_lm_router.objective import (
+    make_loss,
+    multi_positive_loss,
+    per_candidate_loss,
+    reference_trie,
+    score_log_odds,
+    soft_loss,
+)
+from causal_lm_router.tree import tree_logprobs
+from causal_lm_router.trie import make_trie
+
+END = 2
+TARGETS = [[71, 72, END], [71, 72, 73, END], [90, END]]
+PROMPTS = [[13, 14, 15, 16, 17], [18, 19]]
+WORTHS = [[1.0, 0.0, 0.5], [0.25, 0.25, 1.0]]
+
+
+def rows() -> list[dict[str, Any]]:
+    return [
+        {"input_ids": prompt, "num_target_tokens": 0, "weight": weight, "worths": worths}
+        for prompt, worths, weight in zip(PROMPTS, WORTHS, (1.0, 0.5), strict=True)
+    ]
+
+
+def plain_logprob(model: torch.nn.Module, prompt: list[int], target: list[int]) -> Tensor:
+    """Sum of a target's token log-probabilities by one forward pass over prompt and target."""
+    logprobs = model(input_ids=torch.tensor([prompt + target])).logits[0].float().log_softmax(-1)
+    return torch.stack([logprobs[len(prompt) - 1 + place, token] for place, token in enumerate(target)]).sum()
+
+
+@pytest.fixture
+def model(tiny_base: Any) -> torch.nn.Module:
+    return load_base_model(tiny_base.path, tiny_base.config).eval()
+
+
+@pytest.mark.parametrize("kernel", ["sdpa", "eager"])
+def test_tree_logprobs_are_those_of_one_pass_a_target(model: torch.nn.Module, kernel: str) -> None:
+    model.set_attn_implementation(kernel)
+    batch = collate(rows(), 0)
+    trie = make_trie([*TARGETS, [END]])
+    with torch.no_grad():
+        found = tree_logprobs(model, batch["input_ids_BT"], batch["attention_mask_BT"], trie)
+        expected = [[plain_logprob(model, prompt, list(one)) for one in trie.sequences] for prompt in PROMPTS]
+    assert torch.allclose(found, torch.tensor(expected), atol=1e-4)
+
+
+def test_a_kernel_without_masks_of_its_own_is_refused(model: torch.nn.Module) -> None:
+    batch = collate(rows(), 0)
+    model.config._attn_implementation = "flash_attention_2"
+    with pytest.raises(ValueError, match=r"base_model\.attn_implementation='flash_attention_2'.*sdpa \| eager"):
+        tree_logprobs(model, batch["input_ids_BT"], batch["attention_mask_BT"], make_trie(TARGETS))
+
+
+def reference_loss(kind: str, logprobs: list[Tensor], end: Tensor, worths: list[float]) -> Tensor:
+    """The losses written out candidate by candidate; temperature 0.5, offset 3, weight 0.2."""
+    if kind == "multi_positive":
+        return -torch.log(sum(p.exp() for p, w in zip(logprobs, worths, strict=True) if w == max(worths)))
+    if kind == "soft":
+        total = sum(math.exp(worth / 0.5) for worth in worths)
+        return -sum(math.exp(worth / 0.5) / total * p for p, worth in zip(logprobs, worths, strict=True))
+    entropy = torch.zeros(())
+    for logprob, worth in zip(logprobs, worths, strict=True):
+        chance = 1 / (1 + torch.exp(-(logprob - end - 3.0)))
+        entropy = entropy - worth * torch.log(chance) - (1 - worth) * torch.log(1 - chance)
+    return entropy / len(worths) - 0.2 * torch.log(sum(p.exp() for p in logprobs))
+
+
+@pytest.mark.parametrize("kind", ["multi_positive", "soft", "per_candidate"])
+def test_losses_and_gradients_are_those_of_the_reference(
+    model: torch.nn.Module, tiny_config: Callable[..., Any], kind: str
+) -> None:
+    settings = ["objective.temperature=0.5", "objective.reference_offset=3.0", "objective.valid_weight=0.2"]
+    loss = make_loss(tiny_config(f"objective={kind}", *settings).objective, TARGETS, END)
+    found = loss(model, collate(rows(), 0))
+    found.backward()
+    gradients = {name: weight.grad.clone() for name, weight in model.named_parameters()}
+    model.zero_grad()
+    expected = torch.zeros(())
+    for prompt, worths, weight in zip(PROMPTS, WORTHS, (1.0, 0.5), strict=True):
+        logprobs = [plain_logprob(model, prompt, target) for target in TARGETS]
+        expected = expected + weight * reference_loss(kind, logprobs, plain_logprob(model, prompt, [END]), worths)
+    expected.backward()
+    assert found.item() == pytest.approx(expected.item(), rel=1e-5)
+    for name, weight in model.named_parameters():
+        assert torch.allclose(gradients[name], weight.grad, rtol=1e-3, atol=1e-5), name
+
+
+def test_multi_positive_by_hand() -> None:
+    logprobs = torch.log(torch.tensor([[0.2, 0.3, 0.1]]))
+    assert multi_positive_loss(logprobs, torch.tensor([[1.0, 0.0, 1.0]])).item() == pytest.approx(-math.log(0.3))
+
+
+def test_soft_is_least_at_the_shares_it_asks_for() -> None:
+    worths = torch.tensor([[1.0, 0.0]])
+    share = 1 / (1 + math.exp(-2))
+    entropy = -share * math.log(share) - (1 - share) * math.log(1 - share)
+    at_best = soft_loss(torch.log(torch.tensor([[share, 1 - share]])), worths, temperature=0.5).item()
+    assert at_best == pytest.approx(entropy)
+    assert soft_loss(torch.log(torch.tensor([[0.5, 0.5]])), worths, temperature=0.5).item() > at_best
+
+
+def test_per_candidate_by_hand() -> None:
+    # log-odds log(.4 / .1) - log 2 = log 2 and log(.2 / .1) - log 2 = 0: chances 2/3 and 1/2
+    logprobs = torch.log(torch.tensor([[0.4, 0.2, 0.1]]))
+    assert score_log_odds(logprobs, math.log(2)).tolist()[0] == pytest.approx([math.log(2), 0.0], abs=1e-6)
+    loss = per_candidate_loss(logprobs, torch.tensor([[1.0, 0.5]]), math.log(2), 0.0).item()
+    assert loss == pytest.approx((-math.log(2 / 3) - math.log(1 / 2)) / 2)
+    valid = per_candidate_loss(logprobs, torch.tensor([[1.0, 0.5]]), math.log(2), 0.5).item()
+    assert valid == pytest.approx(loss - 0.5 * math.log(0.6))
+
+
+def test_all_candidates_can_be_good_at_once() -> None:
+    logprobs = torch.log(torch.tensor([[0.499, 0.5, 0.001]]))
+    assert torch.sigmoid(score_log_odds(logprobs, 1.0)).min().item() > 0.99
+
+
+@pytest.mark.parametrize("kind", ["multi_positive", "soft", "per_candidate"])
+def test_held_out_candidates_teach_nothing(tiny_config: Callable[..., Any], kind: str) -> None:
+    config = tiny_config(f"objective={kind}").objective
+    logprobs = torch.log(torch.tensor([[0.4, 0.2, 0.3, 0.1]])).requires_grad_()
+    worths = torch.tensor([[0.0, 1.0, math.nan]])
+    losses = {
+        "multi_positive": lambda: multi_positive_loss(logprobs[:, :3], worths),
+        "soft": lambda: soft_loss(logprobs[:, :3], worths, config.temperature),
+        "per_candidate": lambda: per_candidate_loss(logprobs, worths, 1.0, 0.5),
+    }
+    losses[kind]().sum().backward()
+    assert logprobs.grad is not None
+    assert torch.isfinite(logprobs.grad).all()
+    assert logprobs.grad[0, 2] == 0
+    assert logprobs.grad[0, 1] != 0
+
+
+def test_the_reference_comes_last() -> None:
+    assert reference_trie(TARGETS, END).sequences[-1] == (END,)
+
+
+@pytest.mark.parametrize("sequences", [[], [[]], [[1, 2], [1, 2]], [[1], [1, 2]]])
+def test_sequences_that_are_no_trie_are_refused(sequences: list[list[int]]) -> None:
+    with pytest.raises(ValueError, match="targets: "):
+        make_trie(sequences)
