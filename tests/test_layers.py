@@ -15,7 +15,7 @@ FILES = sorted(SOURCE.rglob("*.py"))
 # A module may import from its own layer and from those above it in this list.
 LAYERS = [
     {"routing", "atomic"},
-    {"prompt", "shots", "parse", "targets", "intervals", "routing_report", "metrics", "measures"},
+    {"prompt", "shots", "parse", "targets", "intervals", "routing_report", "decoding_report", "metrics", "measures"},
     {"config"},
     {
         "sources",

@@ -84,7 +84,7 @@ def _finish(
     if config.evaluation.final_validation and data.splits.validation:
         validation = evaluate(data.splits.validation)
         record_evaluation(tracking, validation, "final_validation", STEP)
-        write_evaluation(folder.validation, validation, _facts(config, data, Split.validation))
+        write_evaluation(folder.validation, validation, _facts(config, data, Split.validation), with_pictures=False)
     split = config.evaluation.final_split
     evaluation = with_predictions(evaluate(data.examples(split)), validation)
     record_evaluation(tracking, evaluation, split.value, STEP)

@@ -128,8 +128,7 @@ class Encoder:
 
     def _new_token(self, text: str) -> int:
         number = self.tokenizer.convert_tokens_to_ids(text)
-        assert isinstance(number, int), "one token has one id"
-        if self.tokenizer.convert_ids_to_tokens(number) != text:
+        if not isinstance(number, int) or self.tokenizer.convert_ids_to_tokens(number) != text:
             raise ValueError(
                 f"target: the tokenizer has no token {text!r}; it has to be that of the extended base model"
             )

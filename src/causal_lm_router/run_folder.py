@@ -94,27 +94,37 @@ class RunFolder:
 
 
 def write_evaluation(
-    folder: Path, evaluation: "Evaluation", facts: dict[str, Any], validation: "Evaluation | None" = None
+    folder: Path,
+    evaluation: "Evaluation",
+    facts: dict[str, Any],
+    validation: "Evaluation | None" = None,
+    *,
+    with_pictures: bool = True,
 ) -> list[Path]:
     """Write outcomes.jsonl, pictures and, last, report.json with `facts` (split, data, backend, ...) beside it.
 
-    `validation` is the same router's evaluation on the validation queries: there its predictions are calibrated for the
-    reliability diagram. Returns the pictures beside confusion.png: those that the outcomes allow (see routing_figures).
+    Other decoding methods' evaluations go to folders of their own, without pictures. `validation` is the same router's
+    evaluation on the validation queries: there its predictions are calibrated for the reliability diagram. Returns the
+    pictures beside confusion.png: those that the outcomes allow (see routing_figures).
     """
-    from causal_lm_router.figures import save_confusion
-    from causal_lm_router.routing_figures import save_routing_figures
-
     folder.mkdir(parents=True, exist_ok=True)
     rows = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in outcome_rows(evaluation.outcomes))
     write_text(folder / "outcomes.jsonl", rows)
-    save_confusion(evaluation.report, folder / "confusion.png")
-    calibrating = validation.outcomes if validation else ()
-    pictures = save_routing_figures(evaluation.outcomes, evaluation.report, folder, calibrating)
-    report = {**facts, **evaluation.report.to_dict()}
+    pictures = _draw(folder, evaluation, validation) if with_pictures else []
     for name, other in evaluation.others.items():
-        write_evaluation(folder / "decodings" / name, other, facts, validation and validation.others.get(name))
+        write_evaluation(folder / "decodings" / name, other, facts, with_pictures=False)
+    report = {**facts, **evaluation.report.to_dict()}
     write_text(folder / "report.json", json.dumps(report, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
     return pictures
+
+
+def _draw(folder: Path, evaluation: "Evaluation", validation: "Evaluation | None") -> list[Path]:
+    from causal_lm_router.figures import save_confusion
+    from causal_lm_router.routing_figures import save_routing_figures
+
+    save_confusion(evaluation.report, folder / "confusion.png")
+    calibrating = validation.outcomes if validation else ()
+    return save_routing_figures(evaluation.outcomes, evaluation.report, folder, calibrating)
 
 
 def outcome_rows(outcomes: Sequence[RouteOutcome]) -> list[dict[str, Any]]:

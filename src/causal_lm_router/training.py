@@ -181,7 +181,8 @@ def _validate(session: Session, tracking: Tracking, step: int) -> Evaluation | N
         return None
     evaluation = session.evaluate(session.folder.weights, examples, config.decoding.also)
     record_evaluation(tracking, evaluation, "final_validation", step)
-    write_evaluation(session.folder.validation, evaluation, report_facts(config, session.data, Split.validation))
+    facts = report_facts(config, session.data, Split.validation)
+    write_evaluation(session.folder.validation, evaluation, facts, with_pictures=False)
     return evaluation
 
 
