@@ -54,6 +54,7 @@ REFUSED_VALUES = {
     "lora.lora_r": (0, "lora.lora_r=0: allowed is an integer of at least 1"),
     "lora.lora_alpha": (0, "lora.lora_alpha=0: allowed is an integer of at least 1"),
     "lora.lora_dropout": (1.0, "lora.lora_dropout=1.0: allowed is a number in 0..1, below 1"),
+    "lora.num_layers": (0, "lora.num_layers=0: allowed is an integer of at least 1, or null"),
     "lora.target_modules": ([], "lora.target_modules=[]: allowed is at least one name"),
     "data.simulated.num_queries": (29, "data.simulated.num_queries=29: allowed is an integer of at least 30"),
     "data.simulated.num_attempts": (0, "data.simulated.num_attempts=0: allowed is an integer of at least 1"),
@@ -64,10 +65,15 @@ REFUSED_VALUES = {
     "data.near_duplicate_threshold": (math.nan, "data.near_duplicate_threshold=nan: allowed is a number in 0..1"),
     "data.max_query_chars": (0, "data.max_query_chars=0: allowed is an integer of at least 1"),
     "data.assumed_output_tokens": (-1, "data.assumed_output_tokens=-1: allowed is an integer of at least 0, or null"),
+    "data.task_shrinkage": (1.1, "data.task_shrinkage=1.1: allowed is a number in 0..1"),
+    "data.cost_weight": (-1.0, "data.cost_weight=-1.0: allowed is a number of at least 0"),
     "data.max_train_queries": (0, "data.max_train_queries=0: allowed is an integer of at least 1, or null"),
     "prompt.template": ("Best LLM:", "prompt.template='Best LLM:': allowed is a text with {query} once"),
     "prompt.target": ("{llm}", "prompt.target='{llm}': allowed is {name} with white space around it"),
     "prompt.max_length": (15, "prompt.max_length=15: allowed is an integer of at least 16"),
+    "objective.temperature": (0.0, "objective.temperature=0.0: allowed is a number above 0"),
+    "objective.valid_weight": (-0.1, "objective.valid_weight=-0.1: allowed is a number of at least 0"),
+    "decoding.cost_weight": (1.0, "decoding.cost_weight=1.0: allowed is 0, but for decoding.method=scored"),
     "optim.learning_rate": (0.0, "optim.learning_rate=0.0: allowed is a number above 0"),
     "optim.weight_decay": (-1.0, "optim.weight_decay=-1.0: allowed is a number of at least 0"),
     "optim.adam_betas": ([0.9], "optim.adam_betas=[0.9]: allowed is two numbers in 0..1, below 1"),
@@ -97,6 +103,8 @@ REFUSED_OVERRIDES = {
     "lora.target_modules=q_proj": ["lora.target_modules=q_proj", "not a ListConfig, list or tuple"],
     "lora.lora_r=null": ["lora.lora_r=null", "not Optional"],
     "data.tie_break=dearest": ["data.tie_break=dearest", "[cheapest, best_on_train, first, random]"],
+    "target=names": ["'target/names'", "name score_class short_id token"],
+    "decoding.also=[beam]": ["decoding.also", "[free, constrained, scored, trie]"],
     "parsing.mode=loose": ["parsing.mode=loose", "[strict, lenient, fuzzy]"],
     "lora=lorra": ["'lora/lorra'", "all_linear default none"],
     "experiment=quickstrat": ["'experiment/quickstrat'", "quickstart"],
@@ -171,8 +179,9 @@ def defaults() -> dict[str, Any]:
 
 def test_finds_the_groups() -> None:
     expected = {"base_model", "lora", "data", "prompt", "optim", "trainer", "inference", "parsing", "evaluation"}
+    expected |= {"target", "objective", "decoding", "baseline"}
     assert {group for group, _ in CHOICES} >= expected | {"tracking", "experiment", "debug", "sweep", "launcher"}
-    assert {group for group, _ in PRESETS} == {"experiment", "debug", "sweep", "launcher"}
+    assert {group for group, _ in PRESETS} == {"experiment", "debug", "sweep", "launcher", "objective"}
 
 
 @pytest.mark.parametrize(("group", "choice"), CHOICES)

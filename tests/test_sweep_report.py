@@ -20,7 +20,7 @@ from causal_lm_router.routing import Generation, ParsedRoute, ParseFailure, Rout
 from causal_lm_router.run_folder import outcome_rows
 from causal_lm_router.sweep_folder import SweepFolder
 from causal_lm_router.sweep_report.figures import pareto_front
-from causal_lm_router.sweep_report.findings import Findings, find
+from causal_lm_router.sweep_report.findings import Findings, find, say_cautions
 from causal_lm_router.sweep_report.report_folder import SweepReport, write_report
 from causal_lm_router.sweep_report.statistics import Resampling
 from causal_lm_router.sweeps.job_log import FailureReason, JobEvent, JobState, append_event
@@ -247,6 +247,55 @@ def test_a_configuration_is_the_config_without_seed_and_what_changes_nothing(tmp
     write_run(tmp_path / "s" / "b", 0.5, seed=1, trainer__progress_bar=True, tracking={"tensorboard": False})
     findings = find_in(tmp_path / "s")
     assert [(one.name, len(one.runs)) for one in findings.configurations] == [("the only configuration", 2)]
+
+
+def write_baseline(folder: Path, method: str, share_right: float, validation: float, **settings: Any) -> Path:
+    """A run folder of a baseline: with the settings of one, which trained routers lack."""
+    return write_run(folder, share_right, validation=validation, baseline={"method": method, **settings})
+
+
+def test_trained_routers_and_baselines_differ_by_the_method_and_by_what_was_swept(tmp_path: Path) -> None:
+    for seed in (0, 1):
+        write_run(tmp_path / "s" / f"trained-{seed}", 0.6, seed=seed)
+    for method in ("svm", "elo"):
+        write_baseline(tmp_path / "s" / method, method, 0.5, 0.5, num_shots=5, embedding="minilm")
+    assert [(one.name, len(one.runs)) for one in find_in(tmp_path / "s").configurations] == [
+        ("baseline.method=(absent)", 2),
+        ("baseline.method=elo", 1),
+        ("baseline.method=svm", 1),
+    ]
+    write_baseline(tmp_path / "s" / "elo-50", "elo", 0.5, 0.5, num_shots=50, embedding="minilm")
+    assert [one.name for one in find_in(tmp_path / "s").configurations] == [
+        "baseline.method=(absent) baseline.num_shots=(absent)",
+        "baseline.method=elo baseline.num_shots=5",
+        "baseline.method=elo baseline.num_shots=50",
+        "baseline.method=svm baseline.num_shots=5",
+    ]
+
+
+def test_one_more_entry_of_a_dictionary_makes_another_configuration(tmp_path: Path) -> None:
+    for index, renamed in enumerate(({}, {"small_1": "tiny"})):
+        write_run(tmp_path / "s" / str(index), 0.5, data__renamed_candidates=renamed)
+    assert len(find_in(tmp_path / "s").configurations) == 2
+
+
+def test_an_oracle_is_in_the_tables_but_never_chosen(sweep: Path) -> None:
+    for method in ("oracle", "cheapest_oracle"):
+        write_baseline(sweep / method, method, 1.0, 1.0)
+    findings = find_in(sweep)
+    selection = findings.selection
+    assert selection and selection.chosen and selection.best_on_test
+    assert selection.chosen.configuration.name == "lora.lora_r=16 baseline.method=(absent)"
+    assert selection.best_on_test.configuration.name == "lora.lora_r=4 baseline.method=(absent)"
+    assert [one.configuration.is_oracle for one in findings.summaries] == [False, False, True, True]
+    assert any("cannot be chosen" in caution for caution in say_cautions(findings))
+    assert len(findings.comparisons) == 3
+
+
+def test_of_oracles_alone_none_is_chosen(tmp_path: Path) -> None:
+    write_baseline(tmp_path / "s" / "oracle", "oracle", 1.0, 1.0)
+    written = report(tmp_path / "s")
+    assert "No configuration is chosen: all are oracles" in (written.folder / "report.md").read_text()
 
 
 def test_a_split_seed_that_follows_the_seed_makes_replicates_on_their_own_queries(tmp_path: Path) -> None:

@@ -7,13 +7,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from causal_lm_router.config import NOT_IDENTITY
+from causal_lm_router.config import NOT_IDENTITY, BaselineMethod
 from causal_lm_router.figures import shorten_names
 from causal_lm_router.sweep_report.runs import Run
 
 # Seeds that may follow the run's (`data.split_seed=${seed}`): where they do in every run, they tell replicates apart.
 _FOLLOWING_SEEDS = ("data.split_seed", "data.simulated.seed", "inference.seed")
 ABSENT = "(absent)"
+METHOD = "baseline.method"
+"""Which baseline a run is; trained routers lack it."""
+_ORACLES = (BaselineMethod.oracle.value, BaselineMethod.cheapest_oracle.value)
 
 
 @dataclass(frozen=True)
@@ -33,6 +36,11 @@ class Configuration:
         named = " ".join(f"{key}={text}" for key, text in self.texts.items())
         return named or "the only configuration"
 
+    @property
+    def is_oracle(self) -> bool:
+        """True for a baseline that knows the scores of the queries it is asked, those of validation too."""
+        return self.runs[0].config.get(METHOD) in _ORACLES
+
 
 def format_value(value: object) -> str:
     """Return a setting in full, as on the command line; floats by their shortest exact digits."""
@@ -40,7 +48,10 @@ def format_value(value: object) -> str:
 
 
 def swept_keys(runs: Sequence[Run]) -> list[str]:
-    """Return the settings whose values differ among the runs, in the order of the config."""
+    """Return the settings whose values differ among the runs, in the order of the config.
+
+    Trained routers have no settings of a baseline: that sets none apart but `baseline.method`, by which they differ.
+    """
     configs = [run.config for run in runs if run.config]
     seeds = [config["seed"] for config in configs]
     ignored = {"seed", *NOT_IDENTITY}
@@ -52,7 +63,7 @@ def swept_keys(runs: Sequence[Run]) -> list[str]:
         for key in keys
         if key not in ignored
         and key.partition(".")[0] not in NOT_IDENTITY
-        and len({_exact(config.get(key, ABSENT)) for config in configs}) > 1
+        and len({_exact(config.get(key, ABSENT)) for config in configs if key in config or _tells_absent(key)}) > 1
     ]
 
 
@@ -126,6 +137,11 @@ def _is_value(value: object, text: str) -> bool:
         except ValueError:
             return False
     return format_value(value) == text.strip()
+
+
+def _tells_absent(key: str) -> bool:
+    """True where a run without the setting differs from one with it: one more entry of a dictionary changes a run."""
+    return key == METHOD or not key.startswith("baseline.")
 
 
 def _identity(run: Run, keys: Sequence[str]) -> tuple[str, ...]:

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from causal_lm_router import intervals
-from causal_lm_router.figures import BLUE, GREY, ORANGE, shorten_names
+from causal_lm_router.figures import BLUE, GREY, ORANGE, plain_label, shorten_names
 from causal_lm_router.sweep_report.configurations import Configuration
 from causal_lm_router.sweep_report.summary import BaselineFigures, Selection, Summary
 
@@ -44,15 +44,21 @@ def line_colours(number: int) -> list[tuple[float, float, float, float]]:
 def draw_frontier(summaries: Sequence[Summary], baselines: Sequence[BaselineFigures]) -> Figure | None:
     """Return mean score against mean cost, a numbered point per configuration; None where no cost is known.
 
-    The line is the Pareto front of configurations and best single: no other of them scores higher for as little.
+    The line is the Pareto front of configurations, oracles left out, and best single: no other of them scores higher
+    for as little.
     """
-    points = [(one.figures["mean_cost"], one.figures["mean_score"]) for one in summaries if "mean_cost" in one.figures]
-    numbers = [one.configuration.number for one in summaries if "mean_cost" in one.figures]
+    priced = [one for one in summaries if "mean_cost" in one.figures]
+    points = [(one.figures["mean_cost"], one.figures["mean_score"]) for one in priced]
+    numbers = [one.configuration.number for one in priced]
     if not points:
         return None
     figure = Figure(figsize=(7.5, 5), layout="constrained")
     axes = figure.subplots()
-    reachable = [(cost.value, score.value) for cost, score in points]
+    reachable = [
+        (cost.value, score.value)
+        for one, (cost, score) in zip(priced, points, strict=True)
+        if not one.configuration.is_oracle
+    ]
     names = [baseline.name for baseline in baselines]
     for baseline in baselines:
         if (cost := baseline.figures.mean_cost) is None:
@@ -123,11 +129,6 @@ def draw_curves(configurations: Sequence[Configuration], selection: Selection | 
     handles, labels = column[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=1 if _are_long(labels) else 2, fontsize=8)
     return figure
-
-
-def plain_label(text: str) -> str:
-    """Return the text so that a legend shows it as it is: a dollar sign would begin a formula, `_` hide the entry."""
-    return f" {text}".replace("$", r"\$") if text.startswith("_") else text.replace("$", r"\$")
 
 
 def _draw_configurations(

@@ -95,6 +95,8 @@ def say_selection(findings: Findings) -> list[str]:
         return ["No run has finished yet."]
     metric, split = selection.metric, " and ".join(findings.splits)
     words = HEADINGS[metric]
+    if selection.best_on_test is None:
+        return ["No configuration is chosen: all are oracles, which know the scores they are judged by."]
     if selection.chosen is None:
         return [
             "No configuration is chosen: it would be chosen by validation figures, which these runs lack (see "
@@ -151,6 +153,8 @@ def say_cautions(findings: Findings) -> list[str]:
         cautions.append("Not all runs were validated on the same queries, which the choice on validation ignores.")
     if findings.selection and findings.selection.chosen and any(not one.validation for one in findings.summaries):
         cautions.append("Configurations without validation figures cannot be chosen.")
+    if any(one.is_oracle for one in findings.configurations):
+        cautions.append("Oracles know the scores they are judged by: they are in the tables, but cannot be chosen.")
     if "validation" in findings.splits:
         cautions.append("The final split of some runs is validation: what was chosen on it has no independent figure.")
     return cautions
@@ -184,8 +188,8 @@ def say_method(findings: Findings) -> list[str]:
         "the bootstrap's standard error. For routing accuracy the larger of the two counts.",
         f"Holm p: those p-values after Holm's correction over the {_count_tests(findings)} differences of this report "
         "(accuracy and score of every configuration). A difference is called significant at most at 0.05.",
-        "The best configuration is the one with the highest mean over seeds on validation, of equal ones the first; "
-        "test figures take no part in the choice.",
+        "The best configuration is the one with the highest mean over seeds on validation, of equal ones the first, "
+        "oracles left out; test figures take no part in the choice.",
     ]
 
 

@@ -10,9 +10,9 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter, NullLocator, PercentFormatter
 
 from causal_lm_router import intervals
-from causal_lm_router.figures import BLUE, GREY, shorten_names
+from causal_lm_router.figures import BLUE, GREY, plain_label, shorten_names
 from causal_lm_router.sweep_report.configurations import format_value
-from causal_lm_router.sweep_report.figures import MAX_COLOURS, baseline_style, line_colours, plain_label
+from causal_lm_router.sweep_report.figures import MAX_COLOURS, baseline_style, line_colours
 from causal_lm_router.sweep_report.summary import BaselineFigures, Summary
 
 _PANELS = {"routing_accuracy": "routing accuracy", "parse_failure_rate": "parse-failure rate"}

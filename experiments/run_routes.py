@@ -1,0 +1,113 @@
+"""The routes of a finished run under changed prompts, queries or pools, and how shares of them are printed."""
+
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+os.environ.setdefault("GOMP_SPINCOUNT", "10000")  # as the commands do; read when torch is imported
+
+import numpy as np
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+
+from causal_lm_router.compose import (
+    COMPOSITION_ERRORS,
+    conf_dir,
+    describe_error,
+    register_run,
+    register_schemas,
+    resolve_config,
+)
+from causal_lm_router.config import EvaluateConfig, PromptConfig
+from causal_lm_router.decoding.decoder import Decoder
+from causal_lm_router.encoding import Encoder
+from causal_lm_router.intervals import Figure, Values, mean_figure, rate_figure
+from causal_lm_router.run_folder import RunFolder
+from causal_lm_router.session import Session, open_session
+from causal_lm_router.workbench import Workbench
+
+Routes = Sequence[str | None]
+"""The route of each query; None where the generation named no candidate."""
+
+
+def compose_run(run_dir: Path, overrides: Sequence[str]) -> EvaluateConfig:
+    """Return the config that `causal-lm-router evaluate run_dir=<run_dir> <overrides>` would run with.
+
+    Raises ValueError for what does not compose, FileNotFoundError for a folder without a run.
+    """
+    named = f"run_dir={run_dir}"
+    register_schemas()
+    register_run([named], required=True, takes_baselines=False)
+    GlobalHydra.instance().clear()
+    try:
+        with initialize_config_dir(version_base="1.3", config_dir=conf_dir()):
+            composed = compose(config_name="evaluate", overrides=[named, *overrides])
+    except COMPOSITION_ERRORS as error:
+        raise ValueError(f"config: {describe_error(error)}") from error
+    return resolve_config(composed, EvaluateConfig)
+
+
+@contextmanager
+def open_run(config: EvaluateConfig, workbench: Workbench) -> Iterator[Session]:
+    """Yield a session whose generator holds the run's weights.
+
+    Raises ValueError where the data's pool is not the run's, FileNotFoundError for a run without weights.
+    """
+    folder = RunFolder(Path(config.run_dir))
+    card = folder.read_card()
+    with open_session(config, folder, workbench) as session:
+        known = [config.data.renamed_candidates.get(name, name) for name in card.names]
+        if session.data.names != known:
+            raise ValueError(f"data: its pool is {session.data.names}, the run's is {known}")
+        session.generator.load_weights(folder.weights)
+        yield session
+
+
+def read_routes(session: Session, queries: Sequence[str], prompt: PromptConfig | None = None) -> list[str | None]:
+    """Return the route of every query under the run's decoding, with other prompt settings if there are any."""
+    config, encoder = session.config, session.encoder
+    if prompt is not None:
+        encoder = Encoder(encoder.tokenizer, prompt, encoder.targets)
+    costs = session.data.mean_costs
+    decoder = Decoder(session.generator, encoder, config.decoding, config.objective, config.parsing, costs)
+    decoded = decoder.decode(config.decoding.method, encoder.encode_prompts(queries))
+    return [decoding.route.candidate for decoding in decoded]
+
+
+def share_figure(shares: Values) -> Figure:
+    """Return the mean of a share (0..1) per query with its 95% interval: the normal one, inside 0..1.
+
+    For a mean of exactly 0 or 1, where the normal interval has no width, it is Wilson's. Raises ValueError for none.
+    """
+    figure, num_queries = mean_figure(shares), len(shares)
+    if figure.low is None or figure.high is None or figure.value in (0.0, 1.0):
+        return rate_figure(round(figure.value * num_queries), num_queries)
+    return Figure(figure.value, figure.standard_error, max(0.0, figure.low), min(1.0, figure.high))
+
+
+def hit_figure(hits: Sequence[bool]) -> Figure:
+    """Return the share of hits with its Wilson 95% interval."""
+    return rate_figure(int(np.sum(hits)), len(hits))
+
+
+def format_percent(figure: Figure) -> str:
+    """Return a share with its interval as it is printed."""
+    return f"{figure.value:.1%} [{figure.low:.1%}, {figure.high:.1%}]"
+
+
+def format_score(figure: Figure) -> str:
+    """Return a mean score with its interval as it is printed."""
+    if figure.low is None or figure.high is None:
+        return f"{figure.value:.3f}"
+    return f"{figure.value:.3f} [{figure.low:.3f}, {figure.high:.3f}]"
+
+
+def table_row(*cells: str) -> str:
+    """Return a row of a Markdown table; bars inside its cells are escaped."""
+    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
+
+
+def table_head(*titles: str) -> str:
+    """Return the two lines a Markdown table begins with."""
+    return table_row(*titles) + "\n|" + " --- |" * len(titles)
