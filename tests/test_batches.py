@@ -9,7 +9,6 @@ import pytest
 import torch
 
 from causal_lm_router.batches import Step, StepLoader, cut_micro_batches, plan_epoch
-from causal_lm_router.encoding import IGNORED
 
 PAD = 0
 LENGTHS = random.Random(0).choices(range(5, 200), k=203)
@@ -94,6 +93,8 @@ def make_loader(
             "input_ids": [[row + 10] * lengths[row] for row in range(num_rows)],
             "num_tokens": lengths,
             "num_target_tokens": [2] * num_rows,
+            "weight": [1.0] * num_rows,
+            "worths": [[]] * num_rows,
         }
     )
     return StepLoader(rows, PAD, rows_per_step, max_tokens, seed, place)
@@ -101,8 +102,13 @@ def make_loader(
 
 def taught_rows(step: Step) -> list[int]:
     """The rows whose targets a step teaches."""
-    last = [token for part in step.micro_batches for token in part["labels_BK"][:, -1].tolist()]
-    return sorted(token - 10 for token in last if token != IGNORED)
+    last = [
+        token
+        for part in step.micro_batches
+        for token, weight in zip(part["labels_BK"][:, -1].tolist(), part["weights_B"].tolist(), strict=True)
+        if weight
+    ]
+    return sorted(token - 10 for token in last)
 
 
 def test_an_epoch_of_steps() -> None:
@@ -112,7 +118,7 @@ def test_an_epoch_of_steps() -> None:
     assert sorted(row for step in steps for row in taught_rows(step)) == list(range(11))
     assert sorted(len(taught_rows(step)) for step in steps) == [3, 4, 4]
     for step in steps:
-        assert step.num_target_tokens == 2 * len(taught_rows(step))
+        assert step.total_weight == 2 * len(taught_rows(step))
         assert all(part["input_ids_BT"].numel() <= 12 for part in step.micro_batches)
         assert all(part["labels_BK"].shape[1] == 2 for part in step.micro_batches)
 
@@ -129,7 +135,7 @@ def test_iterating_starts_at_the_number_of_steps_done(done: int) -> None:
     rest = list(make_loader(Place(global_step=done)))
     assert len(rest) == 3 - done % 3
     for step, expected in zip(rest, epoch[done % 3 :], strict=True):
-        assert step.num_target_tokens == expected.num_target_tokens
+        assert step.total_weight == expected.total_weight
         for part, expected_part in zip(step.micro_batches, expected.micro_batches, strict=True):
             assert part.keys() == expected_part.keys()
             assert all(torch.equal(part[name], expected_part[name]) for name in part)
@@ -150,7 +156,7 @@ def test_ranks_share_out_the_rows_of_a_step(world_size: int) -> None:
     shares = [list(make_loader(Place(global_rank=rank, world_size=world_size))) for rank in range(world_size)]
     for together, *parts in zip(alone, *shares, strict=True):
         assert sorted(row for part in parts for row in taught_rows(part)) == taught_rows(together)
-        assert {part.num_target_tokens for part in parts} == {together.num_target_tokens}
+        assert {part.total_weight for part in parts} == {together.total_weight}
 
 
 def test_a_rank_without_rows_still_has_a_micro_batch_that_teaches_nothing() -> None:
@@ -159,7 +165,7 @@ def test_a_rank_without_rows_still_has_a_micro_batch_that_teaches_nothing() -> N
     assert sorted(len(taught_rows(step)) for step in shares[0]) == [1, 2, 2]
     assert sorted(len(taught_rows(step)) for step in shares[1]) == [0, 2, 2]
     assert all(step.micro_batches for step in shares[1])
-    assert sorted(step.num_target_tokens for step in shares[1]) == [2, 8, 8]
+    assert sorted(step.total_weight for step in shares[1]) == [2, 8, 8]
 
 
 def test_state_of_another_order_is_refused() -> None:

@@ -17,7 +17,7 @@ import torch
 
 from causal_lm_router.base_model import load_tokenizer
 from causal_lm_router.config import CutSide
-from causal_lm_router.encoding import CUT_MARK, EncodedPrompt, Encoder, collate, encode_examples
+from causal_lm_router.encoding import CUT_MARK, EncodedPrompt, Encoder, Teaching, collate, encode_examples
 from causal_lm_router.routing import RoutingExample
 
 NAMES = ["alpha", "beta-2"]
@@ -59,28 +59,55 @@ def test_rows_are_prompt_then_target(encoder: Encoder, tmp_path: Path) -> None:
         "input_ids": [PROMPT_AB + ALPHA, PROMPT_C + BETA],
         "num_tokens": [19, 19],
         "num_target_tokens": [6, 8],
+        "weight": [1.0, 1.0],
+        "worths": [[], []],
+        "was_cut": [False, False],
+    }
+
+
+def test_rows_without_target_hold_what_each_candidate_is_worth(encoder: Encoder, tmp_path: Path) -> None:
+    examples, labels = make_examples(["a b?", "c"], ["alpha", "beta-2"])
+    examples[0] = dataclasses.replace(
+        examples[0], scores={"alpha": 1.0, "beta-2": 0.5}, costs={"alpha": 2.0, "beta-2": 1.0}
+    )
+    examples[1] = dataclasses.replace(examples[1], costs={"alpha": 0.0, "beta-2": 0.0})
+    teaching = Teaching(with_target=False, cost_weight=0.25, undecided_weight=0.5)
+    assert encode_examples(examples, labels, encoder, tmp_path, teaching)[:] == {
+        "input_ids": [PROMPT_AB, PROMPT_C],
+        "num_tokens": [13, 11],
+        "num_target_tokens": [0, 0],
+        "weight": [1.0, 0.5],
+        "worths": [[0.5, 0.25], [0.5, 0.5]],
         "was_cut": [False, False],
     }
 
 
 def test_collate_masks_prompts_and_padding() -> None:
     rows = [
-        {"input_ids": [11, 12, 13, 21, EOS], "num_target_tokens": 2},
-        {"input_ids": [14, 22, 23, EOS], "num_target_tokens": 3},
-        {"input_ids": [24, EOS], "num_target_tokens": 2},
+        {"input_ids": [11, 12, 13, 21, EOS], "num_target_tokens": 2, "weight": 1.0, "worths": []},
+        {"input_ids": [14, 22, 23, EOS], "num_target_tokens": 3, "weight": 1.0, "worths": []},
+        {"input_ids": [24, EOS], "num_target_tokens": 2, "weight": 1.0, "worths": []},
     ]
     batch = {name: tensor.tolist() for name, tensor in collate(rows, PAD).items()}
     assert batch == {
         "input_ids_BT": [[11, 12, 13, 21, EOS], [PAD, 14, 22, 23, EOS], [PAD, PAD, PAD, 24, EOS]],
         "attention_mask_BT": [[1, 1, 1, 1, 1], [0, 1, 1, 1, 1], [0, 0, 0, 1, 1]],
         "position_ids_BT": [[0, 1, 2, 3, 4], [0, 0, 1, 2, 3], [0, 0, 0, 0, 1]],
+        "weights_B": [1.0, 1.0, 1.0],
         "labels_BK": [[-100, 21, EOS], [22, 23, EOS], [-100, 24, EOS]],
+        "worths_BC": [[], [], []],
     }
-    assert all(tensor.dtype == torch.long for tensor in collate(rows, PAD).values())
+    kinds = {name: tensor.dtype for name, tensor in collate(rows, PAD).items()}
+    assert all(
+        kind == (torch.float32 if name in ("weights_B", "worths_BC") else torch.long) for name, kind in kinds.items()
+    )
 
 
 def test_padding_that_equals_eos_hides_no_target() -> None:
-    rows = [{"input_ids": [11, 12, 21, EOS], "num_target_tokens": 2}, {"input_ids": [24, EOS], "num_target_tokens": 2}]
+    rows = [
+        {"input_ids": [11, 12, 21, EOS], "num_target_tokens": 2, "weight": 1.0, "worths": []},
+        {"input_ids": [24, EOS], "num_target_tokens": 2, "weight": 1.0, "worths": []},
+    ]
     batch = collate(rows, EOS)
     assert batch["input_ids_BT"].tolist() == [[11, 12, 21, EOS], [EOS, EOS, 24, EOS]]
     assert batch["attention_mask_BT"].tolist() == [[1, 1, 1, 1], [0, 0, 1, 1]]

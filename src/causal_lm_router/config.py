@@ -678,6 +678,8 @@ class TrainConfig:
     def __post_init__(self) -> None:
         safe = bool(self.name.strip(".")) and "/" not in self.name
         _require(safe, "name", self.name, "a name without /, and not of dots alone")
+        has_frozen = not self.trainer.reuse_frozen_layers or (self.lora.use_lora and self.lora.num_layers is not None)
+        _require(has_frozen, "trainer.reuse_frozen_layers", True, "false unless lora.num_layers leaves layers frozen")
         _require(0 <= self.seed < 2**31, "seed", self.seed, "an integer in 0..2147483647")
 
 

@@ -65,8 +65,9 @@ def _hidden_states(
 ) -> AbstractContextManager[HiddenStates | None]:
     """Return what the layers below the adapted ones say of the rows, where the config asks to reuse it."""
     config, encoder = session.config, session.encoder
-    if not config.trainer.reuse_frozen_layers or config.lora.num_layers is None:
+    if not config.trainer.reuse_frozen_layers:
         return nullcontext()
+    assert config.lora.num_layers is not None, "the config is checked"
     if config.objective.kind is not ObjectiveKind.completion and not encoder.targets.are_tokens:
         raise ValueError(
             f"trainer.reuse_frozen_layers=true: objective.kind={config.objective.kind.value} takes target.kind=token"
