@@ -235,9 +235,9 @@ class Counting(Encoder):
 
     num_encoded = 0
 
-    def encode_prompts(self, queries: Sequence[str]) -> list[EncodedPrompt]:
+    def encode_prompts(self, queries: Sequence[str], listed: Sequence[str] | None = None) -> list[EncodedPrompt]:
         self.num_encoded += len(queries)
-        return super().encode_prompts(queries)
+        return super().encode_prompts(queries, listed)
 
 
 def test_cached_rows_are_not_encoded_again(tiny_base: Any, tiny_config: Callable[..., Any], tmp_path: Path) -> None:
@@ -275,8 +275,8 @@ class Halting(Encoder):
 
     halt: Callable[[], Any]
 
-    def encode_prompts(self, queries: Sequence[str]) -> list[EncodedPrompt]:
-        encoded = super().encode_prompts(queries)
+    def encode_prompts(self, queries: Sequence[str], listed: Sequence[str] | None = None) -> list[EncodedPrompt]:
+        encoded = super().encode_prompts(queries, listed)
         self.halt()
         return encoded
 

@@ -23,8 +23,8 @@ def shipped(group: str, names: list[str] = NAMES, **changes: Any) -> PromptForma
 def test_seed_prompt_and_target_put_together() -> None:
     prompt = shipped("seed")
     assert prompt.prompt_text("What is 2+2?") == "Query: What is 2+2?\n\nBest LLM:"
-    assert prompt.target_text("gpt-4o") == " gpt-4o"
-    text = prompt.prompt_text("What is 2+2?") + prompt.target_text("gpt-4o")
+    assert prompt.targets.texts[0] == " gpt-4o"
+    text = prompt.prompt_text("What is 2+2?") + prompt.targets.texts[0]
     assert text == "Query: What is 2+2?\n\nBest LLM: gpt-4o"
 
 
@@ -36,8 +36,8 @@ def test_candidates_prompt() -> None:
 
 def test_head_and_tail_enclose_the_query() -> None:
     prompt = shipped("candidates")
-    assert prompt.head == "Choose the LLM that answers the query best.\nLLMs: gpt-4o, llama-3-8b\n\nQuery: "
-    assert prompt.tail == "\n\nBest LLM:"
+    head = "Choose the LLM that answers the query best.\nLLMs: gpt-4o, llama-3-8b\n\nQuery: "
+    assert prompt.frame("What is 2+2?") == (head, "\n\nBest LLM:")
 
 
 @pytest.mark.parametrize("query", ["{query}", "{candidates}", "{name}", "{0} {} {{x}}", "{'a': 1}", "%s \\1 \\g<0> $x"])
@@ -51,7 +51,7 @@ def test_a_name_stands_as_it_is(name: str) -> None:
     assert prompt.prompt_text("Why?") == (
         f"Choose the LLM that answers the query best.\nLLMs: {name}, other\n\nQuery: Why?\n\nBest LLM:"
     )
-    assert prompt.target_text(name) == f" {name}"
+    assert prompt.targets.texts[0] == f" {name}"
 
 
 def test_candidates_after_the_query() -> None:

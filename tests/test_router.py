@@ -39,7 +39,7 @@ class Script:
     generations: Sequence[Generation]
     prompts: list[list[int]] = dataclasses.field(default_factory=list)
 
-    def generate(self, prompts: Sequence[Sequence[int]]) -> list[Generation]:
+    def generate(self, prompts: Sequence[Sequence[int]], stop_ids: Sequence[int] = ()) -> list[Generation]:
         self.prompts += [list(prompt) for prompt in prompts]
         return list(self.generations)
 
