@@ -66,7 +66,8 @@ def time_ours(config: TrainConfig, data: PreparedData, base: str, encoder: Encod
 def time_usual(config: TrainConfig, data: PreparedData, base: str, encoder: Encoder, folder: str) -> float:
     """Return the seconds of one epoch of the usual recipe."""
     texts = [
-        encoder.format.prompt_text(example.query) + encoder.targets.texts[data.names.index(data.labels[example.query_id])]
+        encoder.format.prompt_text(example.query)
+        + encoder.targets.texts[data.names.index(data.labels[example.query_id])]
         for example in data.train
     ]
     length = config.prompt.max_length

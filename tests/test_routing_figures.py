@@ -257,7 +257,9 @@ def test_an_evaluation_is_drawn_as_far_as_it_is_known(
 ) -> None:
     names = ["$\\frac{$", "_名前", *(f"vendor/some-long-candidate-name-{index}-instruct" for index in range(size - 2))]
     outcomes = random_outcomes(names, number, is_known, failing)
-    evaluation: Any = SimpleNamespace(outcomes=outcomes, report=evaluate_outcomes(outcomes, names, names[0], None))
+    evaluation: Any = SimpleNamespace(
+        outcomes=outcomes, report=evaluate_outcomes(outcomes, names, names[0], None), others={}
+    )
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         pictures = write_evaluation(tmp_path, evaluation, {"split": "test"}, validation=evaluation)

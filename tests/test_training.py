@@ -71,15 +71,18 @@ def test_a_run_leaves_its_folder(finished: tuple[TrainConfig, dict[str, Any]]) -
         "checkpoints",
         "config.yaml",
         "confusion.png",
+        "frontier.png",
         "learning_curve.png",
         "merged",
         "metrics.csv",
         "outcomes.jsonl",
         "report.json",
         "router.json",
+        "routes_by_task.png",
+        "scores.png",
         "validation",
     }
-    for picture in ("confusion.png", "learning_curve.png"):
+    for picture in ("confusion.png", "learning_curve.png", "frontier.png", "routes_by_task.png", "scores.png"):
         assert (folder / picture).read_bytes().startswith(PNG)
     assert is_adapter(folder / "adapter")
     assert not is_adapter(folder / "merged")

@@ -95,10 +95,11 @@ class VllmGenerator:
         """Return [number of prompts, number of sequences]: each sequence's log-probability after each prompt.
 
         The prompt is in the prefix cache after its first request. On a CPU one request a sequence has its tokens
-        forced. The model runner for GPUs takes no such request: there one a trie node asks for its children.
+        forced. The model runner for GPUs takes no such request: there one a trie node asks for its children, as it does
+        where every sequence is a single token and one node tells of all.
         """
         self._check_depth(trie)
-        if self._engine.on_gpu:
+        if self._engine.on_gpu or max(map(len, trie.sequences)) == 1:
             return logprobs_by_node(self.next_logprobs, prompts, trie)
         from causal_lm_router.generators.forced_tokens import forcing_params
 
