@@ -349,3 +349,33 @@ def test_smollm2_under_all_decodings(tiny_config: Callable[..., TrainConfig]) ->
         found = generator.generate_constrained(few, trie)
         assert [generation.text for generation in found] == [rig.tokenizer.decode(ids[:-1]) for ids in greedy]
     rig.vllm.close()
+
+
+def test_a_head_that_shares_the_embedding_follows_a_reload(
+    tiny_base: Any, tiny_config: Callable[..., TrainConfig], tmp_path: Path
+) -> None:
+    """Rows of new tokens change the embedding, and with it such a head: vLLM's reload alone leaves the head behind."""
+    base = load_base_model(tiny_base.path, tiny_base.config)
+    base.config.tie_word_embeddings = True
+    base.tie_weights()
+    for name in ("base", "trained"):
+        base.save_pretrained(tmp_path / name)
+        tiny_base.tokenizer.save_pretrained(tmp_path / name)
+        with torch.no_grad():
+            base.get_input_embeddings().weight[100:110] += 3.0 * torch.eye(10, 128)
+    config = tiny_config("inference=vllm")
+    trained = load_base_model(str(tmp_path / "trained"), config.base_model)
+    prompt, tokens = [13, 14, 15, 16], list(range(98, 112))
+    with torch.inference_mode():
+        expected = trained(torch.tensor([prompt])).logits[0, -1].float().log_softmax(dim=-1)[tokens].numpy()
+        before = load_base_model(str(tmp_path / "base"), config.base_model)(torch.tensor([prompt])).logits[0, -1]
+    generator = open_generator(
+        config.inference, config.base_model, config.lora, str(tmp_path / "base"), tiny_base.tokenizer, MAX_PROMPT_TOKENS
+    )
+    try:
+        generator.load_weights(tmp_path / "trained")
+        found = generator.next_logprobs([prompt], [tokens])[0]
+    finally:
+        generator.close()
+    assert np.abs(found - expected).max() < 1e-4
+    assert np.abs(found - before.float().log_softmax(dim=-1)[tokens].numpy()).max() > 1e-2
