@@ -124,11 +124,12 @@ def test_what_a_failed_job_has_written_stays(
     assert len(list(run_dir.glob("evaluations/*/outcomes.jsonl"))) == 1
 
 
-@pytest.mark.parametrize(("command", "body"), [("resume", "train_router"), ("merge", "merge_run")])
+@pytest.mark.parametrize(("command", "body"), [("resume", "complete_run"), ("merge", "merge_run")])
 def test_a_moved_run_is_found_where_it_is(
     command: str, body: str, main: Callable[..., Result], run_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    stub(monkeypatch, "training", **{body: lambda config: print(config.data.path, config.run_dir)})
+    module = "sweeps.job" if command == "resume" else "training"
+    stub(monkeypatch, module, **{body: lambda config: print(config.data.path, config.run_dir)})
     assert main(command, f"run_dir='{run_dir}'") == (0, f"${{x}}, #1 {run_dir}\n", "")
 
 

