@@ -24,7 +24,7 @@ from causal_lm_router.decoding.decoder import Decoder
 from causal_lm_router.encoding import Encoder
 from causal_lm_router.intervals import Figure, Values, mean_figure, rate_figure
 from causal_lm_router.run_folder import RunFolder
-from causal_lm_router.session import Session, open_session
+from causal_lm_router.session import Session, check_pool_of_run, open_session
 from causal_lm_router.workbench import Workbench
 
 Routes = Sequence[str | None]
@@ -57,9 +57,7 @@ def open_run(config: EvaluateConfig, workbench: Workbench) -> Iterator[Session]:
     folder = RunFolder(Path(config.run_dir))
     card = folder.read_card()
     with open_session(config, folder, workbench) as session:
-        known = [config.data.renamed_candidates.get(name, name) for name in card.names]
-        if session.data.names != known:
-            raise ValueError(f"data: its pool is {session.data.names}, the run's is {known}")
+        check_pool_of_run(config, card, session.data)
         session.generator.load_weights(folder.weights)
         yield session
 

@@ -5,8 +5,11 @@ last positions, C candidates, S sequences (of the candidates, and of the referen
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from typing import TypeVar
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy
 
@@ -16,6 +19,7 @@ from causal_lm_router.frozen_layers import model_inputs
 from causal_lm_router.tree import tree_logprobs
 from causal_lm_router.trie import TokenTrie, make_trie
 
+Array = TypeVar("Array", Tensor, NDArray[np.float64])
 Loss = Callable[[torch.nn.Module, Mapping[str, Tensor]], Tensor]
 """Takes the base model and a micro-batch as `collate` makes it; returns the weighted sum of its rows' losses (nats)."""
 
@@ -87,13 +91,14 @@ def per_candidate_loss(logprobs_BS: Tensor, worths_BC: Tensor, reference_offset:
     return entropy_B - valid_weight * taught_BC.logsumexp(dim=1)
 
 
-def score_log_odds(logprobs_BS: Tensor, reference_offset: float) -> Tensor:
+def score_log_odds(logprobs_BS: Array, reference_offset: float) -> Array:
     """Return [B, C]: log p(target) - log p(end at once) - offset, which `per_candidate` teaches to be score log-odds.
 
     Against a reference outside the pool the candidates do not compete: all of them can be good. And every backend that
     gives log-probabilities gives it.
     """
-    return logprobs_BS[:, :-1] - logprobs_BS[:, -1:] - reference_offset
+    log_odds_BC: Array = logprobs_BS[:, :-1] - logprobs_BS[:, -1:] - reference_offset
+    return log_odds_BC
 
 
 def reference_trie(target_ids: Sequence[Sequence[int]], end_id: int) -> TokenTrie:

@@ -16,8 +16,7 @@ from causal_lm_router.llmrouter_yaml import LLMRouterFiles, read_llmrouter_yaml
 from causal_lm_router.parse import called_candidate
 from causal_lm_router.routing import ParsedRoute, check_query
 from causal_lm_router.run_folder import RunFolder
-from causal_lm_router.session import check_fallback
-from causal_lm_router.targets import Targets
+from causal_lm_router.session import check_fallback, run_targets
 
 
 @dataclass(frozen=True)
@@ -129,7 +128,7 @@ class CausalLMRouter:
             config = self.config
             card = self._folder.read_card()
             check_fallback(config.parsing.fallback_candidate, card.names)
-            targets = Targets(config.target.kind, tuple(card.names), config.prompt.target, card.best_single)
+            targets = run_targets(config, card.names, card.best_single)
             base = base_model_source(config.base_model, targets.new_tokens)
             tokenizer = load_tokenizer(base, config.base_model)
             encoder = Encoder(tokenizer, config.prompt, targets)

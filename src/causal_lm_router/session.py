@@ -17,7 +17,7 @@ from causal_lm_router.prepared import PreparedData
 from causal_lm_router.process_state import random_state_kept, torch_settings_kept
 from causal_lm_router.routing import RoutingExample
 from causal_lm_router.routing_report import RoutingReport
-from causal_lm_router.run_folder import RunFolder, outcome_rows
+from causal_lm_router.run_folder import RouterCard, RunFolder, outcome_rows
 from causal_lm_router.targets import TargetKind, Targets
 from causal_lm_router.tracking import Tracking
 from causal_lm_router.workbench import Workbench
@@ -75,7 +75,7 @@ def open_session(
         check_objective(config)
         data = workbench.data(config.data)
         check_fallback(config.parsing.fallback_candidate, data.names)
-        targets = Targets(config.target.kind, tuple(data.names), config.prompt.target, data.best_single)
+        targets = run_targets(config, data.names, data.best_single)
         encoder = Encoder(workbench.tokenizer(config.base_model, targets.new_tokens), config.prompt, targets)
         generator = workbench.generator(config, encoder.max_prompt_tokens, targets.new_tokens)
         try:
@@ -89,6 +89,18 @@ def check_fallback(fallback_candidate: str | None, names: Sequence[str]) -> None
     """Raise ValueError for a fallback that is not in the pool."""
     if fallback_candidate is not None and fallback_candidate not in names:
         raise ValueError(f"parsing.fallback_candidate={fallback_candidate!r}: allowed is null | {' | '.join(names)}")
+
+
+def run_targets(config: TrainConfig, names: Sequence[str], best_single: str) -> Targets:
+    """Return the targets that a config gives the candidates of a pool; the strong one of two is `best_single`."""
+    return Targets(config.target.kind, tuple(names), config.prompt.target, best_single)
+
+
+def check_pool_of_run(config: TrainConfig, card: RouterCard, data: PreparedData) -> None:
+    """Raise ValueError where the data's pool is not the run's, but for candidates that the config renames."""
+    known = [config.data.renamed_candidates.get(name, name) for name in card.names]
+    if data.names != known:
+        raise ValueError(f"data: its pool is {data.names}, the run's is {known}")
 
 
 def check_objective(config: TrainConfig) -> None:

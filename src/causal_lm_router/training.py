@@ -24,9 +24,17 @@ from causal_lm_router.prepared import PreparedData
 from causal_lm_router.report_table import print_report
 from causal_lm_router.routing_report import RoutingReport
 from causal_lm_router.run_folder import RouterCard, RunFolder, write_evaluation
-from causal_lm_router.session import Session, Watch, check_splits, is_first_process, open_session, record_evaluation
+from causal_lm_router.session import (
+    Session,
+    Watch,
+    check_pool_of_run,
+    check_splits,
+    is_first_process,
+    open_session,
+    record_evaluation,
+    run_targets,
+)
 from causal_lm_router.sweep_folder import sweep_of
-from causal_lm_router.targets import Targets
 from causal_lm_router.tracking import Tracking, open_tracking, read_metrics
 from causal_lm_router.workbench import Workbench
 
@@ -71,10 +79,7 @@ def evaluate_run(config: EvaluateConfig) -> RoutingReport:
     folder = RunFolder(Path(config.run_dir))
     card = folder.read_card()
     with open_session(config, folder) as session:
-        renamed = config.data.renamed_candidates
-        known = [renamed.get(name, name) for name in card.names]
-        if session.data.names != known:
-            raise ValueError(f"data: its pool is {session.data.names}, the run's is {known}")
+        check_pool_of_run(config, card, session.data)
         split = config.evaluation.final_split
         also = config.decoding.also
         validation = None
@@ -99,7 +104,7 @@ def merge_run(config: TrainConfig) -> Path:
 
 def _merge(config: TrainConfig, folder: RunFolder, card: RouterCard) -> None:
     if not folder.merged.is_dir():
-        targets = Targets(config.target.kind, tuple(card.names), config.prompt.target, card.best_single)
+        targets = run_targets(config, card.names, card.best_single)
         source = base_model_source(config.base_model, targets.new_tokens)
         merge_adapter(source, generating_model(config.base_model, config.inference), folder.weights, folder.merged)
 

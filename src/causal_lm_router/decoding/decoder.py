@@ -18,7 +18,7 @@ from causal_lm_router.config import (
 from causal_lm_router.decoding.walk import walk_trie
 from causal_lm_router.encoding import EncodedPrompt, Encoder
 from causal_lm_router.generators import Generator
-from causal_lm_router.objective import reference_trie
+from causal_lm_router.objective import reference_trie, score_log_odds
 from causal_lm_router.routing import Generation, ParsedRoute
 
 Floats = NDArray[np.float64]
@@ -113,8 +113,7 @@ class Decoder:
         if self._predicts_scores:
             ends = self._encoder.tokenizer.eos_token_id
             found = self._generator.sequence_logprobs(prompts, reference_trie(self._encoder.trie.sequences, ends))
-            odds = found[:, :-1] - found[:, -1:] - self._objective.reference_offset
-            return found[:, :-1], expit(odds)
+            return found[:, :-1], expit(score_log_odds(found, self._objective.reference_offset))
         logprobs = self._generator.sequence_logprobs(prompts, self._encoder.trie)
         shares = softmax(self._normalised(logprobs), axis=1)
         targets = self._encoder.targets
