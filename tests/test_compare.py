@@ -2,7 +2,6 @@
 
 import csv
 import json
-import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,13 +9,13 @@ from typing import Any
 import pytest
 from scipy import stats
 
-from causal_lm_router import cli
 from causal_lm_router.metrics import evaluate_outcomes
 from causal_lm_router.routing import Generation, ParsedRoute, ParseFailure, RouteOutcome, RoutingExample
 from causal_lm_router.run_comparison.comparison import Comparison, compare_runs
 from causal_lm_router.run_comparison.comparison_folder import write_comparison
 from causal_lm_router.run_folder import outcome_rows
 from causal_lm_router.sweep_report.statistics import Resampling
+from tests.conftest import Result
 
 NAMES = ["a", "b"]
 COSTS = {"a": 0.001, "b": 0.003}
@@ -144,24 +143,12 @@ def test_without_costs_there_is_no_frontier(tmp_path: Path) -> None:
 
 
 @pytest.fixture
-def command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
+def command(main: Callable[..., Result]) -> Callable[..., Result]:
     """Function that runs `causal-lm-router compare ...` and returns its status, output and errors."""
-
-    def run(*arguments: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["causal-lm-router", "compare", *map(str, arguments)])
-        status = 0
-        try:
-            cli.main()
-        except SystemExit as leaving:
-            status = int(leaving.code or 0)
-        return status, *capsys.readouterr()
-
-    return run
+    return lambda *arguments: main("compare", *map(str, arguments))
 
 
-def test_command_prints_tables_and_files(
-    folders: list[Path], tmp_path: Path, command: Callable[..., tuple[int, str, str]]
-) -> None:
+def test_command_prints_tables_and_files(folders: list[Path], tmp_path: Path, command: Callable[..., Result]) -> None:
     other = write_run(tmp_path / "third", "aaaaabbbbb", best_single="b")
     status, output, errors = command(*folders, other, "--output", tmp_path / "out", "--resamples", 200, "--seed", 3)
     assert (status, errors) == (0, "")
@@ -183,9 +170,7 @@ def test_command_prints_tables_and_files(
     assert json.loads((tmp_path / "out" / "compare.json").read_text())["seed"] == 3
 
 
-def test_command_refuses_in_one_line(
-    folders: list[Path], tmp_path: Path, command: Callable[..., tuple[int, str, str]]
-) -> None:
+def test_command_refuses_in_one_line(folders: list[Path], tmp_path: Path, command: Callable[..., Result]) -> None:
     first, second = folders
     missing = write_run(tmp_path / "missing", RUN)
     (missing / "outcomes.jsonl").unlink()

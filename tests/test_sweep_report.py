@@ -5,7 +5,6 @@ import json
 import re
 import shutil
 import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,6 @@ import numpy as np
 import pytest
 import yaml
 
-from causal_lm_router import cli
 from causal_lm_router.metrics import evaluate_outcomes
 from causal_lm_router.routing import Generation, ParsedRoute, ParseFailure, RouteOutcome, RoutingExample
 from causal_lm_router.run_folder import outcome_rows
@@ -24,6 +22,7 @@ from causal_lm_router.sweep_report.findings import Findings, find, say_cautions
 from causal_lm_router.sweep_report.report_folder import SweepReport, write_report
 from causal_lm_router.sweep_report.statistics import Resampling
 from causal_lm_router.sweeps.job_log import FailureReason, JobEvent, JobState, append_event
+from tests.conftest import Result
 
 QUICK = Resampling(resamples=200)
 NAMES = ["small_1", "large|50%", "other"]
@@ -439,31 +438,19 @@ def test_pareto_front_by_hand() -> None:
 
 
 @pytest.fixture
-def command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
+def command(main: Callable[..., Result]) -> Callable[..., Result]:
     """Function that runs `causal-lm-router report ...` and returns its status, output and errors."""
-
-    def run(*arguments: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["causal-lm-router", "report", *map(str, arguments)])
-        status = 0
-        try:
-            cli.main()
-        except SystemExit as leaving:
-            status = int(leaving.code or 0)
-        return status, *capsys.readouterr()
-
-    return run
+    return lambda *arguments: main("report", *map(str, arguments))
 
 
-def test_command_prints_summary_and_path(sweep: Path, command: Callable[..., tuple[int, str, str]]) -> None:
+def test_command_prints_summary_and_path(sweep: Path, command: Callable[..., Result]) -> None:
     status, output, errors = command(sweep, "--resamples", 200)
     assert (status, errors) == (0, "")
     assert "lora_r=16" in output and "Chosen on validation" in output
     assert f"report: {sweep / 'report' / 'report.html'}" in output
 
 
-def test_command_says_bad_input_in_one_line(
-    sweep: Path, tmp_path: Path, command: Callable[..., tuple[int, str, str]]
-) -> None:
+def test_command_says_bad_input_in_one_line(sweep: Path, tmp_path: Path, command: Callable[..., Result]) -> None:
     (tmp_path / "empty").mkdir()
     for arguments, message in (
         ((tmp_path / "nowhere",), "no such folder"),
@@ -478,7 +465,7 @@ def test_command_says_bad_input_in_one_line(
     assert not (sweep / "report").exists()
 
 
-def test_command_takes_run_folders(sweep: Path, tmp_path: Path, command: Callable[..., tuple[int, str, str]]) -> None:
+def test_command_takes_run_folders(sweep: Path, tmp_path: Path, command: Callable[..., Result]) -> None:
     arguments = (sweep / "job-4-0", sweep / "job-16-0", "--output", tmp_path / "out" / "report", "--resamples", 200)
     assert command(*arguments)[0] == 0
     rows = read_csv(tmp_path / "out" / "report" / "runs.csv")
