@@ -132,6 +132,7 @@ class VllmGenerator:
             "max_model_len": self._max_model_len,
             "enable_prefix_caching": True,
             "use_tqdm_on_load": False,
+            "worker_extension_cls": "causal_lm_router.generators.tied_head.TiedHead",  # the engine calls it on a reload
             # The other backends know no grammar over tokens, or (xgrammar 0.2.8) confuse several of like shape.
             "structured_outputs_config": {"backend": "guidance"},
         }

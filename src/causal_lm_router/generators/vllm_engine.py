@@ -143,7 +143,7 @@ class VllmEngine:
 
     def _reload(self, checkpoint: Path, content: str | None) -> None:
         self.llm.collective_rpc("reload_weights", kwargs={"weights_path": str(checkpoint)})
-        self.llm.apply_model(refresh_tied_head)
+        self.llm.collective_rpc("refresh_tied_head")
         self._weights = content
 
     def _request(self, adapter_dir: Path) -> Any:
@@ -166,18 +166,6 @@ class VllmEngine:
         for earlier in folder.iterdir():
             shutil.rmtree(earlier)
         return folder
-
-
-def refresh_tied_head(model: torch.nn.Module) -> None:
-    """Have a head that shares the embedding's weights use those of now.
-
-    vLLM's reload gives the embedding new ones, and leaves the head (on a CPU, its packed copy too) at those before.
-    """
-    if getattr(model.config, "tie_word_embeddings", False):
-        head: Any = model.lm_head
-        body: Any = model.model
-        head.tie_weights(body.embed_tokens)
-        head.quant_method.process_weights_after_loading(head)
 
 
 def adapter_content(adapter_dir: Path) -> str:
@@ -209,10 +197,8 @@ def _new_llm(arguments: dict[str, Any]) -> Any:
         "VLLM_LOGGING_LEVEL": "ERROR",  # its warnings are about choices made here
         "VLLM_NO_USAGE_STATS": "1",
     }
-    if in_own_process:
-        settings["VLLM_ALLOW_INSECURE_SERIALIZATION"] = "1"  # `refresh_tied_head` is sent to the process started here
-        if arguments.get("enforce_eager"):
-            settings["TORCH_COMPILE_DISABLE"] = "1"
+    if in_own_process and arguments.get("enforce_eager"):
+        settings["TORCH_COMPILE_DISABLE"] = "1"
     with _environment(settings), random_state_kept(), torch_settings_kept():
         from vllm import LLM, envs
 
