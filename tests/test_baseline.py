@@ -176,7 +176,7 @@ def test_the_bare_base_model_is_asked_about_the_candidates(
     monkeypatch.setattr(TransformersGenerator, "load_weights", load_spied)
     monkeypatch.setattr(TransformersGenerator, "generate", generate_spied)
     overrides = ["inference.max_new_tokens=4", "evaluation.final_validation=false", "prompt.max_length=40"]
-    run_baseline(config(f"name={method}", "baseline.num_shots=2", *overrides))
+    run_baseline(config(f"name={method}", "baseline.num_shots=2", "decoding.also=[trie]", *overrides))
     assert loaded == [None]
     for prompt, row in zip(prompts, read_outcomes(tmp_path / "run"), strict=True):
         assert prompt.startswith("Choose the LLM that answers the query best.\nLLMs: small, large, huge\n\nQuery: ")
@@ -190,6 +190,8 @@ def test_the_bare_base_model_is_asked_about_the_candidates(
     report = read_report(tmp_path / "run")
     assert report["base_model"] == "tiny-llama"
     assert report["parse_failure_rate"]["value"] == 1.0, "random weights name nobody, and that is counted"
+    walked = read_report(tmp_path / "run" / "decodings" / "trie")
+    assert (walked["parse_failure_rate"]["value"], walked["base_model"]) == (0.0, "tiny-llama")
 
 
 def test_what_the_prompt_adds_does_not_shorten_the_query(

@@ -266,8 +266,9 @@ def test_sweep_presets_sweep_over_what_there_is(group: str, choice: str) -> None
 
 
 def test_every_field_is_documented_and_has_no_default() -> None:
-    module = ast.parse(Path(config.__file__).read_text(encoding="utf-8"))
-    classes = [node for node in module.body if isinstance(node, ast.ClassDef) and node.name.endswith("Config")]
+    modules = [ast.parse(path.read_text(encoding="utf-8")) for path in Path(config.__file__).parent.glob("*.py")]
+    nodes = [node for module in modules for node in module.body]
+    classes = [node for node in nodes if isinstance(node, ast.ClassDef) and node.name.endswith("Config")]
     assert "TrainConfig" in [node.name for node in classes]
     for node in classes:
         for field, after in zip(node.body, [*node.body[1:], None], strict=True):

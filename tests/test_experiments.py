@@ -2,13 +2,15 @@
 
 import importlib
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 
 import pytest
+import yaml
 
 from causal_lm_router.intervals import rate_figure
 from causal_lm_router.routing import RoutingExample
 from causal_lm_router.targets import TargetKind, Targets
+from tests.test_compare import write_run
 
 EXPERIMENTS = Path(__file__).resolve().parents[1] / "experiments"
 A, B, C = "alpha", "beta", "gamma"
@@ -23,6 +25,7 @@ def script(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> M
 
 attack = pytest.mark.parametrize("script", ["attack"], indirect=True)
 pool_robustness = pytest.mark.parametrize("script", ["pool_robustness"], indirect=True)
+routers_table = pytest.mark.parametrize("script", ["routers_table"], indirect=True)
 run_routes = pytest.mark.parametrize("script", ["run_routes"], indirect=True)
 
 
@@ -109,3 +112,56 @@ def test_renamings_are_pairs(script: ModuleType) -> None:
     assert script.parse_renaming("a=b=c") == ("a", "b=c")
     with pytest.raises(ValueError, match="--rename 'a': allowed is old=new"):
         script.parse_renaming("a")
+
+
+@pytest.fixture
+def runs(tmp_path: Path) -> Path:
+    """Two seeds of a trained router, a second decoding of each, and a baseline; best single is right on 0 to 4."""
+    trained = {"target": {"kind": "token"}, "objective": {"kind": "soft"}, "trainer": {"num_epochs": 2}}
+    trained["data"] = {"cost_weight": 0.0, "task_shrinkage": 1.0}
+    for seed, routes in enumerate(("aaaaabbbaa", "aaaaabaaaa")):
+        run = write_run(tmp_path / f"seed_{seed}", routes)
+        write_run(run / "decodings" / "trie", "aaaaaaaaa-")
+        (run / "config.yaml").write_text(yaml.safe_dump(trained | {"seed": seed}))
+    run = write_run(tmp_path / "elo", "aaaaaaaaab")
+    (run / "config.yaml").write_text(yaml.safe_dump({"seed": 0, "baseline": {"method": "elo"}}))
+    return tmp_path
+
+
+@routers_table
+def test_the_table_of_routers_has_means_over_seeds(
+    script: ModuleType, runs: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("sys.argv", ["routers_table.py", str(runs), "--against", "elo"])
+    script.main()
+    table = [[cell.strip() for cell in line.split("|")[1:-1]] for line in capsys.readouterr().out.splitlines()]
+    assert table[0][:6] == ["router", "decoding", "seeds", "mean score", "over best single", "over elo"]
+    trained = "`token`, `soft`, shrinkage 1, 2 epochs"
+    # Right on 8 and 6 of 10 queries, best single on 5, Elo on 6; the walk on 5, and one text of it does not parse.
+    assert [row[:3] for row in table[2:5]] == [[trained, "", "2"], ["elo", "", "1"], [trained, "trie", "2"]]
+    values = [[cell.partition(" ")[0] for cell in row[3:]] for row in table[2:]]
+    assert values[0] == ["0.700", "+20.0", "+10.0", "70.0%", "0.0%", "1.400"]
+    assert values[1] == ["0.600", "+10.0", "", "60.0%", "0.0%", "1.200"]
+    assert values[2] == ["0.500", "+0.0", "-10.0", "50.0%", "10.0%", "0.900"]
+    assert [row[0] for row in table[5:]] == ["random", "best_single", "oracle"]
+
+
+@routers_table
+def test_wrong_folders_and_baselines_are_named(script: ModuleType, runs: Path, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="--against svm: no run of this baseline"):
+        script.find_baseline(script.read_rows([runs]), script.BaselineMethod.svm)
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "empty" / "config.yaml").write_text("seed: 0\n")
+    with pytest.raises(ValueError, match="no finished run there"):
+        script.read_rows([tmp_path / "empty"])
+
+
+@routers_table
+def test_decodings_that_never_differ_are_one_row(script: ModuleType, tmp_path: Path) -> None:
+    def row(decoding: str, share: float) -> object:
+        differing = {"free~trie": rate_figure(0, 10), "free~scored": rate_figure(int(10 * share), 10)}
+        report = SimpleNamespace(decoding=SimpleNamespace(differing_routes=differing))
+        return script.Row("r", decoding, (SimpleNamespace(report=report),))
+
+    merged = script.merge_equal([row(name, 0.1) for name in ("free", "scored", "trie")])
+    assert [one.decoding for one in merged] == ["free, trie", "scored"]

@@ -115,7 +115,7 @@ def _open_baseline(
     if config.baseline.method in PROMPTED:
         prompting = prompting_config(config, data, workbench.tokenizer(config.base_model))
         with open_session(prompting, folder, workbench) as session:
-            yield lambda examples: session.evaluate(None, examples)
+            yield lambda examples: session.evaluate(None, examples, prompting.decoding.also)
         return
     with random_state_kept(), torch_settings_kept():
         if config.trainer.num_threads is not None:

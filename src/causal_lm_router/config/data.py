@@ -1,0 +1,144 @@
+"""Settings of the group `data`."""
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from causal_lm_router.config.checks import require, require_fraction
+
+
+class Source(StrEnum):
+    """The format routing data is read from."""
+
+    llmrouter = "llmrouter"
+    routerdc = "routerdc"
+    routellm = "routellm"
+    routerbench = "routerbench"
+    jsonl = "jsonl"
+    hub = "hub"
+    simulated = "simulated"
+
+
+class OnBadRow(StrEnum):
+    """What happens to a row that cannot be used."""
+
+    error = "error"
+    skip = "skip"
+
+
+class TieBreak(StrEnum):
+    """Which of several best candidates becomes the label."""
+
+    cheapest = "cheapest"
+    best_on_train = "best_on_train"
+    first = "first"
+    random = "random"
+
+
+@dataclass
+class SimulatedConfig:
+    num_queries: int
+    """How many queries to generate."""
+    num_attempts: int
+    """Graded attempts per candidate and query; the score is the share that succeeds."""
+    discrimination: float
+    """Slope of the item-response curve: how fast success falls as difficulty passes skill."""
+    tasks: list[str]
+    """reasoning-gym task types, each one of the built-in list; [] takes the whole list."""
+    seed: int
+    """Seed of queries and outcomes; apart from `seed`, so that runs with several seeds share one data set."""
+
+    def __post_init__(self) -> None:
+        require(self.num_queries >= 30, "data.simulated.num_queries", self.num_queries, "an integer of at least 30")
+        require(self.num_attempts >= 1, "data.simulated.num_attempts", self.num_attempts, "an integer of at least 1")
+        require(self.discrimination > 0, "data.simulated.discrimination", self.discrimination, "a number above 0")
+        require(self.seed >= 0, "data.simulated.seed", self.seed, "an integer of at least 0")
+
+
+@dataclass
+class ColumnsConfig:
+    query: str
+    """Column of the query text."""
+    task: str | None
+    """Column of the task name; None puts all rows into one task."""
+    query_id: str | None
+    """Column of a unique id; None numbers the rows."""
+    scores: dict[str, str]
+    """Candidate name -> column of its score."""
+    costs: dict[str, str]
+    """Candidate name -> column of its cost in USD; {} means unknown."""
+
+
+@dataclass
+class DataConfig:
+    source: Source
+    """The format to read."""
+    path: str | None
+    """File or folder the source reads; relative paths start at the working directory."""
+    files: str | None
+    """Read only the files of the folder `path` whose names match this glob (routellm only)."""
+    test_path: str | None
+    """File or folder of the source's test split, where it is kept apart from `path`; matters with use_source_split."""
+    pool_path: str | None
+    """Pool file (LLMRouter's JSON: name -> prices, description); None looks beside the data."""
+    query_path: str | None
+    """LLMRouter's query file(s) (a file or a glob), joined on the query text for tasks; None looks beside the data."""
+    hub_config: str | None
+    """Configuration name for `datasets.load_dataset` (hub only)."""
+    hub_split: str
+    """Split expression for `datasets.load_dataset` (hub only)."""
+    columns: ColumnsConfig
+    """Column mapping (hub only)."""
+    simulated: SimulatedConfig
+    """Settings of the simulated source."""
+    allow_pickle: bool
+    """Allow unpickling a RouterBench file: unpickling runs code of the file's author."""
+    drop_contaminated: bool
+    """Leave out the prompts RouteLLM lists as too close to its training data (routellm only)."""
+    on_bad_row: OnBadRow
+    """`error` stops at the first unusable row, `skip` leaves it out, counts it and reports it."""
+    max_query_chars: int
+    """A longer query is a bad row."""
+    use_source_split: bool
+    """Take train and test from the source instead of splitting anew; validation is cut from train."""
+    validation_fraction: float
+    """Share of the queries held out for choosing settings."""
+    test_fraction: float
+    """Share of the queries held out for the final figures."""
+    split_seed: int
+    """Seed of the split; apart from `seed`, so that runs with several seeds share one test set."""
+    max_train_queries: int | None
+    """Use at most this many training queries, drawn with split_seed; None uses all."""
+    near_duplicate_threshold: float
+    """Jaccard similarity of character 5-gram sets above which two queries count as near-duplicates in the audit."""
+    assumed_output_tokens: int | None
+    """Estimate costs of sources with prices but no token counts: four characters a token in, this many tokens out.
+    null leaves their costs unknown."""
+    renamed_candidates: dict[str, str]
+    """Old name -> new name of candidates: to evaluate a router on names that it was not trained on."""
+    held_out_candidates: list[str]
+    """Candidates left out of training: out of labels, objectives and listed candidates, but not out of the pool."""
+    task_shrinkage: float
+    """Teach scores drawn this far (0..1) towards the mean of their task on train: one answer to a query is a noisy
+    sign of how well a candidate does on queries like it. Evaluation always counts the scores themselves."""
+    cost_weight: float
+    """A label is the candidate of the highest score - cost_weight * cost (USD): 0 looks at scores alone."""
+    tie_break: TieBreak
+    """Which of several best candidates becomes the label."""
+    keep_undecided: bool
+    """Keep training queries on which all candidates score the same."""
+
+    def __post_init__(self) -> None:
+        filters = self.files is None or self.source is Source.routellm
+        require(filters, "data.files", self.files, "null, but for data.source=routellm")
+        require_fraction("data.validation_fraction", self.validation_fraction)
+        require_fraction("data.test_fraction", self.test_fraction)
+        held_out = self.validation_fraction + self.test_fraction
+        require(held_out < 1.0, "data.validation_fraction + data.test_fraction", held_out, "a sum below 1")
+        require_fraction("data.near_duplicate_threshold", self.near_duplicate_threshold)
+        require(self.max_query_chars >= 1, "data.max_query_chars", self.max_query_chars, "an integer of at least 1")
+        tokens = self.assumed_output_tokens is None or self.assumed_output_tokens >= 0
+        require(tokens, "data.assumed_output_tokens", self.assumed_output_tokens, "an integer of at least 0, or null")
+        require_fraction("data.task_shrinkage", self.task_shrinkage)
+        require(self.cost_weight >= 0, "data.cost_weight", self.cost_weight, "a number of at least 0")
+        few = self.max_train_queries is None or self.max_train_queries >= 1
+        require(few, "data.max_train_queries", self.max_train_queries, "an integer of at least 1, or null")

@@ -1,0 +1,43 @@
+"""Settings of the group `sweep`, and which settings make a run another run."""
+
+import re
+from dataclasses import dataclass
+from enum import StrEnum
+
+from causal_lm_router.config.checks import require
+
+OnFailure = StrEnum("OnFailure", {"continue": "continue", "stop": "stop"})
+"""What a sweep does after a job that failed."""
+
+
+NOT_IDENTITY = (
+    "run_dir",
+    "tracking",
+    "sweep",
+    "trainer.progress_bar",
+    "trainer.log_every_n_steps",
+    "trainer.checkpoint_every_n_steps",
+)
+"""Keys that no result depends on: where a run lies, who records it and how often, how its sweep goes on."""
+
+
+@dataclass
+class SweepConfig:
+    name: str | None
+    """Name of the sweep and of its folder; null takes `name`."""
+    isolated: bool
+    """Run each job in a process of its own: slower, but one that is killed costs only itself."""
+    on_failure: OnFailure
+    """After a failed job go on with the others (`continue`) or start no further one (`stop`)."""
+    retry_failed: bool
+    """Run jobs again that failed before; else they stay as they are."""
+    allow_mixed: bool
+    """Add to a sweep whose earlier jobs ran other code, or read other content from the same data."""
+    report: bool
+    """Write the sweep's report at its end."""
+    trial: int | None
+    """Number of the search's trial that the job is; the sweeper sets it."""
+
+    def __post_init__(self) -> None:
+        safe = self.name is None or re.fullmatch(r"[\w.-]*\w[\w.-]*", self.name) is not None
+        require(safe, "sweep.name", self.name, "a name of letters, digits, _, - and ., or null")

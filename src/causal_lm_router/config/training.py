@@ -1,0 +1,82 @@
+"""Settings of the groups `optim` and `trainer`."""
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+from causal_lm_router.config.checks import require, require_fraction
+
+
+class Schedule(StrEnum):
+    """Shape of the learning rate after warm-up."""
+
+    cosine = "cosine"
+    linear = "linear"
+    constant = "constant"
+
+
+@dataclass
+class OptimConfig:
+    learning_rate: float
+    """Peak learning rate of AdamW."""
+    weight_decay: float
+    """Decoupled weight decay."""
+    adam_betas: list[float]
+    """AdamW's two decay rates."""
+    warmup_ratio: float
+    """Share of all optimizer steps over which the learning rate rises from 0."""
+    schedule: Schedule
+    """Shape after warm-up."""
+    max_grad_norm: float | None
+    """Gradient norm to clip to; null does not clip."""
+
+    def __post_init__(self) -> None:
+        require(self.learning_rate > 0, "optim.learning_rate", self.learning_rate, "a number above 0")
+        require(self.weight_decay >= 0, "optim.weight_decay", self.weight_decay, "a number of at least 0")
+        good = len(self.adam_betas) == 2 and all(0 <= beta < 1 for beta in self.adam_betas)
+        require(good, "optim.adam_betas", self.adam_betas, "two numbers in 0..1, below 1")
+        require_fraction("optim.warmup_ratio", self.warmup_ratio)
+        clips = self.max_grad_norm is None or self.max_grad_norm > 0
+        require(clips, "optim.max_grad_norm", self.max_grad_norm, "a number above 0, or null")
+
+
+@dataclass
+class TrainerConfig:
+    num_epochs: int
+    """Passes over the training queries."""
+    batch_size: int
+    """Queries per device and gradient accumulation."""
+    accumulate_grad_batches: int
+    """Batches per optimizer step; the loss is normalised over the whole step, so 1 x 8 equals 8 x 1."""
+    max_tokens_per_batch: int
+    """A batch is cut into micro-batches of at most this many tokens, padding included: bounds the memory."""
+    precision: str
+    """Lightning's precision: `32-true`, `bf16-mixed` or `bf16-true`."""
+    accelerator: str
+    """Lightning's accelerator: `auto`, `cpu`, `gpu`, ..."""
+    devices: str
+    """Lightning's devices: a number, a list such as `0,1`, or `auto`."""
+    strategy: str
+    """Lightning's strategy: `auto`, `ddp`, `ddp_spawn`, ..."""
+    reuse_frozen_layers: bool
+    """With lora.num_layers, compute the layers below the adapted ones once for every training row, and keep what they
+    say in the cache: later epochs, seeds and objectives start from it."""
+    num_threads: int | None
+    """CPU threads of torch; null leaves torch's default. Fixed threads make CPU runs bitwise repeatable."""
+    log_every_n_steps: int
+    """Optimizer steps between logged training losses."""
+    checkpoint_every_n_steps: int
+    """Optimizer steps between resumable checkpoints; the last one is kept."""
+    progress_bar: bool
+    """Show a progress bar."""
+    extra: dict[str, Any]
+    """Any further argument of `pytorch_lightning.Trainer`."""
+
+    def __post_init__(self) -> None:
+        counts = ("num_epochs", "batch_size", "accumulate_grad_batches", "max_tokens_per_batch")
+        for name in (*counts, "log_every_n_steps", "checkpoint_every_n_steps"):
+            require(getattr(self, name) >= 1, f"trainer.{name}", getattr(self, name), "an integer of at least 1")
+        precisions = ("32-true", "bf16-mixed", "bf16-true")
+        require(self.precision in precisions, "trainer.precision", self.precision, " | ".join(precisions))
+        fits = self.num_threads is None or self.num_threads >= 1
+        require(fits, "trainer.num_threads", self.num_threads, "an integer of at least 1, or null")
