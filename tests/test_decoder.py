@@ -1,5 +1,6 @@
 """Decoding methods over a scripted base model: what each reads, and how likelihoods become predictions."""
 
+import json
 import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -17,6 +18,7 @@ from causal_lm_router.routing import Generation, RoutingExample
 from causal_lm_router.routing_report import RoutingReport
 from causal_lm_router.targets import TargetKind, Targets
 from causal_lm_router.trie import TokenTrie
+from tests.conftest import Result
 
 NAMES = ("alpha", "beta-2")
 
@@ -183,3 +185,13 @@ def test_a_run_by_all_methods_leaves_a_folder_each(
         route = router.route(["What is 2 + 2?"])[0]
     assert route.predicted is not None
     assert route.called == max(route.predicted, key=lambda name: route.predicted[name])
+
+
+def test_a_run_is_evaluated_by_several_decodings_in_one_command(
+    smoke_run: Path, main: Callable[..., Result], tmp_path: Path
+) -> None:
+    result = main("evaluate", "-m", f"run_dir={smoke_run}", f"output_dir={tmp_path / 'again'}", "decoding=free,trie")
+    assert result.status == 0, result.errors
+    found = [json.loads((tmp_path / "again" / number / "report.json").read_text()) for number in "01"]
+    assert [report["decoding"]["method"] for report in found] == ["free", "trie"]
+    assert (tmp_path / "again" / "1" / "decodings" / "free" / "report.json").is_file()

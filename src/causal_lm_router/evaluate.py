@@ -1,9 +1,12 @@
 """Evaluate a run again, whole on its final split, with its own settings or others.
 
 causal-lm-router evaluate run_dir=outputs/quickstart/2026-01-31_12-00-00 [inference.backend=transformers]
+causal-lm-router evaluate -m run_dir=outputs/quickstart/2026-01-31_12-00-00 decoding=free,scored
 """
 
-from causal_lm_router.command import run_command
+from dataclasses import replace
+
+from causal_lm_router.command import job_folder, run_command
 from causal_lm_router.config import EvaluateConfig
 
 
@@ -15,7 +18,8 @@ def main() -> None:
 def _job(config: EvaluateConfig) -> None:
     from causal_lm_router.training import evaluate_run
 
-    evaluate_run(config)
+    # With --multirun each evaluation has a folder of its own in `output_dir`.
+    evaluate_run(replace(config, output_dir=job_folder()))
 
 
 if __name__ == "__main__":

@@ -90,7 +90,7 @@ def evaluate_run(config: EvaluateConfig) -> RoutingReport:
         evaluation = with_predictions(evaluation, validation)
         write_evaluation(Path(config.output_dir), evaluation, report_facts(config, session.data, split), validation)
     print_report(evaluation.report, Console())
-    print(f"\nevaluation folder: {config.output_dir}")
+    print(f"\nevaluation folder: {os.path.relpath(config.output_dir)}")
     return evaluation.report
 
 
