@@ -25,6 +25,8 @@ from causal_lm_router.sweep_report.statistics import Resampling, Sample, estimat
 
 TITLES = ("router", "decoding", "seeds", "mean score", "over best single", "routing accuracy", "parse failures")
 COST_TITLE = "USD per 1,000 queries"
+TAUGHT = ("data.cost_weight", "data.task_shrinkage")
+"""Settings that change which scores are taught."""
 
 
 @dataclass(frozen=True)
@@ -105,13 +107,13 @@ def merge_equal(rows: Sequence[Row]) -> list[Row]:
 
 def describe(config: Mapping[str, Any]) -> str:
     """Return what a run's router is, from the flat config: a baseline's name, or target, objective and training."""
-    if method := config.get("baseline.method"):
-        return str(method)
-    named = [f"`{config['target.kind']}`, `{config['objective.kind']}`"]
-    named += [f"cost_weight {weight:g}"] if (weight := config["data.cost_weight"]) else []
-    named += [f"shrinkage {config['data.task_shrinkage']:g}"]
-    epochs = config["trainer.num_epochs"]
-    return ", ".join([*named, f"{epochs} epoch{'s' if epochs > 1 else ''}"])
+    method = config.get("baseline.method")
+    named = [method] if method else [f"`{config['target.kind']}`", f"`{config['objective.kind']}`"]
+    named += [f"{key.partition('.')[2]} {config[key]:g}" for key in TAUGHT if config[key]]
+    if not method:
+        epochs = config["trainer.num_epochs"]
+        named.append(f"{epochs} epoch{'s' if epochs > 1 else ''}")
+    return ", ".join(named)
 
 
 def find_baseline(rows: Sequence[Row], method: BaselineMethod) -> Row:

@@ -118,13 +118,14 @@ def test_renamings_are_pairs(script: ModuleType) -> None:
 def runs(tmp_path: Path) -> Path:
     """Two seeds of a trained router, a second decoding of each, and a baseline; best single is right on 0 to 4."""
     trained = {"target": {"kind": "token"}, "objective": {"kind": "soft"}, "trainer": {"num_epochs": 2}}
-    trained["data"] = {"cost_weight": 0.0, "task_shrinkage": 1.0}
+    data = {"cost_weight": 0.0, "task_shrinkage": 1.0}
     for seed, routes in enumerate(("aaaaabbbaa", "aaaaabaaaa")):
         run = write_run(tmp_path / f"seed_{seed}", routes)
         write_run(run / "decodings" / "trie", "aaaaaaaaa-")
-        (run / "config.yaml").write_text(yaml.safe_dump(trained | {"seed": seed}))
+        (run / "config.yaml").write_text(yaml.safe_dump(trained | {"data": data, "seed": seed}))
     run = write_run(tmp_path / "elo", "aaaaaaaaab")
-    (run / "config.yaml").write_text(yaml.safe_dump({"seed": 0, "baseline": {"method": "elo"}}))
+    data = dict.fromkeys(data, 0.0)
+    (run / "config.yaml").write_text(yaml.safe_dump({"seed": 0, "baseline": {"method": "elo"}, "data": data}))
     return tmp_path
 
 
@@ -136,7 +137,7 @@ def test_the_table_of_routers_has_means_over_seeds(
     script.main()
     table = [[cell.strip() for cell in line.split("|")[1:-1]] for line in capsys.readouterr().out.splitlines()]
     assert table[0][:6] == ["router", "decoding", "seeds", "mean score", "over best single", "over elo"]
-    trained = "`token`, `soft`, shrinkage 1, 2 epochs"
+    trained = "`token`, `soft`, task_shrinkage 1, 2 epochs"
     # Right on 8 and 6 of 10 queries, best single on 5, Elo on 6; the walk on 5, and one text of it does not parse.
     assert [row[:3] for row in table[2:5]] == [[trained, "", "2"], ["elo", "", "1"], [trained, "trie", "2"]]
     values = [[cell.partition(" ")[0] for cell in row[3:]] for row in table[2:]]
