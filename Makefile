@@ -21,7 +21,7 @@ demo: setup
 	$(BIN)/causal-lm-router train experiment=quickstart
 
 test: setup
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses 2 --dist worksteal
 
 lint: setup
 	$(BIN)/ruff format --check .
