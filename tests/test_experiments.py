@@ -1,6 +1,7 @@
 """The scripts in experiments/: what they plant, count and average, against values worked out by hand."""
 
 import importlib
+import re
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 
@@ -26,6 +27,7 @@ def script(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> M
 attack = pytest.mark.parametrize("script", ["attack"], indirect=True)
 pool_robustness = pytest.mark.parametrize("script", ["pool_robustness"], indirect=True)
 routers_table = pytest.mark.parametrize("script", ["routers_table"], indirect=True)
+scored_check = pytest.mark.parametrize("script", ["scored_check"], indirect=True)
 run_routes = pytest.mark.parametrize("script", ["run_routes"], indirect=True)
 
 
@@ -166,3 +168,16 @@ def test_decodings_that_never_differ_are_one_row(script: ModuleType, tmp_path: P
 
     merged = script.merge_equal([row(name, 0.1) for name in ("free", "scored", "trie")])
     assert [one.decoding for one in merged] == ["free, trie", "scored"]
+
+
+@scored_check
+def test_scored_is_what_plain_transformers_says(
+    script: ModuleType, smoke_run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("sys.argv", ["scored_check.py", str(smoke_run), "--queries", "2"])
+    script.main()
+    printed = capsys.readouterr().out
+    assert printed.startswith("transformers: 2 queries x 6 targets of")
+    found = re.search(r"at most (\S+) nats; the likeliest is another on 0$", printed.strip())
+    assert found, printed
+    assert 0 < float(found[1]) < 1e-4
