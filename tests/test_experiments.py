@@ -2,6 +2,7 @@
 
 import importlib
 import re
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 
@@ -29,6 +30,20 @@ pool_robustness = pytest.mark.parametrize("script", ["pool_robustness"], indirec
 routers_table = pytest.mark.parametrize("script", ["routers_table"], indirect=True)
 scored_check = pytest.mark.parametrize("script", ["scored_check"], indirect=True)
 run_routes = pytest.mark.parametrize("script", ["run_routes"], indirect=True)
+
+
+@pytest.fixture
+def printed(
+    script: ModuleType, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Callable[..., str]:
+    """Function that runs the script with arguments and returns what it prints."""
+
+    def run(*arguments: str) -> str:
+        monkeypatch.setattr("sys.argv", ["script", *arguments])
+        script.main()
+        return capsys.readouterr().out
+
+    return run
 
 
 def examples(*scores: dict[str, float]) -> list[RoutingExample]:
@@ -132,12 +147,9 @@ def runs(tmp_path: Path) -> Path:
 
 
 @routers_table
-def test_the_table_of_routers_has_means_over_seeds(
-    script: ModuleType, runs: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setattr("sys.argv", ["routers_table.py", str(runs), "--against", "elo"])
-    script.main()
-    table = [[cell.strip() for cell in line.split("|")[1:-1]] for line in capsys.readouterr().out.splitlines()]
+def test_the_table_of_routers_has_means_over_seeds(printed: Callable[..., str], runs: Path) -> None:
+    lines = printed(str(runs), "--against", "elo").splitlines()
+    table = [[cell.strip() for cell in line.split("|")[1:-1]] for line in lines]
     assert table[0][:6] == ["router", "decoding", "seeds", "mean score", "over best single", "over elo"]
     trained = "`token`, `soft`, task_shrinkage 1, 2 epochs"
     # Right on 8 and 6 of 10 queries, best single on 5, Elo on 6; the walk on 5, and one text of it does not parse.
@@ -161,23 +173,33 @@ def test_wrong_folders_and_baselines_are_named(script: ModuleType, runs: Path, t
 
 @routers_table
 def test_decodings_that_never_differ_are_one_row(script: ModuleType, tmp_path: Path) -> None:
-    def row(decoding: str, share: float) -> object:
+    def row(decoding: str, share: float, num_seeds: int = 1) -> object:
         differing = {"free~trie": rate_figure(0, 10), "free~scored": rate_figure(int(10 * share), 10)}
         report = SimpleNamespace(decoding=SimpleNamespace(differing_routes=differing))
-        return script.Row("r", decoding, (SimpleNamespace(report=report),))
+        run = SimpleNamespace(test=SimpleNamespace(report=report))
+        return script.Row("r", decoding, SimpleNamespace(runs=(run,) * num_seeds))
 
     merged = script.merge_equal([row(name, 0.1) for name in ("free", "scored", "trie")])
     assert [one.decoding for one in merged] == ["free, trie", "scored"]
+    merged = script.merge_equal([row("free", 0.1), row("trie", 0.1, num_seeds=2)])
+    assert [one.decoding for one in merged] == ["free", "trie"], "not evaluated on the same seeds"
+
+
+@routers_table
+def test_runs_that_differ_in_more_than_their_seed_are_rows_of_their_own(script: ModuleType, runs: Path) -> None:
+    config = yaml.safe_load((runs / "seed_1" / "config.yaml").read_text())
+    for folder, rate in (("seed_0", 0.1), ("seed_1", 0.2)):
+        (runs / folder / "config.yaml").write_text(yaml.safe_dump({**config, "optim": {"learning_rate": rate}}))
+    rows = [row for row in script.read_rows([runs]) if row.decoding == "" and row.router != "elo"]
+    trained = "`token`, `soft`, task_shrinkage 1, 2 epochs"
+    assert [row.router for row in rows] == [f"{trained}, optim.learning_rate={rate}" for rate in (0.1, 0.2)]
+    assert [len(row.evaluations) for row in rows] == [1, 1]
 
 
 @scored_check
-def test_scored_is_what_plain_transformers_says(
-    script: ModuleType, smoke_run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setattr("sys.argv", ["scored_check.py", str(smoke_run), "--queries", "2"])
-    script.main()
-    printed = capsys.readouterr().out
-    assert printed.startswith("transformers: 2 queries x 6 targets of")
-    found = re.search(r"at most (\S+) nats; the likeliest is another on 0$", printed.strip())
-    assert found, printed
+def test_scored_is_what_plain_transformers_says(printed: Callable[..., str], smoke_run: Path) -> None:
+    line = printed(str(smoke_run), "--queries", "2")
+    assert line.startswith("transformers: 2 queries x 6 targets of")
+    found = re.search(r"at most (\S+) nats; the likeliest is another on 0$", line.strip())
+    assert found, line
     assert 0 < float(found[1]) < 1e-4

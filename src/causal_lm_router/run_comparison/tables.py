@@ -13,7 +13,7 @@ from causal_lm_router.intervals import Figure
 from causal_lm_router.routing_report import Baseline
 from causal_lm_router.run_comparison.comparison import Comparison, Pair
 from causal_lm_router.sweep_report.comparisons import Difference
-from causal_lm_router.sweep_report.tables import format_figure, markdown, relative
+from causal_lm_router.sweep_report.tables import format_difference, format_figure, markdown, relative
 
 Row = dict[str, Any]
 FIGURES = {
@@ -125,14 +125,14 @@ def _lines(pair: Pair, is_short: bool) -> list[tuple[str, str]]:
     """Headings and texts of everything that is said of a pair."""
     score, accuracy = pair.score, pair.accuracy
     alone = f"{pair.only_run_right:,} : {pair.only_reference_right:,}"
-    cost = "unknown" if pair.cost is None else _signed(pair.cost, 1000, "+.3g")
+    cost = "unknown" if pair.cost is None else format_difference(pair.cost, 1000, "+.3g")
     unit = "" if is_short else " points"
     return [
-        ("mean score", _signed(score.figure, 1, "+.3f")),
+        ("mean score", format_difference(score.figure, 1, "+.3f")),
         ("mean score: p", _p(score.bootstrap_p)),
         ("mean score: p (Holm)", _p(score.adjusted_p)),
         ("mean score: verdict", score.verdict),
-        ("accuracy" + " (points)" * is_short, _signed(accuracy.figure, 100, "+.1f", unit)),
+        ("accuracy" + " (points)" * is_short, format_difference(accuracy.figure, 100, "+.1f", unit)),
         ("accuracy: right alone", alone),
         ("accuracy: p", _p(accuracy.bootstrap_p)),
         ("accuracy: McNemar p", _p(accuracy.mcnemar_p)),
@@ -141,13 +141,6 @@ def _lines(pair: Pair, is_short: bool) -> list[tuple[str, str]]:
         ("USD per 1,000 queries", cost),
         ("routes differ", format_figure("routes_differ", pair.routes_differ)),
     ]
-
-
-def _signed(figure: Figure, scale: float, spec: str, unit: str = "") -> str:
-    text = f"{scale * figure.value:{spec}}{unit}"
-    if figure.low is None or figure.high is None:
-        return text
-    return f"{text} [{scale * figure.low:{spec}}, {scale * figure.high:{spec}}]"
 
 
 def _p(value: float | None) -> str:

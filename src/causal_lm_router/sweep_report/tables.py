@@ -162,18 +162,20 @@ def format_figure(name: str, figure: Figure | float | None) -> str:
     return f"{scale * figure.value:{spec}} [{scale * figure.low:{spec}}, {scale * figure.high:{spec}}]"
 
 
+def format_difference(figure: Figure, scale: float, spec: str, unit: str = "") -> str:
+    """Return a difference, times `scale`, as it is printed, with its interval where it has one."""
+    text = f"{scale * figure.value:{spec}}{unit}"
+    if figure.low is None or figure.high is None:
+        return text
+    return f"{text} [{scale * figure.low:{spec}}, {scale * figure.high:{spec}}]"
+
+
 def _printed_difference(name: str, difference: Difference | None, note: str, scale: float, spec: str) -> Row:
     headings = (f"{name} difference" + (" (points)" if scale == 100 else ""), f"{name}: bootstrap p", f"{name}: Holm p")
     if difference is None:
         return {**dict.fromkeys(headings, ""), f"{name}: verdict": note}
-    figure = difference.figure
-    interval = (
-        ""
-        if figure.low is None or figure.high is None
-        else (f" [{scale * figure.low:{spec}}, {scale * figure.high:{spec}}]")
-    )
     cells = (
-        f"{scale * figure.value:{spec}}{interval}",
+        format_difference(difference.figure, scale, spec),
         _format_p(difference.bootstrap_p),
         _format_p(difference.adjusted_p),
     )
