@@ -34,12 +34,13 @@ from run_routes import (
     table_row,
 )
 
-from causal_lm_router.atomic import write_text
 from causal_lm_router.config import PromptConfig
-from causal_lm_router.intervals import Figure, rate_figure
-from causal_lm_router.session import Session
-from causal_lm_router.targets import TargetKind, Targets
-from causal_lm_router.workbench import Workbench
+from causal_lm_router.config.prompting import TargetKind
+from causal_lm_router.evaluation.intervals import Figure, rate_figure
+from causal_lm_router.files import write_text
+from causal_lm_router.prompting.targets import Targets
+from causal_lm_router.runs.session import Session
+from causal_lm_router.runs.workbench import Workbench
 
 CANDIDATE = "{x}"
 PLACES = ("before", "after")

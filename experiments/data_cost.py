@@ -14,10 +14,11 @@ import tempfile
 import time
 from pathlib import Path
 
-from causal_lm_router.base_model import load_tokenizer, prepare_base_model
-from causal_lm_router.compose import compose_config
-from causal_lm_router.encoding import Encoder, encode_examples
-from causal_lm_router.prepared import prepare_data
+from causal_lm_router.config.compose import compose_config
+from causal_lm_router.data.prepared import prepare_data
+from causal_lm_router.models.base_model import load_tokenizer, prepare_base_model
+from causal_lm_router.prompting.encoder import Encoder
+from causal_lm_router.training.rows import encode_examples
 
 NUM_WORDS, NUM_CANDIDATES = 60, 9
 

@@ -21,9 +21,9 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from causal_lm_router.checkpoint import FolderCheckpointIO
-from causal_lm_router.run_folder import RunFolder
-from causal_lm_router.tracking import read_metrics
+from causal_lm_router.runs.run_folder import RunFolder
+from causal_lm_router.runs.tracking import read_metrics
+from causal_lm_router.training.checkpoint import FolderCheckpointIO
 
 OVERRIDES = ["debug=smoke", "trainer.num_epochs=3", "data.simulated.num_queries=300", "evaluation.max_queries=20"]
 POLL_SECONDS = 0.002

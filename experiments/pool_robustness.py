@@ -31,13 +31,13 @@ from run_routes import (
     table_row,
 )
 
-from causal_lm_router.atomic import write_text
 from causal_lm_router.config import EvaluateConfig
-from causal_lm_router.intervals import Figure, mean_figure
-from causal_lm_router.prompt import CANDIDATES
+from causal_lm_router.evaluation.intervals import Figure, mean_figure
+from causal_lm_router.files import write_text
+from causal_lm_router.prompting.prompt import CANDIDATES
 from causal_lm_router.routing import RoutingExample
-from causal_lm_router.session import Session
-from causal_lm_router.workbench import Workbench
+from causal_lm_router.runs.session import Session
+from causal_lm_router.runs.workbench import Workbench
 
 
 @dataclass(frozen=True)

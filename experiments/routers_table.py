@@ -18,14 +18,14 @@ import numpy as np
 from run_routes import format_score, table_head, table_row
 
 from causal_lm_router.config import BaselineMethod
-from causal_lm_router.intervals import Figure
-from causal_lm_router.sweep_report.comparisons import compare
-from causal_lm_router.sweep_report.configurations import METHOD, Configuration, group_runs, mark_repeated
-from causal_lm_router.sweep_report.evaluations import RunEvaluation, read_evaluation
-from causal_lm_router.sweep_report.runs import Run, read_runs
-from causal_lm_router.sweep_report.statistics import Resampling, Sample, estimate_means
-from causal_lm_router.sweep_report.summary import summarise
-from causal_lm_router.sweep_report.tables import format_difference
+from causal_lm_router.evaluation.formatting import format_difference
+from causal_lm_router.evaluation.intervals import Figure
+from causal_lm_router.evaluation.statistics import Resampling, Sample, estimate_means
+from causal_lm_router.evaluation.stored import RunEvaluation, read_evaluation
+from causal_lm_router.sweeps.report.comparisons import compare
+from causal_lm_router.sweeps.report.configurations import METHOD, Configuration, group_runs, mark_repeated
+from causal_lm_router.sweeps.report.runs import Run, read_runs
+from causal_lm_router.sweeps.report.summary import summarise
 
 TITLES = ("router", "decoding", "seeds", "mean score", "over best single", "routing accuracy", "parse failures")
 COST_TITLE = "USD per 1,000 queries"

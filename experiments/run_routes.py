@@ -11,7 +11,8 @@ import numpy as np
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 
-from causal_lm_router.compose import (
+from causal_lm_router.config import EvaluateConfig, PromptConfig
+from causal_lm_router.config.compose import (
     COMPOSITION_ERRORS,
     conf_dir,
     describe_error,
@@ -19,13 +20,12 @@ from causal_lm_router.compose import (
     register_schemas,
     resolve_config,
 )
-from causal_lm_router.config import EvaluateConfig, PromptConfig
-from causal_lm_router.decoding.decoder import Decoder
-from causal_lm_router.encoding import Encoder
-from causal_lm_router.intervals import Figure, Values, mean_figure, rate_figure
-from causal_lm_router.run_folder import RunFolder
-from causal_lm_router.session import Session, check_pool_of_run, open_session
-from causal_lm_router.workbench import Workbench
+from causal_lm_router.evaluation.intervals import Figure, Values, mean_figure, rate_figure
+from causal_lm_router.generation.decoder import Decoder
+from causal_lm_router.prompting.encoder import Encoder
+from causal_lm_router.runs.run_folder import RunFolder
+from causal_lm_router.runs.session import Session, check_pool_of_run, open_session
+from causal_lm_router.runs.workbench import Workbench
 
 Routes = Sequence[str | None]
 """The route of each query; None where the generation named no candidate."""

@@ -17,10 +17,10 @@ from numpy.typing import NDArray
 from run_routes import compose_run, open_run
 from transformers import PreTrainedModel
 
-from causal_lm_router.base_model import load_trained
-from causal_lm_router.extended_model import base_model_source
-from causal_lm_router.run_folder import RunFolder
-from causal_lm_router.workbench import Workbench
+from causal_lm_router.models.base_model import load_trained
+from causal_lm_router.models.new_tokens import base_model_source
+from causal_lm_router.runs.run_folder import RunFolder
+from causal_lm_router.runs.workbench import Workbench
 
 FLOAT32 = ("base_model.dtype=float32", "inference.dtype=float32")
 

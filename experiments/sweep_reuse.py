@@ -24,11 +24,11 @@ os.environ.setdefault("GOMP_SPINCOUNT", "10000")  # as the commands do; read whe
 
 import numpy as np
 
-from causal_lm_router.compose import compose_config
-from causal_lm_router.run_folder import RunFolder
-from causal_lm_router.tracking import read_metrics
-from causal_lm_router.training import train_router
-from causal_lm_router.workbench import Workbench
+from causal_lm_router.config.compose import compose_config
+from causal_lm_router.runs.run_folder import RunFolder
+from causal_lm_router.runs.tracking import read_metrics
+from causal_lm_router.runs.train_run import train_router
+from causal_lm_router.runs.workbench import Workbench
 
 OVERRIDES = ["debug=smoke", "lora.merge_lora=false"]
 RANKS = (4, 8, 16)

@@ -29,10 +29,10 @@ from typing import Any
 
 import psutil
 
-from causal_lm_router.run_folder import RunFolder
-from causal_lm_router.sweep_folder import SweepFolder
-from causal_lm_router.sweeps.job_log import JobState, read_events, read_statuses
-from causal_lm_router.tracking import read_metrics
+from causal_lm_router.runs.job_log import JobState, read_events, read_statuses
+from causal_lm_router.runs.run_folder import RunFolder
+from causal_lm_router.runs.sweep_folder import SweepFolder
+from causal_lm_router.runs.tracking import read_metrics
 
 SWEPT = ["optim.learning_rate=0.001,0.003", "lora.lora_r=8,16", "seed=0,1,2"]
 OVERRIDES = [
@@ -97,7 +97,7 @@ def check(arguments: argparse.Namespace, folder: Path) -> bool:
 def sweep_command(folder: Path, name: str, overrides: list[str]) -> list[str]:
     """Return the command of one sweep into `folder/name`."""
     place = [f"sweep.name={name}", f"hydra.sweep.dir={folder / name}"]
-    return [sys.executable, "-m", "causal_lm_router.train", "-m", *overrides, *place]
+    return [sys.executable, "-m", "causal_lm_router.commands.train", "-m", *overrides, *place]
 
 
 def run_sweep(folder: Path, name: str, overrides: list[str], memory: list[float] | None = None) -> float:
@@ -219,7 +219,7 @@ def run_separately(folder: Path, overrides: list[str], swept: list[str]) -> floa
         command = [
             sys.executable,
             "-m",
-            "causal_lm_router.train",
+            "causal_lm_router.commands.train",
             *overrides,
             *chosen,
             f"run_dir={folder / str(number)}",

@@ -19,14 +19,15 @@ os.environ.setdefault("GOMP_SPINCOUNT", "10000")
 import torch
 from transformers import DataCollatorForLanguageModeling, Trainer, TrainingArguments
 
-from causal_lm_router.base_model import apply_lora, load_base_model, load_tokenizer, prepare_base_model
-from causal_lm_router.batches import StepLoader
-from causal_lm_router.compose import compose_config
 from causal_lm_router.config import TrainConfig
-from causal_lm_router.encoding import Encoder, encode_examples
-from causal_lm_router.fit import make_trainer
-from causal_lm_router.module import RouterModule
-from causal_lm_router.prepared import PreparedData, prepare_data
+from causal_lm_router.config.compose import compose_config
+from causal_lm_router.data.prepared import PreparedData, prepare_data
+from causal_lm_router.models.base_model import apply_lora, load_base_model, load_tokenizer, prepare_base_model
+from causal_lm_router.prompting.encoder import Encoder
+from causal_lm_router.training.batches import StepLoader
+from causal_lm_router.training.module import RouterModule
+from causal_lm_router.training.rows import encode_examples
+from causal_lm_router.training.trainer import make_trainer
 
 
 def main() -> None:

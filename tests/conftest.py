@@ -56,7 +56,7 @@ def main(
     """Function that runs a command line in this process, in an empty folder."""
     root = logging.getLogger()
     kept, level = list(root.handlers), root.level
-    from causal_lm_router import cli
+    from causal_lm_router.commands import cli
 
     monkeypatch.setattr(sys.modules["__main__"], "__spec__", None)
     monkeypatch.setenv("OMP_WAIT_POLICY", "PASSIVE")
@@ -117,7 +117,7 @@ class TinyBase:
 @pytest.fixture(scope="session")
 def tiny_config() -> Callable[..., Any]:
     """Function that returns the config of `train debug=smoke <overrides>`: tiny base model, transformers, no W&B."""
-    from causal_lm_router.compose import compose_config
+    from causal_lm_router.config.compose import compose_config
 
     return lambda *overrides: compose_config(["debug=smoke", "trainer.progress_bar=false", "run_dir=none", *overrides])
 
@@ -127,7 +127,7 @@ def tiny_base(tiny_config: Callable[..., Any]) -> TinyBase:
     """The tiny base model, loaded by the same path as any other; torch keeps to one thread from here on."""
     import torch
 
-    from causal_lm_router.base_model import load_tokenizer, prepare_base_model
+    from causal_lm_router.models.base_model import load_tokenizer, prepare_base_model
 
     torch.set_num_threads(1)
     config = tiny_config().base_model
@@ -138,7 +138,7 @@ def tiny_base(tiny_config: Callable[..., Any]) -> TinyBase:
 @pytest.fixture(scope="session")
 def smoke_run(tiny_base: TinyBase, tiny_config: Callable[..., Any], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a finished run of `train debug=smoke`; its router learned next to nothing."""
-    from causal_lm_router.training import train_router
+    from causal_lm_router.runs.train_run import train_router
 
     folder = tmp_path_factory.mktemp("runs") / "smoke"
     train_router(tiny_config(f"run_dir={folder}"))
@@ -149,7 +149,7 @@ def smoke_run(tiny_base: TinyBase, tiny_config: Callable[..., Any], tmp_path_fac
 def forkserver() -> ForkServerContext:
     """Starts processes that have the package's heavy imports behind them already."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["causal_lm_router.training", "causal_lm_router.generators.transformers"])
+    context.set_forkserver_preload(["causal_lm_router.runs.train_run", "causal_lm_router.generation.transformers"])
     return context
 
 
@@ -162,14 +162,14 @@ def fit_tiny(
     It takes overrides, `folder` to go on in a run folder, and `workbench` to share the base model with other calls.
     Dropout is off unless an override puts it on; nothing is evaluated.
     """
-    from causal_lm_router.checkpoint import checkpoint_step, last_checkpoint
-    from causal_lm_router.encoding import Encoder
-    from causal_lm_router.fit import fit
-    from causal_lm_router.run_folder import RunFolder
-    from causal_lm_router.session import Session
-    from causal_lm_router.tracking import Tracking, read_metrics
-    from causal_lm_router.tracking.metrics_csv import MetricsCsv
-    from causal_lm_router.workbench import Workbench
+    from causal_lm_router.prompting.encoder import Encoder
+    from causal_lm_router.runs.fit import fit
+    from causal_lm_router.runs.run_folder import RunFolder
+    from causal_lm_router.runs.session import Session
+    from causal_lm_router.runs.tracking import Tracking, read_metrics
+    from causal_lm_router.runs.tracking.metrics_csv import MetricsCsv
+    from causal_lm_router.runs.workbench import Workbench
+    from causal_lm_router.training.checkpoint import checkpoint_step, last_checkpoint
 
     def run(*overrides: str, folder: Path | None = None, workbench: Workbench | None = None) -> dict[str, list[float]]:
         still = ["lora.lora_dropout=0.0", "evaluation=final_only", "trainer.num_epochs=2", "optim.learning_rate=0.01"]
@@ -190,9 +190,9 @@ def fit_tiny(
 
 def tiny_data() -> Any:
     """22 training queries of 1 to 43 characters; the label follows from the first letter."""
-    from causal_lm_router.prepared import PreparedData
+    from causal_lm_router.data.prepared import PreparedData
+    from causal_lm_router.data.split import RoutingSplits
     from causal_lm_router.routing import Candidate, RoutingExample
-    from causal_lm_router.split import RoutingSplits
 
     examples, labels = [], {}
     for number in range(22):

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from causal_lm_router.atomic import atomic_folder, open_atomic, write_bytes, write_text
+from causal_lm_router.files import atomic_folder, open_atomic, write_bytes, write_text
 
 
 def test_text_and_bytes_are_written_and_replaced(tmp_path: Path) -> None:

@@ -14,10 +14,10 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from causal_lm_router import base_model
-from causal_lm_router.base_model import (
+from causal_lm_router.config import BaseModelOrigin
+from causal_lm_router.models import base_model
+from causal_lm_router.models.base_model import (
     apply_lora,
-    hub_answers,
     is_adapter,
     load_base_model,
     load_tokenizer,
@@ -26,8 +26,8 @@ from causal_lm_router.base_model import (
     prepare_base_model,
     save_weights,
 )
-from causal_lm_router.config import BaseModelOrigin
-from causal_lm_router.tiny_model import make_tiny_model
+from causal_lm_router.models.hub import hub_answers
+from causal_lm_router.models.tiny_model import make_tiny_model
 
 INPUT_IDS = torch.tensor([[313, 91, 28, 260, 223, 68, 33, 201, 201, 264, 281, 315, 28]])
 

@@ -10,17 +10,17 @@ import numpy as np
 import pytest
 import yaml
 
-from causal_lm_router import baseline_run
-from causal_lm_router.baseline_run import prompting_config, run_baseline
-from causal_lm_router.compose import compose_config, conf_dir, load_run_config, resolve_config
 from causal_lm_router.config import BaselineMethod, BaselineRunConfig, TrainConfig
-from causal_lm_router.prompt import make_format
+from causal_lm_router.config.compose import compose_config, conf_dir, load_run_config, resolve_config
+from causal_lm_router.prompting.few_shot import SHOT_CHARS, draw_shots, few_shot_template
+from causal_lm_router.prompting.prompt import make_format
 from causal_lm_router.routing import RoutingExample
-from causal_lm_router.shots import SHOT_CHARS, draw_shots, few_shot_template
-from causal_lm_router.sweep_folder import SweepFolder
-from causal_lm_router.sweeps.job_log import read_events, read_statuses
-from causal_lm_router.tracking import read_metrics
-from causal_lm_router.workbench import Workbench
+from causal_lm_router.runs import baseline_run
+from causal_lm_router.runs.baseline_run import prompting_config, run_baseline
+from causal_lm_router.runs.job_log import read_events, read_statuses
+from causal_lm_router.runs.sweep_folder import SweepFolder
+from causal_lm_router.runs.tracking import read_metrics
+from causal_lm_router.runs.workbench import Workbench
 from tests.conftest import Result, TinyBase
 
 NAMES = ["small", "large", "huge"]
@@ -159,7 +159,7 @@ def test_the_bare_base_model_is_asked_about_the_candidates(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    from causal_lm_router.generators.transformers import TransformersGenerator
+    from causal_lm_router.generation.transformers import TransformersGenerator
 
     loaded: list[Any] = []
     prompts: list[str] = []

@@ -19,7 +19,7 @@ from causal_lm_router.baselines.embeddings import Embedder
 from causal_lm_router.baselines.matrix_factorisation import Factors, fit_factors
 from causal_lm_router.baselines.pairwise import mean_win_chances, pair_wins
 from causal_lm_router.config import BaselineConfig, BaselineMethod, TieBreak
-from causal_lm_router.labels import choose_labels
+from causal_lm_router.data.labels import choose_labels
 from causal_lm_router.routing import Candidate, RoutingExample
 
 CONF = Path(__file__).resolve().parents[1] / "conf" / "baseline"

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from causal_lm_router.batches import Step, StepLoader, cut_micro_batches, plan_epoch
+from causal_lm_router.training.batches import Step, StepLoader, cut_micro_batches, plan_epoch
 
 PAD = 0
 LENGTHS = random.Random(0).choices(range(5, 200), k=203)

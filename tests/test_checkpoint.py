@@ -11,9 +11,9 @@ import pytest
 import torch
 from safetensors import safe_open
 
-from causal_lm_router import fit as fit_module
-from causal_lm_router.checkpoint import FolderCheckpointIO, checkpoint_step, last_checkpoint
-from causal_lm_router.module import RouterModule
+from causal_lm_router.runs import fit as fit_module
+from causal_lm_router.training.checkpoint import FolderCheckpointIO, checkpoint_step, last_checkpoint
+from causal_lm_router.training.module import RouterModule
 
 Fit = Callable[..., dict[str, list[float]]]
 WEIGHTS, STATE = "trained_weights.safetensors", "trainer_state.pt"

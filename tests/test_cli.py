@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from causal_lm_router import __version__
-from causal_lm_router.cli import COMMANDS, FOLDER_COMMANDS
+from causal_lm_router.commands.cli import COMMANDS, FOLDER_COMMANDS
 
 BIN = Path(sys.executable).parent
 QUERY_FLAGS = ["--shell-completion", "query=bash"]
@@ -117,7 +117,7 @@ def test_config_of_an_experiment(shown: dict[str, Result]) -> None:
 
 def test_installed_command_and_module_are_the_same(shown: dict[str, Result], tmp_path: Path) -> None:
     arguments = ["--cfg", "job", "experiment=quickstart"]
-    for start in ([BIN / "causal-lm-router", "train"], [sys.executable, "-m", "causal_lm_router.train"]):
+    for start in ([BIN / "causal-lm-router", "train"], [sys.executable, "-m", "causal_lm_router.commands.train"]):
         done = subprocess.run([*start, *arguments], cwd=tmp_path, capture_output=True, text=True, check=True)
         assert done.stdout == shown["train --cfg job experiment=quickstart"].output
     done = subprocess.run([BIN / "causal-lm-router", "teach"], cwd=tmp_path, capture_output=True, check=False)

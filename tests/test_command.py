@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from causal_lm_router.compose import compose_config, dump_config, quote_text
+from causal_lm_router.config.compose import compose_config, quote_text
+from causal_lm_router.config.plain import dump_config
 from tests.conftest import Result
 
 
@@ -198,7 +199,7 @@ def test_further_processes_start_as_the_commands_module(main: Callable[..., Resu
     main("data", "--help")
     spec = sys.modules["__main__"].__spec__
     assert spec is not None
-    assert spec.name == "causal_lm_router.data"
+    assert spec.name == "causal_lm_router.commands.data"
 
 
 GOOD = '{"query": "good", "scores": {"a": 1, "b": 0}}\n'

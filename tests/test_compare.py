@@ -9,12 +9,12 @@ from typing import Any
 import pytest
 from scipy import stats
 
-from causal_lm_router.metrics import evaluate_outcomes
+from causal_lm_router.evaluation.comparison.compare import Comparison, compare_runs
+from causal_lm_router.evaluation.comparison.comparison_folder import write_comparison
+from causal_lm_router.evaluation.evaluation_folder import outcome_rows
+from causal_lm_router.evaluation.metrics import evaluate_outcomes
+from causal_lm_router.evaluation.statistics import Resampling
 from causal_lm_router.routing import Generation, ParsedRoute, ParseFailure, RouteOutcome, RoutingExample
-from causal_lm_router.run_comparison.comparison import Comparison, compare_runs
-from causal_lm_router.run_comparison.comparison_folder import write_comparison
-from causal_lm_router.run_folder import outcome_rows
-from causal_lm_router.sweep_report.statistics import Resampling
 from tests.conftest import Result
 
 NAMES = ["a", "b"]

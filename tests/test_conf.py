@@ -14,8 +14,10 @@ import pytest
 import yaml
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
-from causal_lm_router import compose, config
-from causal_lm_router.compose import compose_config, config_dict, dump_config, load_run_config, resolve_config
+from causal_lm_router import config
+from causal_lm_router.config import compose
+from causal_lm_router.config.compose import compose_config, load_run_config, resolve_config
+from causal_lm_router.config.plain import config_dict, dump_config
 
 CONF = Path(compose.conf_dir())
 CHOICES = sorted((path.parent.name, path.stem) for path in CONF.glob("*/*.yaml"))

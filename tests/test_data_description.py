@@ -6,10 +6,10 @@ from dataclasses import replace
 import pytest
 from rich.console import Console
 
-from causal_lm_router.data_description import describe_data, print_data
-from causal_lm_router.leakage import LeakageAudit, NearDuplicate, NearDuplicates
+from causal_lm_router.data.leakage import LeakageAudit, NearDuplicate, NearDuplicates
+from causal_lm_router.data.split import RoutingSplits
+from causal_lm_router.evaluation.data_table import describe_data, print_data
 from causal_lm_router.routing import Candidate, RoutingExample, SkippedRow
-from causal_lm_router.split import RoutingSplits
 
 NAMES = ("cheap", "strong")
 PAIR = NearDuplicate("test", "id-7", "id-3", 0.875, "What is 2 + 2?", "What is 2 + 3?")

@@ -11,13 +11,14 @@ import pytest
 from numpy.typing import NDArray
 
 from causal_lm_router.config import DecodingMethod
-from causal_lm_router.decoding.decoder import Decoder
-from causal_lm_router.encoding import Encoder
-from causal_lm_router.evaluation import Evaluation, evaluate_router, with_predictions
+from causal_lm_router.config.prompting import TargetKind
+from causal_lm_router.evaluation.evaluate import Evaluation, evaluate_router, with_predictions
+from causal_lm_router.evaluation.report import RoutingReport
+from causal_lm_router.generation.decoder import Decoder
+from causal_lm_router.prompting.encoder import Encoder
+from causal_lm_router.prompting.targets import Targets
+from causal_lm_router.prompting.token_trie import TokenTrie
 from causal_lm_router.routing import Generation, RoutingExample
-from causal_lm_router.routing_report import RoutingReport
-from causal_lm_router.targets import TargetKind, Targets
-from causal_lm_router.trie import TokenTrie
 from tests.conftest import Result
 
 NAMES = ("alpha", "beta-2")
@@ -105,8 +106,8 @@ def test_costs_are_weighed(make_decoder: Callable[..., tuple[Decoder, Encoder]])
 def test_score_classes_add_up_to_candidates(
     tiny_base: Any, tiny_config: Callable[..., Any], make_decoder: Callable[..., tuple[Decoder, Encoder]]
 ) -> None:
-    from causal_lm_router.base_model import load_tokenizer
-    from causal_lm_router.extended_model import base_model_source
+    from causal_lm_router.models.base_model import load_tokenizer
+    from causal_lm_router.models.new_tokens import base_model_source
 
     config = tiny_config("decoding=scored", "target=score_class")
     targets = Targets(TargetKind.score_class, NAMES, strong="beta-2")
@@ -168,8 +169,8 @@ def test_a_report_without_the_newer_parts_is_read(make_decoder: Callable[..., tu
 def test_a_run_by_all_methods_leaves_a_folder_each(
     tiny_base: Any, tiny_config: Callable[..., Any], tmp_path: Path
 ) -> None:
-    from causal_lm_router.router import CausalLMRouter
-    from causal_lm_router.training import train_router
+    from causal_lm_router.runs.router import CausalLMRouter
+    from causal_lm_router.runs.train_run import train_router
 
     overrides = ["target=token", "objective=per_candidate", "decoding=scored", "decoding.also=[constrained,trie]"]
     report = train_router(tiny_config(f"run_dir={tmp_path}", *overrides, "lora.num_layers=1", "lora.merge_lora=false"))

@@ -14,13 +14,12 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from causal_lm_router.base_model import load_base_model, load_tokenizer
 from causal_lm_router.config import Backend, TrainConfig
-from causal_lm_router.decoding.walk import walk_trie
-from causal_lm_router.generators import Generator, open_generator
-from causal_lm_router.generators.generation import constrained_generation
-from causal_lm_router.generators.node_logprobs import logprobs_by_node
-from causal_lm_router.trie import TokenTrie, make_trie
+from causal_lm_router.generation.generated_text import constrained_generation
+from causal_lm_router.generation.generator import Generator, open_generator
+from causal_lm_router.generation.trie_walks import logprobs_by_node, walk_trie
+from causal_lm_router.models.base_model import load_base_model, load_tokenizer
+from causal_lm_router.prompting.token_trie import TokenTrie, make_trie
 
 BOS, EOS = 1, 2
 MAX_PROMPT_TOKENS = 120

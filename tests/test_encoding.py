@@ -15,10 +15,11 @@ import datasets
 import pytest
 import torch
 
-from causal_lm_router.base_model import load_tokenizer
 from causal_lm_router.config import CutSide
-from causal_lm_router.encoding import CUT_MARK, EncodedPrompt, Encoder, Teaching, collate, encode_examples
+from causal_lm_router.models.base_model import load_tokenizer
+from causal_lm_router.prompting.encoder import CUT_MARK, EncodedPrompt, Encoder
 from causal_lm_router.routing import RoutingExample
+from causal_lm_router.training.rows import Teaching, collate, encode_examples
 
 NAMES = ["alpha", "beta-2"]
 PAD, EOS = 0, 2

@@ -9,9 +9,10 @@ from types import ModuleType, SimpleNamespace
 import pytest
 import yaml
 
-from causal_lm_router.intervals import rate_figure
+from causal_lm_router.config.prompting import TargetKind
+from causal_lm_router.evaluation.intervals import rate_figure
+from causal_lm_router.prompting.targets import Targets
 from causal_lm_router.routing import RoutingExample
-from causal_lm_router.targets import TargetKind, Targets
 from tests.test_compare import write_run
 
 EXPERIMENTS = Path(__file__).resolve().parents[1] / "experiments"

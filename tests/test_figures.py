@@ -8,11 +8,13 @@ from pathlib import Path
 import pytest
 from matplotlib.figure import Figure
 
-from causal_lm_router import figures
-from causal_lm_router.figures import read_metrics, save_confusion, save_learning_curve, shorten_names
-from causal_lm_router.metrics import evaluate_outcomes
+from causal_lm_router.evaluation.figures import drawing as figures
+from causal_lm_router.evaluation.figures.confusion import save_confusion
+from causal_lm_router.evaluation.figures.drawing import shorten_names
+from causal_lm_router.evaluation.figures.learning_curve import read_metrics, save_learning_curve
+from causal_lm_router.evaluation.metrics import evaluate_outcomes
+from causal_lm_router.evaluation.report import RoutingReport
 from causal_lm_router.routing import Generation, ParsedRoute, ParseFailure, RouteOutcome, RoutingExample
-from causal_lm_router.routing_report import RoutingReport
 
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 CURVE = [
@@ -141,5 +143,5 @@ def test_broken_metrics_name_file_and_line(content: str, message: str, tmp_path:
 
 
 def test_no_global_plotting_state_is_touched() -> None:
-    code = "import sys, causal_lm_router.figures; sys.exit('matplotlib.pyplot' in sys.modules)"
+    code = "import sys, causal_lm_router.evaluation.figures.drawing; sys.exit('matplotlib.pyplot' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

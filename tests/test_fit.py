@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 import pytorch_lightning as pl
 
-from causal_lm_router.base_model import is_adapter
-from causal_lm_router.callback import RoutingEvaluation
-from causal_lm_router.checkpoint import FolderCheckpointIO
-from causal_lm_router.fit import make_trainer
-from causal_lm_router.session import Session
+from causal_lm_router.models.base_model import is_adapter
+from causal_lm_router.runs.session import Session
+from causal_lm_router.training.callback import RoutingEvaluation
+from causal_lm_router.training.checkpoint import FolderCheckpointIO
+from causal_lm_router.training.trainer import make_trainer
 
 Fit = Callable[..., dict[str, list[float]]]
 
@@ -87,7 +87,7 @@ def test_weights_are_evaluated_before_the_checkpoint_of_their_step(
         recorded.append(step)
 
     monkeypatch.setattr(Session, "evaluate", evaluate)
-    monkeypatch.setattr("causal_lm_router.fit.record_evaluation", record)
+    monkeypatch.setattr("causal_lm_router.runs.fit.record_evaluation", record)
     every_step = ["evaluation.every_n_steps=2", "trainer.checkpoint_every_n_steps=2"]
     figures = fit_tiny(*every_step, folder=tmp_path)
     assert recorded == [2, 4, 6]

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from causal_lm_router.base_model import cache_dir
+from causal_lm_router.files import cache_dir
 
 Fit = Callable[..., dict[str, list[float]]]
 LAST = ("lora.num_layers=1", "lora.lora_dropout=0")

@@ -17,21 +17,17 @@ import torch
 from peft import PeftModel
 from transformers import PreTrainedTokenizerBase
 
-from causal_lm_router.base_model import (
-    apply_lora,
-    load_base_model,
-    load_tokenizer,
-    save_weights,
-    vllm_serves,
-)
 from causal_lm_router.config import Backend, InferenceConfig, LoraConfig, TrainConfig
-from causal_lm_router.encoding import Encoder
-from causal_lm_router.generators import open_generator, vllm_engine
-from causal_lm_router.generators.transformers import TransformersGenerator
-from causal_lm_router.generators.vllm import CPU_CACHE_BYTES, VllmGenerator
-from causal_lm_router.generators.vllm_engine import VllmEngine
-from causal_lm_router.parse import parse_generation
-from causal_lm_router.routing import Generation, ParseMode
+from causal_lm_router.config.generation import ParseMode
+from causal_lm_router.generation import vllm_engine
+from causal_lm_router.generation.generator import open_generator
+from causal_lm_router.generation.transformers import TransformersGenerator
+from causal_lm_router.generation.vllm import CPU_CACHE_BYTES, VllmGenerator
+from causal_lm_router.generation.vllm_engine import VllmEngine
+from causal_lm_router.models.base_model import apply_lora, load_base_model, load_tokenizer, save_weights, vllm_serves
+from causal_lm_router.prompting.encoder import Encoder
+from causal_lm_router.prompting.parse import parse_generation
+from causal_lm_router.routing import Generation
 
 EOS = 2
 MAX_PROMPT_TOKENS = 300

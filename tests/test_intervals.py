@@ -3,7 +3,7 @@
 import pytest
 from scipy.stats import binomtest
 
-from causal_lm_router.intervals import Figure, mean_figure, rate_figure, ratio_figure
+from causal_lm_router.evaluation.intervals import Figure, mean_figure, rate_figure, ratio_figure
 
 
 def test_wilson_interval_equals_published_and_independent_values() -> None:

@@ -9,10 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from causal_lm_router.run_folder import RunFolder
-from causal_lm_router.status import seconds_left
-from causal_lm_router.sweep_folder import SweepFolder, is_running, job_lock, sweep_of
-from causal_lm_router.sweeps.job_log import (
+from causal_lm_router.commands.status import seconds_left
+from causal_lm_router.runs.job_log import (
     FailureReason,
     JobEvent,
     JobState,
@@ -23,6 +21,8 @@ from causal_lm_router.sweeps.job_log import (
     read_status,
     read_statuses,
 )
+from causal_lm_router.runs.run_folder import RunFolder
+from causal_lm_router.runs.sweep_folder import SweepFolder, is_running, job_lock, sweep_of
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ from collections import Counter
 import pytest
 
 from causal_lm_router.config import TieBreak
-from causal_lm_router.labels import best_single, choose_labels, drop_undecided, rank_on_train
+from causal_lm_router.data.labels import best_single, choose_labels, drop_undecided, rank_on_train
 from causal_lm_router.routing import Candidate, RoutingExample
 
 NAMES = ("large", "small", "tiny")

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from causal_lm_router.sweep_folder import SweepFolder
-from causal_lm_router.sweeps.job_log import read_events, read_statuses
+from causal_lm_router.runs.job_log import read_events, read_statuses
+from causal_lm_router.runs.sweep_folder import SweepFolder
 from tests.conftest import Result
 from tests.test_sweep import SMALL, figures, snapshot
 

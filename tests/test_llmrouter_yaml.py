@@ -10,8 +10,8 @@ import torch
 import yaml
 
 from causal_lm_router import CausalLMRouter, CausalLMRouterTrainer
-from causal_lm_router.compose import config_dict
-from causal_lm_router.llmrouter_yaml import HPARAM_DEFAULTS, OVERRIDE_KEYS, read_llmrouter_yaml
+from causal_lm_router.config.plain import config_dict
+from causal_lm_router.runs.llmrouter_yaml import HPARAM_DEFAULTS, OVERRIDE_KEYS, read_llmrouter_yaml
 
 # A small pool with names that contain one another, in LLMRouter's form. Prices are USD per million tokens.
 POOL = {

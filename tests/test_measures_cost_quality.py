@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from causal_lm_router.measures.cost_quality import (
+from causal_lm_router.evaluation.measures.cost_quality import (
     Points,
     aiq,
     arena_score,

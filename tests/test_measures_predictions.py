@@ -10,12 +10,13 @@ import pytest
 from numpy.typing import NDArray
 from sklearn.metrics import brier_score_loss, roc_auc_score
 
-from causal_lm_router.intervals import Figure, mean_figure
-from causal_lm_router.measures import calibration, concentration, prediction_report
-from causal_lm_router.measures.prediction_report import PredictionReport, report_predictions
-from causal_lm_router.measures.predictions import Predictions
-from causal_lm_router.measures.resampling import bootstrap_figure, bootstrap_figures
-from causal_lm_router.routing_report import _decode, _encode
+from causal_lm_router.evaluation.intervals import Figure, mean_figure
+from causal_lm_router.evaluation.measures import calibration, prediction_report
+from causal_lm_router.evaluation.measures import calibration as concentration
+from causal_lm_router.evaluation.measures.prediction_report import PredictionReport, report_predictions
+from causal_lm_router.evaluation.measures.predictions import Predictions
+from causal_lm_router.evaluation.measures.resampling import bootstrap_figure, bootstrap_figures
+from causal_lm_router.evaluation.report import _decode, _encode
 
 Floats = NDArray[np.float64]
 

@@ -10,8 +10,9 @@ import pytest
 from numpy.typing import NDArray
 
 from causal_lm_router.config import DataConfig
-from causal_lm_router.measures.resampling import bootstrap_figure
-from causal_lm_router.measures.two_candidates import (
+from causal_lm_router.data.sources import load_source
+from causal_lm_router.evaluation.measures.resampling import bootstrap_figure
+from causal_lm_router.evaluation.measures.two_candidates import (
     apgr_code,
     apgr_paper,
     call_curve,
@@ -20,7 +21,6 @@ from causal_lm_router.measures.two_candidates import (
     cpt_paper,
     pgr,
 )
-from causal_lm_router.sources import load_source
 
 Floats = NDArray[np.float64]
 

@@ -6,10 +6,10 @@ from dataclasses import replace
 
 import pytest
 
-from causal_lm_router.metrics import evaluate_outcomes
-from causal_lm_router.parse import called_candidate
+from causal_lm_router.evaluation.metrics import evaluate_outcomes
+from causal_lm_router.evaluation.report import RoutingReport
+from causal_lm_router.prompting.parse import called_candidate
 from causal_lm_router.routing import Generation, ParsedRoute, ParseFailure, RouteOutcome, RoutingExample
-from causal_lm_router.routing_report import RoutingReport
 
 NAMES = ["a", "b", "c"]
 COSTS = {"a": 0.01, "b": 0.02, "c": 0.03}

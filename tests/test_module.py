@@ -10,12 +10,13 @@ import torch
 from torch.nn.functional import cross_entropy
 from transformers import GPT2Config, GPT2LMHeadModel
 
-from causal_lm_router.base_model import apply_lora, load_base_model
-from causal_lm_router.batches import plan_epoch
-from causal_lm_router.checkpoint import last_checkpoint
 from causal_lm_router.config import Schedule
-from causal_lm_router.encoding import Encoder, collate, encode_examples
-from causal_lm_router.module import RouterModule, hash_seed, schedule_factor
+from causal_lm_router.models.base_model import apply_lora, load_base_model
+from causal_lm_router.prompting.encoder import Encoder
+from causal_lm_router.training.batches import plan_epoch
+from causal_lm_router.training.checkpoint import last_checkpoint
+from causal_lm_router.training.module import RouterModule, hash_seed, schedule_factor
+from causal_lm_router.training.rows import collate, encode_examples
 
 Losses = dict[str, list[float]]
 Fit = Callable[..., Losses]

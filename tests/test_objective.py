@@ -8,18 +8,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from causal_lm_router.base_model import load_base_model
-from causal_lm_router.encoding import collate
-from causal_lm_router.objective import (
-    make_loss,
-    multi_positive_loss,
-    per_candidate_loss,
-    reference_trie,
-    score_log_odds,
-    soft_loss,
-)
-from causal_lm_router.tree import tree_logprobs
-from causal_lm_router.trie import make_trie
+from causal_lm_router.models.base_model import load_base_model
+from causal_lm_router.models.target_logprobs import score_log_odds, tree_logprobs
+from causal_lm_router.prompting.token_trie import make_trie, reference_trie
+from causal_lm_router.training.objective import make_loss, multi_positive_loss, per_candidate_loss, soft_loss
+from causal_lm_router.training.rows import collate
 
 END = 2
 TARGETS = [[71, 72, END], [71, 72, 73, END], [90, END]]

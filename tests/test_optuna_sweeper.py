@@ -20,12 +20,12 @@ from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 
 from causal_lm_router.config import TrainConfig
-from causal_lm_router.metrics import evaluate_outcomes
+from causal_lm_router.evaluation.metrics import evaluate_outcomes
+from causal_lm_router.evaluation.report import RoutingReport
 from causal_lm_router.routing import Generation, ParsedRoute, RouteOutcome, RoutingExample
-from causal_lm_router.routing_report import RoutingReport
-from causal_lm_router.sweep_folder import SweepFolder
-from causal_lm_router.sweepers.space import distribution_of
-from causal_lm_router.sweeps.job_log import read_events, read_statuses
+from causal_lm_router.runs.job_log import read_events, read_statuses
+from causal_lm_router.runs.sweep_folder import SweepFolder
+from causal_lm_router.sweeps.search_space import distribution_of
 from tests.conftest import Result
 
 SMALL = ["debug=smoke", "lora.merge_lora=false", "trainer.progress_bar=false", "tracking.tensorboard=false"]
@@ -403,7 +403,7 @@ REAL = [*SEARCH, *SPACE, *LONG]
 
 
 def start(tmp_path: Path, *arguments: str) -> subprocess.Popen[bytes]:
-    command = [sys.executable, "-m", "causal_lm_router.train", *REAL, *arguments]
+    command = [sys.executable, "-m", "causal_lm_router.commands.train", *REAL, *arguments]
     return subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.DEVNULL, start_new_session=True)
 
 

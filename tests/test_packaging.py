@@ -54,7 +54,7 @@ def test_wheel_holds_package_and_conf_alone(wheel: Path) -> None:
 def test_wheel_offers_the_command(wheel: Path) -> None:
     archive = zipfile.ZipFile(wheel)
     (entry_points,) = [name for name in archive.namelist() if name.endswith("entry_points.txt")]
-    assert "causal-lm-router = causal_lm_router.cli:main" in archive.read(entry_points).decode()
+    assert "causal-lm-router = causal_lm_router.commands.cli:main" in archive.read(entry_points).decode()
 
 
 def test_unpacked_wheel_composes_from_its_own_conf(wheel: Path, tmp_path: Path) -> None:

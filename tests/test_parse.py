@@ -6,8 +6,9 @@ from collections.abc import Sequence
 
 import pytest
 
-from causal_lm_router.parse import called_candidate, parse_generation
-from causal_lm_router.routing import Generation, ParsedRoute, ParseFailure, ParseMode, check_pool
+from causal_lm_router.config.generation import ParseMode
+from causal_lm_router.prompting.parse import called_candidate, parse_generation
+from causal_lm_router.routing import Generation, ParsedRoute, ParseFailure, check_pool
 
 STRICT, LENIENT, FUZZY = ParseMode.strict, ParseMode.lenient, ParseMode.fuzzy
 EMPTY, UNKNOWN = ParseFailure.EMPTY, ParseFailure.UNKNOWN

@@ -6,13 +6,13 @@ from typing import Any
 import pytest
 
 from causal_lm_router.config import TieBreak
-from causal_lm_router.labels import choose_labels, worths
-from causal_lm_router.prepared import prepare_data
-from causal_lm_router.prompt import PromptFormat
-from causal_lm_router.renaming import rename_candidates
+from causal_lm_router.config.prompting import TargetKind
+from causal_lm_router.data.labels import choose_labels, worths
+from causal_lm_router.data.prepared import prepare_data
+from causal_lm_router.data.transforms import rename_candidates, shrink_to_task
+from causal_lm_router.prompting.prompt import PromptFormat
+from causal_lm_router.prompting.targets import Targets
 from causal_lm_router.routing import Candidate, RoutingData, RoutingExample
-from causal_lm_router.shrinkage import shrink_to_task
-from causal_lm_router.targets import TargetKind, Targets
 
 POOL = (Candidate("a"), Candidate("b"))
 

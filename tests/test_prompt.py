@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import yaml
 
-from causal_lm_router.prompt import PromptFormat, make_format
+from causal_lm_router.prompting.prompt import PromptFormat, make_format
 
 CONF = Path(__file__).resolve().parents[1] / "conf" / "prompt"
 NAMES = ["gpt-4o", "llama-3-8b"]

@@ -3,8 +3,8 @@
 import re
 from pathlib import Path
 
-from causal_lm_router.cli import COMMANDS
-from causal_lm_router.compose import compose_config, conf_dir
+from causal_lm_router.commands.cli import COMMANDS
+from causal_lm_router.config.compose import compose_config, conf_dir
 from tests.conftest import CHECKOUT
 
 README = (CHECKOUT / "README.md").read_text(encoding="utf-8")

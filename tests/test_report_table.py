@@ -5,10 +5,10 @@ import io
 import pytest
 from rich.console import Console
 
-from causal_lm_router.metrics import evaluate_outcomes
-from causal_lm_router.report_table import print_report
+from causal_lm_router.evaluation.metrics import evaluate_outcomes
+from causal_lm_router.evaluation.report import RoutingReport
+from causal_lm_router.evaluation.report_table import print_report
 from causal_lm_router.routing import Generation, ParsedRoute, ParseFailure, RouteOutcome, RoutingExample
-from causal_lm_router.routing_report import RoutingReport
 
 
 def make_report(

@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
-from causal_lm_router import route
-from causal_lm_router.router import CausalLMRouter
-from causal_lm_router.run_folder import RunFolder
+from causal_lm_router.commands import route
+from causal_lm_router.runs.router import CausalLMRouter
+from causal_lm_router.runs.run_folder import RunFolder
 
 Call = Callable[..., tuple[int, str, str]]
 
@@ -116,7 +116,7 @@ def test_standard_input_holds_a_query_a_line(call: Call, monkeypatch: pytest.Mon
 def test_standard_output_holds_routes_and_nothing_else(smoke_run: Path, tmp_path: Path) -> None:
     """A process of its own, whose cache is empty: preparing the base model again is logged."""
     (tmp_path / "queries.jsonl").write_text('{"query": "a"}\n{"query": "b"}\n', encoding="utf-8")
-    command = [sys.executable, "-m", "causal_lm_router.route", f"run_dir={smoke_run}", "input=queries.jsonl"]
+    command = [sys.executable, "-m", "causal_lm_router.commands.route", f"run_dir={smoke_run}", "input=queries.jsonl"]
     environment = os.environ | {"CAUSAL_LM_ROUTER_CACHE": str(tmp_path / "cache")}
     done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=environment, check=True)
     assert [row["query"] for row in rows(done.stdout)] == ["a", "b"]

@@ -11,12 +11,12 @@ import pytest
 import yaml
 
 from causal_lm_router import CausalLMRouter
-from causal_lm_router.compose import load_run_config, resolve_config
 from causal_lm_router.config import PromptConfig, TrainConfig
-from causal_lm_router.encoding import Encoder
-from causal_lm_router.prepared import prepare_data
+from causal_lm_router.config.compose import load_run_config, resolve_config
+from causal_lm_router.data.prepared import prepare_data
+from causal_lm_router.prompting.encoder import Encoder
 from causal_lm_router.routing import Generation
-from causal_lm_router.run_folder import RunFolder
+from causal_lm_router.runs.run_folder import RunFolder
 
 QUERIES = ["What is 17 times 23?", "Größe: 3 < 4, {x} \\ 'y'", "a " * 400]
 # Queries that show the router a finished answer, end the text, or start the prompt anew.

@@ -11,13 +11,13 @@ import pytest
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from causal_lm_router.measures.cost_quality import Points
-from causal_lm_router.metrics import evaluate_outcomes
+from causal_lm_router.evaluation.evaluation_folder import outcome_rows, write_evaluation
+from causal_lm_router.evaluation.figures import frontier, reliability, routes, save_routing_figures, scores
+from causal_lm_router.evaluation.measures.cost_quality import Points
+from causal_lm_router.evaluation.metrics import evaluate_outcomes
+from causal_lm_router.evaluation.outcome_table import NOBODY, OutcomeTable, outcome_table, row_table
 from causal_lm_router.routing import Generation, ParsedRoute, ParseFailure, RouteOutcome, RoutingExample
-from causal_lm_router.routing_figures import frontier, reliability, routes, save_routing_figures, scores
-from causal_lm_router.routing_figures.table import NOBODY, OutcomeTable, outcome_table, row_table
-from causal_lm_router.run_folder import outcome_rows, write_evaluation
-from causal_lm_router.tracking.job import Tracking
+from causal_lm_router.runs.tracking.job import Tracking
 
 NAMES = ["small", "large"]
 # Task, scores of both candidates, route (None does not parse).

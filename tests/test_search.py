@@ -14,9 +14,9 @@ import pytest
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.trial import FrozenTrial, TrialState
 
-from causal_lm_router.metrics import evaluate_outcomes
+from causal_lm_router.evaluation.metrics import evaluate_outcomes
 from causal_lm_router.routing import Generation, ParsedRoute, RouteOutcome, RoutingExample
-from causal_lm_router.sweep_folder import SweepFolder
+from causal_lm_router.runs.sweep_folder import SweepFolder
 from causal_lm_router.sweeps.search import Search, open_trial, read_figures
 from causal_lm_router.sweeps.search_spec import SAMPLERS, SearchSpec
 

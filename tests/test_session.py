@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 import torch
 
-from causal_lm_router.compose import compose_config
-from causal_lm_router.run_folder import RunFolder
-from causal_lm_router.session import open_session
-from causal_lm_router.training import train_router
-from causal_lm_router.workbench import Workbench
+from causal_lm_router.config.compose import compose_config
+from causal_lm_router.runs.run_folder import RunFolder
+from causal_lm_router.runs.session import open_session
+from causal_lm_router.runs.train_run import train_router
+from causal_lm_router.runs.workbench import Workbench
 
 JOB = ["lora.lora_dropout=0.2", "inference.temperature=0.7", "evaluation.every_n_steps=2", "lora.merge_lora=true"]
 OTHERS = [

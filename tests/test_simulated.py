@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 
 from causal_lm_router.config import DataConfig
+from causal_lm_router.data.sources import simulated
 from causal_lm_router.routing import RoutingData, check_pool
-from causal_lm_router.sources import simulated
 
 Load = Callable[..., RoutingData]
 
@@ -81,7 +81,7 @@ def test_same_settings_give_the_same_data_in_another_process(data: RoutingData, 
 def test_global_random_state_is_left_alone(tmp_path: Path) -> None:
     # In a process of its own: importing reasoning-gym draws from it once.
     code = (
-        "import random\nfrom causal_lm_router.sources import simulated\n"
+        "import random\nfrom causal_lm_router.data.sources import simulated\n"
         "random.seed(5)\nexpected = random.getstate()\nsimulated._reasoning_gym()\n"
         "assert random.getstate() == expected"
     )

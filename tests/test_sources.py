@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 
 from causal_lm_router.config import DataConfig, Source
+from causal_lm_router.data.sources import load_source
+from causal_lm_router.data.sources.files import source_split
+from causal_lm_router.data.sources.pool import answer_cost, read_pool
+from causal_lm_router.data.sources.rows import hash_query
+from causal_lm_router.data.sources.strict_json import read_list
 from causal_lm_router.routing import Candidate
-from causal_lm_router.sources import load_source
-from causal_lm_router.sources.files import source_split
-from causal_lm_router.sources.pool import answer_cost, read_pool
-from causal_lm_router.sources.rows import hash_query
-from causal_lm_router.sources.strict_json import read_list
 
 
 @pytest.mark.parametrize(
@@ -30,13 +30,13 @@ def test_every_source_names_a_missing_file(
 
 @pytest.mark.parametrize("source", Source)
 def test_every_source_has_a_reader(source: Source) -> None:
-    reader = __import__(f"causal_lm_router.sources.{source}", fromlist=["load"])
+    reader = __import__(f"causal_lm_router.data.sources.{source}", fromlist=["load"])
     assert callable(reader.load)
 
 
 def test_importing_sources_is_cheap() -> None:
     heavy = ["datasets", "huggingface_hub", "pandas", "pyarrow", "reasoning_gym", "torch"]
-    code = f"import sys, causal_lm_router.sources; print([name for name in {heavy} if name in sys.modules])"
+    code = f"import sys, causal_lm_router.data.sources; print([name for name in {heavy} if name in sys.modules])"
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert run.stdout.strip() == "[]"
 

@@ -9,8 +9,8 @@ import pandas
 import pytest
 
 from causal_lm_router.config import DataConfig
+from causal_lm_router.data.sources import load_source
 from causal_lm_router.routing import Candidate, SkippedRow
-from causal_lm_router.sources import load_source
 
 COLUMNS = {
     "query": "text",

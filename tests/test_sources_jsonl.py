@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from causal_lm_router.config import DataConfig
+from causal_lm_router.data.sources import load_source
 from causal_lm_router.routing import Candidate
-from causal_lm_router.sources import load_source
 
 GOOD = b'{"query": "good", "scores": {"a": 1, "b": 0}}\n'
 SCORES = b'"scores": {"a": 1, "b": 0}'

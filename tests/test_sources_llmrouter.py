@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from causal_lm_router.config import DataConfig
+from causal_lm_router.data.sources import load_source
 from causal_lm_router.routing import Candidate, SkippedRow
-from causal_lm_router.sources import load_source
 
 POOL = {"big": {"input_price": 10, "output_price": 30}, "small": {"input_price": 1, "output_price": 2}}
 

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from causal_lm_router.config import DataConfig
+from causal_lm_router.data.sources import load_source
 from causal_lm_router.routing import Candidate, SkippedRow
-from causal_lm_router.sources import load_source
 
 MIXTRAL = "mistralai/Mixtral-8x7B-Instruct-v0.1"
 GPT4 = "gpt-4-1106-preview"

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from causal_lm_router.config import DataConfig
+from causal_lm_router.data.sources import load_source
 from causal_lm_router.routing import Candidate, SkippedRow
-from causal_lm_router.sources import load_source
 
 GOOD = {"question": "good", "scores": {"a": 0.5, "b": 1}, "cluster_id": 3}
 

@@ -10,12 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from causal_lm_router import leakage
 from causal_lm_router.config import DataConfig
-from causal_lm_router.leakage import DuplicateCounts, find_near_duplicates
+from causal_lm_router.data import leakage
+from causal_lm_router.data.leakage import DuplicateCounts, find_near_duplicates
+from causal_lm_router.data.sources import load_source
+from causal_lm_router.data.split import RoutingSplits, deduplicate, split_examples
 from causal_lm_router.routing import Candidate, RoutingData, RoutingExample, SkippedRow
-from causal_lm_router.sources import load_source
-from causal_lm_router.split import RoutingSplits, deduplicate, split_examples
 
 POOL = (Candidate("a"), Candidate("b"))
 MakeConfig = Callable[..., DataConfig]

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from causal_lm_router.intervals import mean_figure
-from causal_lm_router.sweep_report.statistics import (
+from causal_lm_router.evaluation.intervals import mean_figure
+from causal_lm_router.evaluation.statistics import (
     Estimate,
     Resampling,
     Sample,
@@ -74,7 +74,7 @@ def test_columns_are_estimated_together_and_on_their_own() -> None:
 def test_large_tables_are_drawn_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     values = np.random.default_rng(4).normal(size=(2, 300))
     whole = estimate(crossed(values), Resampling(2000, seed=5))
-    monkeypatch.setattr("causal_lm_router.sweep_report.statistics._MAX_DRAWN", 1000)
+    monkeypatch.setattr("causal_lm_router.evaluation.statistics._MAX_DRAWN", 1000)
     parts = estimate(crossed(values), Resampling(2000, seed=5))
     assert parts.figure.value == whole.figure.value
     assert parts.figure.standard_error == pytest.approx(whole.figure.standard_error, rel=0.1)

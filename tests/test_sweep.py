@@ -15,9 +15,9 @@ import psutil
 import pytest
 import yaml
 
-from causal_lm_router.sweep_folder import SweepFolder
-from causal_lm_router.sweeps import identity
-from causal_lm_router.sweeps.job_log import read_events, read_statuses
+from causal_lm_router.runs.job_log import read_events, read_statuses
+from causal_lm_router.runs.sweep_folder import SweepFolder
+from causal_lm_router.sweeps import versions as identity
 from tests.conftest import Result
 
 pytestmark = pytest.mark.slow
@@ -158,7 +158,7 @@ def test_other_data_is_refused_unless_allowed(
     assert main("train", *swept, "seed=0").status == 0
     write(0.6)
     # A process of its own would read the file anew.
-    monkeypatch.setattr("causal_lm_router.workbench.shared_workbench", fresh_workbench())
+    monkeypatch.setattr("causal_lm_router.runs.workbench.shared_workbench", fresh_workbench())
     result = main("train", *swept, "seed=0,1")
     assert result.status == 1
     assert "the content of the data has changed since earlier jobs read it" in result.errors
@@ -169,7 +169,7 @@ def test_other_data_is_refused_unless_allowed(
 
 
 def fresh_workbench() -> Callable[[], Any]:
-    from causal_lm_router.workbench import Workbench
+    from causal_lm_router.runs.workbench import Workbench
 
     workbench = Workbench()
     return lambda: workbench
@@ -185,7 +185,7 @@ def test_folders_stay_in_the_sweep_whatever_is_swept(main: Callable[..., Result]
 
 
 def command_line(*arguments: str) -> list[str]:
-    return [sys.executable, "-m", "causal_lm_router.train", *arguments]
+    return [sys.executable, "-m", "causal_lm_router.commands.train", *arguments]
 
 
 def wait_for(condition: Callable[[], Any], timeout_s: float = 120) -> Any:

@@ -13,15 +13,15 @@ import numpy as np
 import pytest
 import yaml
 
-from causal_lm_router.metrics import evaluate_outcomes
+from causal_lm_router.evaluation.evaluation_folder import outcome_rows
+from causal_lm_router.evaluation.metrics import evaluate_outcomes
+from causal_lm_router.evaluation.statistics import Resampling
 from causal_lm_router.routing import Generation, ParsedRoute, ParseFailure, RouteOutcome, RoutingExample
-from causal_lm_router.run_folder import outcome_rows
-from causal_lm_router.sweep_folder import SweepFolder
-from causal_lm_router.sweep_report.figures import pareto_front
-from causal_lm_router.sweep_report.findings import Findings, find, say_cautions
-from causal_lm_router.sweep_report.report_folder import SweepReport, write_report
-from causal_lm_router.sweep_report.statistics import Resampling
-from causal_lm_router.sweeps.job_log import FailureReason, JobEvent, JobState, append_event
+from causal_lm_router.runs.job_log import FailureReason, JobEvent, JobState, append_event
+from causal_lm_router.runs.sweep_folder import SweepFolder
+from causal_lm_router.sweeps.report.figures import pareto_front
+from causal_lm_router.sweeps.report.findings import Findings, find, say_cautions
+from causal_lm_router.sweeps.report.report_folder import SweepReport, write_report
 from tests.conftest import Result
 
 QUICK = Resampling(resamples=200)
@@ -379,7 +379,7 @@ def test_a_failure_while_writing_leaves_an_earlier_report_as_it_was(
     def fail(*_: object, **__: object) -> None:
         raise OSError("No space left on device")
 
-    monkeypatch.setattr("causal_lm_router.sweep_report.report_folder.save_figure", fail)
+    monkeypatch.setattr("causal_lm_router.sweeps.report.report_folder.save_figure", fail)
     with pytest.raises(OSError, match="No space"):
         report(sweep)
     assert marker.read_text() == before

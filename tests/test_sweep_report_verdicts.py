@@ -6,13 +6,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from causal_lm_router.metrics import evaluate_outcomes
+from causal_lm_router.evaluation.metrics import evaluate_outcomes
+from causal_lm_router.evaluation.statistics import NO_DIFFERENCE, Resampling
+from causal_lm_router.evaluation.stored import RunEvaluation, shared_queries
 from causal_lm_router.routing import Generation, ParsedRoute, RouteOutcome, RoutingExample
-from causal_lm_router.sweep_report.comparisons import NO_DIFFERENCE, Comparison, compare, verdict
-from causal_lm_router.sweep_report.configurations import Configuration
-from causal_lm_router.sweep_report.evaluations import RunEvaluation, shared_queries
-from causal_lm_router.sweep_report.runs import Run
-from causal_lm_router.sweep_report.statistics import Resampling
+from causal_lm_router.sweeps.report.comparisons import Comparison, compare, verdict
+from causal_lm_router.sweeps.report.configurations import Configuration
+from causal_lm_router.sweeps.report.runs import Run
 
 QUICK = Resampling(resamples=300)
 EXAMPLE = RoutingExample("0", "text", "task", {"a": 1.0, "b": 0.0})

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from causal_lm_router.sweep_folder import SweepFolder
-from causal_lm_router.sweeps.job_log import read_statuses
+from causal_lm_router.runs.job_log import read_statuses
+from causal_lm_router.runs.sweep_folder import SweepFolder
 from tests.conftest import Result
 from tests.test_sweep import SMALL, snapshot, states
 

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from causal_lm_router.config import WandbConfig, WandbMode
-from causal_lm_router.sweep_folder import SweepFolder
-from causal_lm_router.sweeps.job_log import read_statuses
-from causal_lm_router.tracking import log_sweep_report
+from causal_lm_router.runs.job_log import read_statuses
+from causal_lm_router.runs.sweep_folder import SweepFolder
+from causal_lm_router.runs.tracking import log_sweep_report
 from tests.conftest import Result
 from tests.wandb_server import FakeServer, of_kind, offline_folders, records
 

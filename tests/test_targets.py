@@ -9,11 +9,13 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from causal_lm_router.base_model import apply_lora, load_base_model, load_tokenizer, load_trained, save_weights
-from causal_lm_router.encoding import Encoder
-from causal_lm_router.extended_model import base_model_source
-from causal_lm_router.routing import Generation, ParseFailure, ParseMode, RoutingExample
-from causal_lm_router.targets import TargetKind, Targets
+from causal_lm_router.config.generation import ParseMode
+from causal_lm_router.config.prompting import TargetKind
+from causal_lm_router.models.base_model import apply_lora, load_base_model, load_tokenizer, load_trained, save_weights
+from causal_lm_router.models.new_tokens import base_model_source
+from causal_lm_router.prompting.encoder import Encoder
+from causal_lm_router.prompting.targets import Targets
+from causal_lm_router.routing import Generation, ParseFailure, RoutingExample
 
 NAMES = ("gpt-4", "gpt-4o", "llama")
 

@@ -16,8 +16,8 @@ import psutil
 import pytest
 
 from causal_lm_router.config import TrackingConfig, WandbConfig, WandbMode
-from causal_lm_router.tracking import MetricRow, Tracking, open_tracking, read_metrics, redact
-from causal_lm_router.tracking.redact import names_secret, redact_arguments
+from causal_lm_router.runs.tracking import MetricRow, Tracking, open_tracking, read_metrics, redact
+from causal_lm_router.runs.tracking.redact import names_secret, redact_arguments
 from tests.wandb_server import KEY, FakeServer, of_kind, offline_folders, records
 
 
@@ -56,7 +56,7 @@ def record_everything(tracking: Tracking, run_dir: Path) -> None:
 
 
 def csv_logger(run_dir: Path) -> Any:
-    from causal_lm_router.tracking.metrics_csv import MetricsCsv
+    from causal_lm_router.runs.tracking.metrics_csv import MetricsCsv
 
     return MetricsCsv(run_dir)
 
@@ -221,7 +221,7 @@ def test_redact_arguments_of_a_command_line() -> None:
 
 def test_importing_tracking_imports_no_heavy_library() -> None:
     heavy = "torch wandb pytorch_lightning hydra tensorboard"
-    code = f"import sys, causal_lm_router.tracking; print([m for m in '{heavy}'.split() if m in sys.modules])"
+    code = f"import sys, causal_lm_router.runs.tracking; print([m for m in '{heavy}'.split() if m in sys.modules])"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
 
 

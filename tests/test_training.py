@@ -18,12 +18,14 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from causal_lm_router import cli
-from causal_lm_router.base_model import is_adapter
-from causal_lm_router.checkpoint import last_checkpoint
-from causal_lm_router.compose import load_run_config
+from causal_lm_router.commands import cli
 from causal_lm_router.config import EvaluateConfig, TrainConfig
-from causal_lm_router.training import evaluate_run, merge_run, train_router
+from causal_lm_router.config.compose import load_run_config
+from causal_lm_router.models.base_model import is_adapter
+from causal_lm_router.runs.evaluate_run import evaluate_run
+from causal_lm_router.runs.merge_run import merge_run
+from causal_lm_router.runs.train_run import train_router
+from causal_lm_router.training.checkpoint import last_checkpoint
 
 # Enough for the tiny base model to learn two short names.
 LEARNING = ["lora=all_linear", "lora.lora_r=32", "lora.lora_dropout=0.0", "optim.learning_rate=0.01"]
@@ -142,7 +144,7 @@ def test_evaluating_another_pool_is_refused(finished: tuple[TrainConfig, dict[st
 def test_plain_transformers_generates_the_same_from_the_merged_checkpoint(
     finished: tuple[TrainConfig, dict[str, Any]],
 ) -> None:
-    from causal_lm_router.prepared import prepare_data
+    from causal_lm_router.data.prepared import prepare_data
 
     config = finished[0]
     folder = Path(config.run_dir)

@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 import torch
 
-from causal_lm_router import workbench as workbench_module
-from causal_lm_router.base_model import load_base_model
-from causal_lm_router.workbench import Workbench, shared_workbench
+from causal_lm_router.models.base_model import load_base_model
+from causal_lm_router.runs import workbench as workbench_module
+from causal_lm_router.runs.workbench import Workbench, shared_workbench
 
 Fit = Callable[..., dict[str, list[float]]]
 

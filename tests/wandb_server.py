@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from causal_lm_router.tracking.wandb_run import helper_errors
+from causal_lm_router.runs.tracking.wandb_run import helper_errors
 
 KEY = "0123456789" * 4
 

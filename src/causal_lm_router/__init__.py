@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from causal_lm_router.router import CausalLMRouter, CausalLMRouterTrainer
+    from causal_lm_router.runs.router import CausalLMRouter, CausalLMRouterTrainer
 
 __version__ = "0.1.0"
 __all__ = ["CausalLMRouter", "CausalLMRouterTrainer", "__version__"]
@@ -12,7 +12,7 @@ __all__ = ["CausalLMRouter", "CausalLMRouterTrainer", "__version__"]
 def __getattr__(name: str) -> Any:
     """Import the public classes on first use: they need torch, the package itself does not."""
     if name in ("CausalLMRouter", "CausalLMRouterTrainer"):
-        from causal_lm_router import router
+        from causal_lm_router.runs import router
 
         return getattr(router, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -7,14 +7,6 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 
-class ParseMode(StrEnum):
-    """How generated text becomes a route."""
-
-    strict = "strict"
-    lenient = "lenient"
-    fuzzy = "fuzzy"
-
-
 class ParseFailure(StrEnum):
     """Why a generation names no candidate."""
 

@@ -8,8 +8,8 @@ from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
 
-from causal_lm_router.sweepers.grid import run_grid
-from causal_lm_router.sweepers.jobs import SweepJobs, parse_overrides, set_up_jobs
+from causal_lm_router.sweeps.grid import run_grid
+from causal_lm_router.sweeps.launched_jobs import SweepJobs, parse_overrides, set_up_jobs
 
 
 class GridSweeper(Sweeper):
@@ -62,7 +62,7 @@ class OptunaSweeper(Sweeper):
         settings that do not fit together, where the folder holds another search, and where not all trials come to
         their end.
         """
-        from causal_lm_router.sweepers.optuna import TrialJobs
+        from causal_lm_router.sweeps.trials import TrialJobs
 
         assert self._jobs is not None, "Hydra sets a sweeper up first"
         trials = TrialJobs(self._jobs, parse_overrides(self._params, arguments), self._spec)

@@ -5,8 +5,14 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from causal_lm_router.baselines.oracles import best_scores, cheapest_best
-from causal_lm_router.baselines.rules import constant_rows, draw_rows, fit_per_task, price_row
+from causal_lm_router.baselines.rules import (
+    best_scores,
+    cheapest_best,
+    constant_rows,
+    draw_rows,
+    fit_per_task,
+    price_row,
+)
 from causal_lm_router.baselines.score_table import Floats, Predictor, label_table, score_table
 from causal_lm_router.config import BaselineConfig, BaselineMethod
 from causal_lm_router.routing import Candidate, RoutingExample
@@ -94,7 +100,19 @@ def _fit_on_vectors(
     seed: int,
     embed: Callable[[Sequence[str]], NDArray[np.floating]],
 ) -> Predictor:
-    from causal_lm_router.baselines import elo, matrix_factorisation, mlp, neighbours, svm
+    from causal_lm_router.baselines import (
+        elo,
+        matrix_factorisation,
+    )
+    from causal_lm_router.baselines import (
+        embedding_learners as mlp,
+    )
+    from causal_lm_router.baselines import (
+        embedding_learners as neighbours,
+    )
+    from causal_lm_router.baselines import (
+        embedding_learners as svm,
+    )
 
     def vectors(examples: Sequence[RoutingExample]) -> Floats:
         return np.asarray(embed([example.query for example in examples]), dtype=np.float64)

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from causal_lm_router.atomic import write_bytes
-from causal_lm_router.base_model import cache_dir, hub_answers
+from causal_lm_router.files import cache_dir, write_bytes
+from causal_lm_router.models.hub import hub_answers
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer

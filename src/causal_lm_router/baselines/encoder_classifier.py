@@ -13,7 +13,7 @@ from torch.nn import functional
 from causal_lm_router.baselines.embeddings import load_encoder
 from causal_lm_router.baselines.score_table import Floats
 from causal_lm_router.config import BaselineConfig
-from causal_lm_router.process_state import random_state_kept
+from causal_lm_router.models.torch_state import random_state_kept
 
 logger = logging.getLogger(__name__)
 

@@ -15,7 +15,7 @@ from torch.nn import functional
 
 from causal_lm_router.baselines.pairwise import mean_win_chances
 from causal_lm_router.baselines.score_table import Floats
-from causal_lm_router.process_state import random_state_kept
+from causal_lm_router.models.torch_state import random_state_kept
 
 LEARNING_RATE = 1e-3
 WEIGHT_DECAY = 1e-5

@@ -53,3 +53,20 @@ def _draw(seed: int, query_id: str) -> int:
     # Told apart from the draw that breaks ties of labels: with its numbers, chance would agree with random labels.
     content = repr(("random baseline", seed, query_id)).encode(errors="surrogatepass")
     return int.from_bytes(hashlib.blake2b(content, digest_size=8).digest(), "big")
+
+
+def best_scores(examples: Sequence[RoutingExample], pool: Sequence[Candidate]) -> Floats:
+    """Return the true scores."""
+    return score_table(examples, pool)
+
+
+def cheapest_best(examples: Sequence[RoutingExample], pool: Sequence[Candidate]) -> Floats:
+    """Return 1 for the cheapest (on this query) of the candidates that score best, and 0 for the others.
+
+    Without costs it goes by input plus output price. Raises ValueError where those are unknown too.
+    """
+    scores = score_table(examples, pool)
+    costs = cost_table(examples, pool, BaselineMethod.cheapest_oracle.value)
+    is_best = scores == scores.max(axis=1, keepdims=True)
+    least = np.where(is_best, costs, np.inf).min(axis=1, keepdims=True)
+    return np.where(is_best & (costs == least), 1.0, 0.0)

@@ -3,13 +3,11 @@
 YAML under `conf/` holds every value; the dataclasses here hold no defaults. `compose.py` puts the two together.
 """
 
-from causal_lm_router.config.base_model import BaseModelConfig, BaseModelOrigin, LoraConfig
-from causal_lm_router.config.baseline import BaselineConfig, BaselineMethod
+from causal_lm_router.config.baselines import BaselineConfig, BaselineMethod
 from causal_lm_router.config.checks import DTYPES
-from causal_lm_router.config.commands import BaselineRunConfig, EvaluateConfig, PrepareConfig, RouteConfig, TrainConfig
 from causal_lm_router.config.data import ColumnsConfig, DataConfig, OnBadRow, SimulatedConfig, Source, TieBreak
-from causal_lm_router.config.evaluation import EvaluationConfig, Split, TrackingConfig, WandbConfig, WandbMode
-from causal_lm_router.config.routes import (
+from causal_lm_router.config.evaluation import EvaluationConfig, Split
+from causal_lm_router.config.generation import (
     Backend,
     DecodingConfig,
     DecodingMethod,
@@ -18,9 +16,12 @@ from causal_lm_router.config.routes import (
     ParsingConfig,
     generating_model,
 )
-from causal_lm_router.config.sweep import NOT_IDENTITY, OnFailure, SweepConfig
-from causal_lm_router.config.teaching import CutSide, ObjectiveConfig, ObjectiveKind, PromptConfig, TargetConfig
-from causal_lm_router.config.training import OptimConfig, Schedule, TrainerConfig
+from causal_lm_router.config.models import BaseModelConfig, BaseModelOrigin, LoraConfig
+from causal_lm_router.config.prompting import CutSide, PromptConfig, TargetConfig
+from causal_lm_router.config.runs import BaselineRunConfig, EvaluateConfig, PrepareConfig, RouteConfig, TrainConfig
+from causal_lm_router.config.sweeps import NOT_IDENTITY, OnFailure, SweepConfig
+from causal_lm_router.config.tracking import TrackingConfig, WandbConfig, WandbMode
+from causal_lm_router.config.training import ObjectiveConfig, ObjectiveKind, OptimConfig, Schedule, TrainerConfig
 
 __all__ = [
     "DTYPES",

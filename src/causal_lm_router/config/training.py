@@ -7,6 +7,37 @@ from typing import Any
 from causal_lm_router.config.checks import require, require_fraction
 
 
+class ObjectiveKind(StrEnum):
+    """What training makes likely."""
+
+    completion = "completion"
+    multi_positive = "multi_positive"
+    soft = "soft"
+    per_candidate = "per_candidate"
+
+
+@dataclass
+class ObjectiveConfig:
+    kind: ObjectiveKind
+    """What training makes likely: the label (`completion`), any best candidate (`multi_positive`), candidates in the
+    shares softmax(score / temperature) (`soft`), or each by its own score (`per_candidate`)."""
+    temperature: float
+    """tau of `soft`: the smaller, the more the best candidates count."""
+    reference_offset: float
+    """`per_candidate` reads the log-odds of a candidate's score from the log-likelihood of its target minus that of
+    ending at once, minus this offset: the larger, the less likely a generation is to end without a name."""
+    valid_weight: float
+    """Weight, in `per_candidate`, of the negative log-probability of naming any candidate at all: what keeps free
+    generations in the pool."""
+    undecided_weight: float
+    """Weight of the training queries on which all candidates score the same; others have 1."""
+
+    def __post_init__(self) -> None:
+        require(self.temperature > 0, "objective.temperature", self.temperature, "a number above 0")
+        for name in ("reference_offset", "valid_weight", "undecided_weight"):
+            require(getattr(self, name) >= 0, f"objective.{name}", getattr(self, name), "a number of at least 0")
+
+
 class Schedule(StrEnum):
     """Shape of the learning rate after warm-up."""
 

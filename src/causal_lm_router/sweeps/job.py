@@ -15,18 +15,13 @@ from pathlib import Path
 import torch
 from filelock import Timeout
 
-from causal_lm_router.atomic import write_text
-from causal_lm_router.baseline_run import run_baseline
-from causal_lm_router.callback import PrunedError
-from causal_lm_router.compose import dump_config, quote_text
-from causal_lm_router.config import BaselineRunConfig, OnFailure, TrainConfig, TrainerConfig
-from causal_lm_router.module import NotFiniteError
-from causal_lm_router.routing_report import RoutingReport
-from causal_lm_router.run_folder import RunFolder
-from causal_lm_router.session import Watch, is_first_process
-from causal_lm_router.sweep_folder import SweepFolder, job_lock
-from causal_lm_router.sweeps.identity import check_unmixed, code_version, data_version
-from causal_lm_router.sweeps.job_log import (
+from causal_lm_router.config import OnFailure, TrainConfig, TrainerConfig
+from causal_lm_router.config.compose import quote_text
+from causal_lm_router.config.plain import dump_config
+from causal_lm_router.evaluation.report import RoutingReport
+from causal_lm_router.files import write_text
+from causal_lm_router.runs.complete_run import complete_run
+from causal_lm_router.runs.job_log import (
     FailureReason,
     JobError,
     JobEvent,
@@ -36,8 +31,13 @@ from causal_lm_router.sweeps.job_log import (
     read_status,
     record_end,
 )
-from causal_lm_router.training import train_router
-from causal_lm_router.workbench import Workbench
+from causal_lm_router.runs.run_folder import RunFolder
+from causal_lm_router.runs.session import Watch, is_first_process
+from causal_lm_router.runs.sweep_folder import SweepFolder, job_lock
+from causal_lm_router.runs.workbench import Workbench
+from causal_lm_router.sweeps.versions import check_unmixed, code_version, data_version
+from causal_lm_router.training.callback import PrunedError
+from causal_lm_router.training.module import NotFiniteError
 
 logger = logging.getLogger(__name__)
 OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "cannot allocate memory")
@@ -86,15 +86,6 @@ def run_job(config: TrainConfig, workbench: Workbench) -> None:
                 _run_locked(sweep, config, workbench)
     except Timeout:
         logger.warning("job %s: another process runs it", run_dir.name)
-
-
-def complete_run(
-    config: TrainConfig, workbench: Workbench | None = None, watch: Watch | None = None
-) -> RoutingReport | None:
-    """Do what a run's config stands for: fit a baseline or train a router. Returns and raises as they do."""
-    if isinstance(config, BaselineRunConfig):
-        return run_baseline(config, workbench)
-    return train_router(config, workbench, watch)
 
 
 def is_distributed(config: TrainerConfig) -> bool:
@@ -168,7 +159,7 @@ def _end_recorded(sweep: SweepFolder, job: str) -> Iterator[None]:
 def _run_in_child(sweep: SweepFolder, config: TrainConfig) -> None:
     run_dir, oom_kills, start = Path(config.run_dir), _count_oom_kills(), time.time()
     write_text(RunFolder(run_dir).config, dump_config(config))
-    command = [sys.executable, "-m", "causal_lm_router.resume", quote_text(f"run_dir={run_dir}")]
+    command = [sys.executable, "-m", "causal_lm_router.commands.resume", quote_text(f"run_dir={run_dir}")]
     # Hydra sets this in our process, for itself.
     environment = {key: value for key, value in os.environ.items() if key != "HYDRA_FULL_ERROR"}
     child = subprocess.run(command, env=environment | {DIES_WITH_PARENT: "1"}, check=False)

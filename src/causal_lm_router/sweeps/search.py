@@ -23,10 +23,10 @@ from optuna.storages.journal import JournalFileBackend
 from optuna.storages.journal._file import BaseJournalFileLock
 from optuna.trial import FrozenTrial, TrialState
 
-from causal_lm_router.compose import describe_differences
-from causal_lm_router.routing_report import RoutingReport
-from causal_lm_router.run_folder import RunFolder
-from causal_lm_router.sweep_folder import SweepFolder
+from causal_lm_router.config.plain import describe_differences
+from causal_lm_router.evaluation.report import RoutingReport
+from causal_lm_router.runs.run_folder import RunFolder
+from causal_lm_router.runs.sweep_folder import SweepFolder
 from causal_lm_router.sweeps.search_spec import SearchSpec, make_pruner
 
 # User attributes. Of the study: its spec. Of a trial: its job, what the sampler keeps for later trials, the step at

@@ -14,9 +14,9 @@ from optuna.pruners import BasePruner, MedianPruner, NopPruner, SuccessiveHalvin
 from optuna.samplers import BaseSampler, GPSampler, NSGAIISampler, QMCSampler, RandomSampler, TPESampler
 from optuna.study import StudyDirection
 
-from causal_lm_router.intervals import Figure
+from causal_lm_router.evaluation.intervals import Figure
+from causal_lm_router.evaluation.report import RoutingReport
 from causal_lm_router.routing import ParseFailure
-from causal_lm_router.routing_report import RoutingReport
 
 SAMPLERS: dict[str, type[BaseSampler]] = {
     "tpe": TPESampler,

@@ -1,0 +1,1 @@
+"""Commands: what is typed, parsed and checked before the work begins."""

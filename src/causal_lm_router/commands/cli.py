@@ -1,0 +1,74 @@
+"""`causal-lm-router <command> [overrides]`: hands the rest of the command line to the command's own main."""
+
+import importlib
+import os
+import sys
+
+import causal_lm_router
+
+PROGRAM = "causal-lm-router"
+COMPLETION_FLAGS = ("-sc", "--shell-completion")
+COMMANDS = {
+    "train": "finetune a base model on routing data, evaluate it, leave a run folder",
+    "baseline": "fit a baseline and evaluate it like a router: name=knn_regression|svm|per_task_best|zero_shot|...",
+    "resume": "continue a run that was interrupted: run_dir=...",
+    "evaluate": "evaluate a run again: run_dir=... [inference.backend=transformers] [parsing=lenient] ...",
+    "route": 'route queries with a run: run_dir=... query="..." or input=file [output=file]',
+    "merge": "write the merged checkpoint of a run: run_dir=...",
+    "data": "show what a data config holds: sizes, tasks, scores, leakage, baselines",
+    "status": "show where the jobs of a sweep stand: outputs/sweeps/<name>",
+    "report": "tables, tests, figures and a page over the runs of a sweep: outputs/sweeps/<name>",
+    "compare": "compare runs on the same queries, pair by pair: outputs/a outputs/b ...",
+    "prepare": "turn a packaged base model into a checkpoint in the cache folder",
+}
+# These take folders, not overrides.
+FOLDER_COMMANDS = ("status", "report", "compare")
+
+
+def main() -> None:
+    """Run the command named by the first argument; without one, list the commands."""
+    arguments = sys.argv[1:]
+    if any(argument in COMPLETION_FLAGS for argument in arguments):
+        _complete(arguments)
+    elif not arguments or arguments[0] in ("-h", "--help", "help"):
+        print(_usage())
+    elif arguments[0] == "--version":
+        print(f"{PROGRAM} {causal_lm_router.__version__}")
+    elif arguments[0] in COMMANDS:
+        _run_command(arguments[0], f"{PROGRAM} {arguments[0]}", arguments[1:])
+    else:
+        print(f"error: unknown command {arguments[0]!r}\n\n{_usage()}", file=sys.stderr)
+        raise SystemExit(2)
+
+
+def _run_command(command: str, program: str, arguments: list[str]) -> None:
+    sys.argv = [program, *arguments]
+    module = importlib.import_module(f"causal_lm_router.commands.{command}")
+    # Lightning starts the further processes of a distributed run as `python -m <module of __main__> <arguments>`.
+    sys.modules["__main__"].__spec__ = module.__spec__
+    module.main()
+
+
+def _usage() -> str:
+    lines = [f"usage: {PROGRAM} <command> [group=choice] [group.key=value] ...", "", "commands:"]
+    lines += [f"  {name:<10}{text}" for name, text in COMMANDS.items()]
+    lines += ["", f"{PROGRAM} <command> --help lists the config groups, --cfg job prints the composed config."]
+    lines += [f'Tab completion in bash: eval "$({PROGRAM} --shell-completion install=bash)"']
+    return "\n".join(lines)
+
+
+def _complete(arguments: list[str]) -> None:
+    """Complete a command at the first word, else leave it to Hydra, which also prints the shell function to install.
+
+    Hydra completes `program overrides`; the command is taken out of the line that the shell hands over.
+    """
+    line = os.environ.get("COMP_LINE", "")
+    _, _, words = line[: int(os.environ.get("COMP_POINT") or len(line))].partition(" ")
+    command, space, overrides = words.lstrip().partition(" ")
+    if not any(argument.startswith("query=") for argument in arguments):
+        _run_command("train", PROGRAM, arguments)
+    elif not space:
+        print(" ".join(name for name in COMMANDS if name.startswith(command)))
+    elif command in COMMANDS and command not in FOLDER_COMMANDS:
+        os.environ["COMP_LINE"] = f"{PROGRAM} {overrides}"
+        _run_command(command, PROGRAM, arguments)

@@ -1,0 +1,50 @@
+"""Compare runs on the same queries, each with the first, pair by pair.
+
+causal-lm-router compare outputs/first outputs/second [...] [--output DIR] [--resamples 2000] [--seed 0]
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+
+def main() -> None:
+    """Run the `compare` command; bad input ends it with one line on standard error and status 1."""
+    arguments = _parser().parse_args()
+    try:
+        _compare(arguments)
+    except (ValueError, OSError) as error:
+        print(f"error: {'; '.join(str(error).split(chr(10)))}", file=sys.stderr)
+        raise SystemExit(1) from None
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="causal-lm-router compare",
+        description="Compare two or more runs on the same queries: paired bootstrap, McNemar's exact test, routes.",
+    )
+    described = "a finished run, or any folder with report.json and outcomes.jsonl; the first is the reference"
+    parser.add_argument("folders", nargs="+", type=Path, metavar="FOLDER", help=described)
+    parser.add_argument("--output", type=Path, help="folder for compare.json, compare.csv, compare.md and frontier.png")
+    parser.add_argument("--resamples", type=int, default=2000, help="bootstrap resamples (default: 2000)")
+    parser.add_argument("--seed", type=int, default=0, help="random seed of the bootstrap (default: 0)")
+    return parser
+
+
+def _compare(arguments: argparse.Namespace) -> None:
+    from rich.console import Console
+
+    from causal_lm_router.evaluation.comparison.compare import compare_runs
+    from causal_lm_router.evaluation.comparison.comparison_folder import write_comparison
+    from causal_lm_router.evaluation.comparison.tables import print_comparison
+    from causal_lm_router.evaluation.statistics import Resampling
+
+    comparison = compare_runs(arguments.folders, Resampling(arguments.resamples, arguments.seed))
+    written = [] if arguments.output is None else write_comparison(comparison, arguments.output)
+    print_comparison(comparison, Console())
+    for path in written:
+        print(path)
+
+
+if __name__ == "__main__":
+    main()

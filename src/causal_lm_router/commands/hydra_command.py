@@ -1,0 +1,134 @@
+"""What every Hydra command shares: compose, check, run one job, and say errors in one line."""
+
+import os
+import shutil
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeVar
+
+import hydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.utils import env_override
+from hydra.types import RunMode
+from omegaconf import DictConfig
+
+from causal_lm_router.config.compose import (
+    COMPOSITION_ERRORS,
+    conf_dir,
+    describe_error,
+    quote_text,
+    register_run,
+    register_schemas,
+    resolve_config,
+)
+
+Schema = TypeVar("Schema")
+# The environment variable that asks for the traceback of bad input.
+TRACEBACK = "HYDRA_FULL_ERROR"
+# With these a command shows something instead of running.
+SHOWING_FLAGS = (
+    "-h",
+    "--help",
+    "--hydra-help",
+    "--version",
+    "-c",
+    "--cfg",
+    "-i",
+    "--info",
+    "-sc",
+    "--shell-completion",
+)
+
+
+def run_command(
+    config_name: str,
+    schema: type[Schema],
+    job: Callable[[Schema], object],
+    *,
+    on_run: bool = False,
+    on_baseline: bool = False,
+) -> None:
+    """Run `job` once a composed config (once a run, or once per job of a sweep) of `conf/<config_name>.yaml`.
+
+    Bad input (a config that does not compose, ValueError, OSError) ends a single run with one line on standard error,
+    status 1 and no empty folder; in a sweep it is raised, so that the launcher learns which job failed. With `on_run`
+    the config starts from that of `run_dir=...` (a baseline's too with `on_baseline`), and `query=...` is taken as it
+    is typed.
+    """
+    show_traceback = os.environ.get(TRACEBACK) == "1"
+
+    def application(composed: DictConfig) -> None:
+        try:
+            job(resolve_config(composed, schema))
+        except (ValueError, OSError) as error:
+            if show_traceback or is_sweep_job():
+                raise
+            _remove_hydra_folder()
+            fail(error)
+
+    # Hydra names the job, and with it the log file, after the function's module.
+    application.__module__ = f"causal_lm_router.commands.{config_name.removesuffix('_command')}"
+    # Threads that spin while they wait slow a CPU run down several times over as soon as another job shares the cores.
+    # The OpenMP runtime reads this once, when torch is imported.
+    os.environ.setdefault("GOMP_SPINCOUNT", "10000")
+    register_schemas()
+    try:
+        if on_run:
+            _start_from_run(takes_baselines=on_baseline)
+        # With this set Hydra hands errors on instead of printing them over several lines.
+        with env_override({TRACEBACK: "1"}):
+            hydra.main(version_base="1.3", config_path=conf_dir(), config_name=config_name)(application)()
+    except (*COMPOSITION_ERRORS, ValueError, OSError) as error:
+        if show_traceback:
+            raise
+        fail(error)
+    except KeyboardInterrupt:
+        if show_traceback:
+            raise
+        raise SystemExit(128 + signal.SIGINT) from None
+
+
+def is_sweep_job() -> bool:
+    """True when the job that is running is one of a sweep."""
+    return HydraConfig.get().mode is RunMode.MULTIRUN
+
+
+def go_to_working_folder() -> None:
+    """Change to the folder in which the command was typed, where it is there: workers of a cluster start elsewhere."""
+    folder = HydraConfig.get().runtime.cwd
+    if os.path.isdir(folder):
+        os.chdir(folder)
+
+
+def job_folder() -> str:
+    """Absolute path of the folder that Hydra made for the job that is running."""
+    return str(HydraConfig.get().runtime.output_dir)
+
+
+def fail(error: Exception) -> None:
+    """Print the error in one line and leave with status 1."""
+    text = describe_error(error) if isinstance(error, COMPOSITION_ERRORS) else str(error)
+    line = "; ".join(part.strip() for part in text.splitlines() if part.strip())
+    print(f"error: {line}", file=sys.stderr)
+    raise SystemExit(1)
+
+
+def _start_from_run(*, takes_baselines: bool) -> None:
+    runs = not any(argument.split("=")[0] in SHOWING_FLAGS for argument in sys.argv[1:])
+    register_run(sys.argv[1:], required=runs, takes_baselines=takes_baselines)
+    if runs:
+        sys.argv[1:] = [quote_text(text) if text.startswith("query=") else text for text in sys.argv[1:]]
+
+
+def _remove_hydra_folder() -> None:
+    """Remove the folder that Hydra made for the job, and the parents it made, where they hold only what is Hydra's."""
+    settings = HydraConfig.get()
+    folder = Path(settings.runtime.output_dir)
+    hydras = {settings.output_subdir, f"{settings.job.name}.log"}
+    if settings.output_subdir is None or {inside.name for inside in folder.iterdir()} - hydras:
+        return
+    shutil.rmtree(folder)
+    while (folder := folder.parent).is_relative_to(Path.cwd()) and folder != Path.cwd() and not any(folder.iterdir()):
+        folder.rmdir()

@@ -1,0 +1,194 @@
+"""From YAML under `conf/`, a run folder and command-line overrides to checked dataclasses."""
+
+import hashlib
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import fields, is_dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+from hydra import compose, initialize_config_dir
+from hydra.core.config_store import ConfigStore
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from causal_lm_router import config as schema
+from causal_lm_router.config.plain import config_dict, identity_of
+
+Schema = TypeVar("Schema")
+SCHEMAS: dict[str, type] = {
+    "train_schema": schema.TrainConfig,
+    "evaluate_schema": schema.EvaluateConfig,
+    "route_schema": schema.RouteConfig,
+    "prepare_schema": schema.PrepareConfig,
+    "baseline_schema": schema.BaselineRunConfig,
+}
+BASELINE = "baseline"
+"""The node that tells the settings of a baseline from those of a trained router."""
+COMPOSITION_ERRORS = (HydraException, OmegaConfBaseException, yaml.YAMLError)
+
+
+def conf_dir() -> str:
+    """Absolute path of the config folder: the one inside the installed package, else the checkout's `conf/`."""
+    package = Path(__file__).resolve().parents[1]
+    for folder in (package / "conf", package.parents[1] / "conf"):
+        if (folder / "train.yaml").is_file():
+            return str(folder)
+    raise FileNotFoundError(f"no conf/train.yaml in {package} or {package.parents[1]}: reinstall causal-lm-router")
+
+
+def register_schemas() -> None:
+    """Make the schemas known to Hydra; calling it again changes nothing."""
+    store = ConfigStore.instance()
+    for name, node in SCHEMAS.items():
+        store.store(name=name, node=node)
+    store.store(name="run_schema", node=schema.TrainConfig)
+    store.store(name="run", node={})
+
+
+def job_id(config: schema.TrainConfig) -> str:
+    """Return the id of a job (12 hexadecimal digits), a hash of all settings that its result depends on."""
+    return hashlib.sha256(json.dumps(identity_of(config_dict(config)), sort_keys=True).encode()).hexdigest()[:12]
+
+
+def resolve_job(composed: DictConfig) -> schema.TrainConfig:
+    """Return the checked config of a job whose composed config holds Hydra's own node too.
+
+    Raises ValueError as `resolve_config` does.
+    """
+    ours = [str(key) for key in composed if key != "hydra"]
+    return resolve_config(OmegaConf.masked_copy(composed, ours), schema.TrainConfig)
+
+
+# On import: the workers of a launcher unpack a job, and with it this module, before they resolve its config.
+OmegaConf.register_new_resolver("base_model_name", lambda name: Path(str(name)).name.lower(), replace=True)
+OmegaConf.register_new_resolver("first_set", lambda first, second: second if first is None else first, replace=True)
+OmegaConf.register_new_resolver("job_id", lambda *, _root_: job_id(resolve_job(_root_)), replace=True)
+
+
+def register_run(arguments: list[str], *, required: bool, takes_baselines: bool) -> None:
+    """Make the config of the run folder named by `run_dir=` the node `run`, where commands on a run start.
+
+    Its schema becomes the node `run_schema`, for commands that take baselines too.
+
+    Without `run_dir=` the node stays empty, enough for `--help` and completion, unless one is required.
+
+    Raises:
+        FileNotFoundError: the folder or its config.yaml is missing.
+        ValueError: the config there is not that of a run, or of a baseline where none is taken, or `run_dir=` is
+            required and missing.
+    """
+    run_dirs = [argument for argument in arguments if argument.startswith("run_dir=")]
+    if run_dirs:
+        run_dir = str(OverridesParser.create().parse_override(run_dirs[-1]).value())
+        node = load_run_config(Path(run_dir))
+        if BASELINE in node and not takes_baselines:
+            raise ValueError(f"run_dir={run_dir}: holds a baseline, which leaves no trained router")
+        ConfigStore.instance().store(name="run_schema", node=_run_schema(node))
+        ConfigStore.instance().store(name="run", node=_literal(node))
+    elif required:
+        raise ValueError("run_dir: missing; needed is run_dir=<folder of a run>")
+
+
+def load_run_config(run_dir: Path) -> dict[str, Any]:
+    """Return the resolved config a run folder was made with, without its `run_dir` (the folder may have moved).
+
+    Raises:
+        FileNotFoundError: there is no config.yaml in the folder.
+        ValueError: the config.yaml there is not that of a run.
+    """
+    path = run_dir / "config.yaml"
+    if not path.is_file():
+        raise FileNotFoundError(f"run_dir={run_dir}: no config.yaml there, this is not a run folder")
+    try:
+        loaded = yaml.safe_load(path.read_text(encoding="utf-8"))
+        if not isinstance(loaded, dict):
+            raise ValueError("it holds no keys")
+        resolve_config(loaded, schema.TrainConfig)
+    except (ValueError, yaml.YAMLError) as error:
+        problem = " ".join(str(error).split())
+        raise ValueError(f"{path}: this is not the config of a run: {problem}") from error
+    del loaded["run_dir"]
+    return loaded
+
+
+def resolve_config(composed: DictConfig | Mapping[str, Any], target: type[Schema]) -> Schema:
+    """Return the composed config (or plain values) as a checked dataclass.
+
+    The config is merged into a fresh schema first: a key added with `+key=` passes Hydra, but not this. Settings of a
+    baseline give, for TrainConfig as `target`, its subclass BaselineRunConfig.
+
+    Raises:
+        ValueError: an unknown key, a value of the wrong type, a missing value, or a value its check refuses.
+    """
+    try:
+        fields_from = _run_schema(composed) if target is schema.TrainConfig else target
+        plain = OmegaConf.to_container(composed, resolve=True) if isinstance(composed, DictConfig) else composed
+        merged = OmegaConf.merge(OmegaConf.structured(fields_from), _literal(plain))
+        resolved = OmegaConf.to_object(merged)
+    except OmegaConfBaseException as error:
+        raise ValueError(f"config: {describe_error(error)}") from error
+    assert isinstance(resolved, target)
+    return resolved
+
+
+def _run_schema(settings: DictConfig | Mapping[str, Any]) -> type[schema.TrainConfig]:
+    return schema.BaselineRunConfig if BASELINE in settings else schema.TrainConfig
+
+
+def compose_config(overrides: list[str], config_name: str = "train") -> schema.TrainConfig:
+    """Return the config that `causal-lm-router <config_name> <overrides>` would run with, outside a Hydra application.
+
+    `${hydra:...}` values need the application.
+
+    Raises:
+        ValueError: an override, a file or a value that the schema or Hydra refuses.
+    """
+    register_schemas()
+    GlobalHydra.instance().clear()
+    try:
+        with initialize_config_dir(version_base="1.3", config_dir=conf_dir()):
+            composed = compose(config_name=config_name, overrides=overrides)
+    except COMPOSITION_ERRORS as error:
+        raise ValueError(f"config: {describe_error(error)}") from error
+    return resolve_config(composed, schema.TrainConfig)
+
+
+def describe_error(error: Exception) -> str:
+    """Return in one line what a failed composition says: the file or the override, the dotted key, what is allowed."""
+    reason = error.__cause__ if isinstance(error.__cause__, OmegaConfBaseException) else None
+    text = f"{error}\n{reason or ''}"
+    # A new key that a + could add is welcome in a dictionary, but nowhere else.
+    if "is not in struct" not in text:
+        text = re.sub(r"To append to your config use .*", "", text)
+    text = re.sub(r"Config search path:(\n\t.*)*|See https:.*|^ *(reference|object)_type=.*", "", text, flags=re.M)
+    text = re.sub(r"\n *full_key: *(\S*)", r" (key: \1)", text).replace(" (key: )", "").replace("\n\t", " ")
+    keys_of = getattr(reason or error, "object_type", None)
+    if "not in '" in text and is_dataclass(keys_of):
+        text += f"\nits keys are {', '.join(field.name for field in fields(keys_of))}"
+    return "; ".join(line.strip().rstrip(".:") for line in text.splitlines() if line.strip())
+
+
+def quote_text(argument: str) -> str:
+    """Return `key=text` as an override that stands for exactly this text, whatever characters are in it."""
+    key, _, text = argument.partition("=")
+    # In quotes, Hydra takes backslashes for an escape where a quote follows, and only there.
+    escaped = re.sub(r"(\\*)('|$)", lambda match: match[1] * 2 + match[2].replace("'", "\\'"), _literal(text))
+    return f"{key}='{escaped}'"
+
+
+def _literal(value: Any) -> Any:
+    """Return plain values with every `${` in their texts escaped, so that OmegaConf takes it as it stands."""
+    match value:
+        case dict():
+            return {key: _literal(inner) for key, inner in value.items()}
+        case list():
+            return [_literal(inner) for inner in value]
+        case str():
+            return re.sub(r"(\\*)\$\{", lambda match: match[1] * 2 + "\\${", value)
+    return value

@@ -1,0 +1,45 @@
+"""A config as plain dictionaries: its identity, how two differ, its YAML."""
+
+from collections.abc import Collection, Mapping
+from typing import Any
+
+import yaml
+from omegaconf import OmegaConf
+
+from causal_lm_router import config as schema
+
+
+def identity_of(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return those of a run's settings (plain, as in its config.yaml) that its result depends on."""
+    return _without(settings, schema.NOT_IDENTITY, "")
+
+
+def _without(settings: Mapping[str, Any], dotted_keys: Collection[str], prefix: str) -> dict[str, Any]:
+    return {
+        key: _without(value, dotted_keys, f"{prefix}{key}.") if isinstance(value, Mapping) else value
+        for key, value in settings.items()
+        if f"{prefix}{key}" not in dotted_keys
+    }
+
+
+def describe_differences(theirs: Mapping[str, Any], ours: Mapping[str, Any], prefix: str = "") -> list[str]:
+    """Return the settings of the first that the second has otherwise, as `dotted.key=value (here value)`."""
+    different = []
+    for key in {**theirs, **ours}:
+        one, other = theirs.get(key), ours.get(key)
+        if isinstance(one, Mapping) and isinstance(other, Mapping):
+            different += describe_differences(one, other, f"{prefix}{key}.")
+        elif one != other:
+            different.append(f"{prefix}{key}={one!r} (here {other!r})")
+    return different
+
+
+def dump_config(config: Any) -> str:
+    """Return a config dataclass as YAML."""
+    return OmegaConf.to_yaml(OmegaConf.structured(config))
+
+
+def config_dict(config: Any) -> dict[str, Any]:
+    """Return a config dataclass as nested plain dictionaries, enum members as their values."""
+    loaded: dict[str, Any] = yaml.safe_load(dump_config(config))
+    return loaded

@@ -1,0 +1,53 @@
+"""Settings of the groups `prompt`, `target` and `objective`: what a training row says."""
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from causal_lm_router.config.checks import require
+
+
+class TargetKind(StrEnum):
+    """What stands for a candidate."""
+
+    name = "name"
+    short_id = "short_id"
+    token = "token"
+    score_class = "score_class"
+
+
+class CutSide(StrEnum):
+    """Which part of an over-long query is cut away."""
+
+    left = "left"
+    middle = "middle"
+
+
+@dataclass
+class PromptConfig:
+    template: str
+    """Text before the target: `{query}` once, `{candidates}` (the pool's names, comma-separated) at most once."""
+    target: str
+    """Text to generate: `{name}` with the white space before it. The end token is added by itself."""
+    max_length: int
+    """Tokens of prompt and target together; longer inputs lose part of the query, never instruction or target."""
+    cut_side: CutSide
+    """Which part of an over-long query is cut: its `left` (beginning) or its `middle`."""
+    shuffle_seed: int | None
+    """Seed of the candidates' order in `{candidates}`, drawn anew for every query; null lists them in pool order."""
+    neutralise_markers: bool
+    """Rewrite the prompt's own markers (such as `Best LLM:`) where they occur inside a query."""
+
+    def __post_init__(self) -> None:
+        require(self.template.count("{query}") == 1, "prompt.template", self.template, "a text with {query} once")
+        require(self.template.count("{candidates}") <= 1, "prompt.template", self.template, "{candidates} at most once")
+        ends_bare = self.template == self.template.rstrip()
+        require(ends_bare, "prompt.template", self.template, "a text without white space at its end")
+        require(self.target.strip() == "{name}", "prompt.target", self.target, "{name} with white space around it")
+        require(self.max_length >= 16, "prompt.max_length", self.max_length, "an integer of at least 16")
+
+
+@dataclass
+class TargetConfig:
+    kind: TargetKind
+    """What stands for a candidate: its `name`, a letter (`short_id`), a new `token` with a trained embedding, or, for
+    two candidates, a `score_class` of the weak one (RouteLLM)."""

@@ -1,0 +1,102 @@
+"""The `hub` format: any dataset that `datasets.load_dataset` reads, through a column mapping.
+
+`data.path` is a hub name, a folder of data files, or one `.parquet`, `.csv`, `.json` or `.jsonl` file;
+`data.hub_config` and `data.hub_split` choose within it. `data.columns` maps its columns:
+
+    query     column of the query's text
+    task      column of the task (a text or a number), or null: all rows are the task "all"
+    query_id  column of a unique id (a text or a number), or null: a hash of the query's text
+    scores    candidate -> column of its score in 0..1: the pool, in this order
+    costs     candidate -> column of its cost in USD, for each candidate or for none
+
+`data.pool_path` adds prices (and sets the pool's order). A split named `train` or `test` becomes the source's split.
+Rows count from 1 in messages ("name[split]: row 11").
+"""
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from causal_lm_router.config import ColumnsConfig, DataConfig
+from causal_lm_router.data.sources.files import require_path
+from causal_lm_router.data.sources.pool import choose_pool, find_pool
+from causal_lm_router.data.sources.rows import ALL_TASKS, ExampleCollector
+from causal_lm_router.routing import Candidate, RoutingData
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+_BUILDERS = {".parquet": "parquet", ".csv": "csv", ".json": "json", ".jsonl": "json"}
+_BATCH_ROWS = 1000
+
+
+def load(config: DataConfig) -> RoutingData:
+    """Return the routing data of a dataset; raise ValueError with the dataset and the number of a bad row."""
+    columns = config.columns
+    path = require_path("data.path", config.path, "a hub name, a folder or a data file")
+    _check_costs(columns)
+    collector = ExampleCollector(config, _choose_pool(config))
+    dataset = _load_dataset(path, config)
+    split = config.hub_split if config.hub_split in ("train", "test") else None
+    for number, cells in enumerate(_read_rows(dataset, config), start=1):
+        with collector.row(f"{path}[{config.hub_split}]: row {number}"):
+            costs = _pick(cells, columns.costs) if columns.costs else None
+            task = ALL_TASKS if columns.task is None else _to_text(cells, columns.task)
+            query_id = None if columns.query_id is None else _to_text(cells, columns.query_id)
+            collector.add(cells[columns.query], _pick(cells, columns.scores), costs, task, query_id, split)
+    return collector.data()
+
+
+def _choose_pool(config: DataConfig) -> tuple[Candidate, ...]:
+    try:
+        return choose_pool(list(config.columns.scores), find_pool(config))
+    except ValueError as error:
+        raise ValueError(f"data.columns.scores: {error}") from None
+
+
+def _check_costs(columns: ColumnsConfig) -> None:
+    if columns.costs and columns.costs.keys() != columns.scores.keys():
+        allowed = f"the candidates of data.columns.scores ({', '.join(columns.scores)}), or none"
+        raise ValueError(f"data.columns.costs names {', '.join(columns.costs)}: allowed is {allowed}")
+
+
+def _load_dataset(path: str, config: DataConfig) -> "Dataset":
+    from datasets import load_dataset
+    from datasets.exceptions import DatasetsError
+
+    builder = _BUILDERS.get(Path(path).suffix) if Path(path).is_file() else None
+    try:
+        if builder is not None:
+            # A lone file is one split, whatever it is called: the name before a slice such as "train[:100]".
+            return load_dataset(builder, data_files={config.hub_split.split("[")[0]: path}, split=config.hub_split)
+        return load_dataset(path, config.hub_config, split=config.hub_split)
+    except (DatasetsError, OSError, ValueError) as error:
+        wanted = f"data.path={path!r}, data.hub_config={config.hub_config!r}, data.hub_split={config.hub_split!r}"
+        raise ValueError(f"{wanted}: cannot be loaded: {error.__cause__ or error}") from error
+
+
+def _read_rows(dataset: "Dataset", config: DataConfig) -> Iterator[dict[str, Any]]:
+    """Yield column -> cell of every row, in batches and without the columns that are not mapped."""
+    columns = config.columns
+    named = {"query": columns.query, "task": columns.task, "query_id": columns.query_id}
+    named |= {f"scores.{name}": column for name, column in columns.scores.items()}
+    named |= {f"costs.{name}": column for name, column in columns.costs.items()}
+    wanted = {key: column for key, column in named.items() if column is not None}
+    for key, column in wanted.items():
+        if column not in dataset.column_names:
+            listed = ", ".join(dataset.column_names)
+            raise ValueError(f"data.columns.{key}={column!r}: no such column in {config.path}, which has {listed}")
+    for batch in dataset.select_columns(sorted(set(wanted.values()))).iter(batch_size=_BATCH_ROWS):
+        for cells in zip(*batch.values(), strict=True):
+            yield dict(zip(batch, cells, strict=True))
+
+
+def _pick(cells: Mapping[str, Any], columns: Mapping[str, str]) -> dict[str, Any]:
+    return {candidate: cells[column] for candidate, column in columns.items()}
+
+
+def _to_text(cells: Mapping[str, Any], column: str) -> str:
+    cell = cells[column]
+    if isinstance(cell, bool) or not isinstance(cell, str | int) or not str(cell).strip():
+        raise ValueError(f"column {column!r} is {cell!r}, not a text or a number")
+    return str(cell)

@@ -1,0 +1,57 @@
+"""The `jsonl` format, this project's own: one JSON object a line, one line a query.
+
+    {"query": "What is 2 + 2?", "scores": {"small": 1.0, "large": 1.0}, "task": "arithmetic",
+     "query_id": "sum-1", "costs": {"small": 0.00001, "large": 0.0002}, "split": "train"}
+
+    query     text, required: the query
+    scores    object, required: candidate -> score in 0..1; exactly the pool's candidates, in any order
+    task      text, optional: the query's task; "all" where no task is given
+    query_id  text, optional: unique over all files; where it is not given, a hash of the query's text
+    costs     object, optional: candidate -> cost of its answer in USD; exactly the pool's candidates
+    split     "train" or "test", optional: the split the source assigns; else what the file's name says
+
+Files are UTF-8; only a line feed ends a line; blank lines are ignored; null under an optional key means not given; any
+other key is a bad row. `data.path` is a file, a folder (all its `*.jsonl`) or a glob. The pool is `data.pool_path`, or
+else the candidates of the first row that can be used, in its order.
+"""
+
+from pathlib import Path
+from typing import Any
+
+from causal_lm_router.config import DataConfig
+from causal_lm_router.data.sources.files import find_files, require_path, source_split
+from causal_lm_router.data.sources.pool import find_pool
+from causal_lm_router.data.sources.rows import ALL_TASKS, ExampleCollector, optional_text, require, require_object
+from causal_lm_router.data.sources.strict_json import decode_line, read_lines
+from causal_lm_router.routing import RoutingData
+
+_KEYS = frozenset({"query", "scores", "task", "query_id", "costs", "split"})
+
+
+def load(config: DataConfig) -> RoutingData:
+    """Return the routing data of JSONL files in the schema above; raise ValueError with file and line of a bad row."""
+    value = require_path("data.path", config.path, "a .jsonl file, a folder of them or a glob")
+    collector = ExampleCollector(config, find_pool(config))
+    for path in find_files("data.path", value, ["*.jsonl"]):
+        _load_file(path, collector)
+    return collector.data()
+
+
+def _load_file(path: Path, collector: ExampleCollector) -> None:
+    split = source_split(path)
+    for number, line in read_lines(path):
+        with collector.row(f"{path}:{number}"):
+            _add_row(decode_line(line), split, collector)
+
+
+def _add_row(row: dict[str, Any], file_split: str | None, collector: ExampleCollector) -> None:
+    if not row.keys() <= _KEYS:
+        unknown = next(key for key in row if key not in _KEYS)
+        raise ValueError(f"unknown key {unknown!r}, the keys are {', '.join(sorted(_KEYS))}")
+    scores = require_object(row, "scores")
+    costs = None if row.get("costs") is None else require_object(row, "costs")
+    split = file_split if row.get("split") is None else row["split"]
+    if split not in ("train", "test", None):
+        raise ValueError(f"'split' is {split!r}, allowed is train or test")
+    task = optional_text(row, "task") or ALL_TASKS
+    collector.add(require(row, "query"), scores, costs, task, optional_text(row, "query_id"), split)

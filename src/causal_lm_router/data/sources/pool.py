@@ -1,0 +1,86 @@
+"""The pool: LLMRouter's pool file to candidates, and what an answer of a candidate costs."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from causal_lm_router.config import DataConfig
+from causal_lm_router.data.sources.strict_json import read_object
+from causal_lm_router.routing import Candidate, check_cost, check_pool
+
+POOL_FILE = "default_llm.json"
+CHARS_PER_TOKEN = 4
+TOKENS_PER_PRICE = 1_000_000
+
+
+def find_pool(config: DataConfig, beside: Path | None = None) -> tuple[Candidate, ...] | None:
+    """Return the pool of `data.pool_path`, or of a `default_llm.json` in the folder `beside`; None where neither is."""
+    if config.pool_path is not None:
+        path = Path(config.pool_path).expanduser()
+        if not path.is_file():
+            raise ValueError(f"data.pool_path={config.pool_path!r}: no such file")
+        return read_pool(path)
+    if beside is not None and (beside / POOL_FILE).is_file():
+        return read_pool(beside / POOL_FILE)
+    return None
+
+
+def read_pool(path: Path) -> tuple[Candidate, ...]:
+    """Return the candidates of a pool file in its order.
+
+    The file is LLMRouter's: one object, candidate name -> {"input_price"?, "output_price"? (USD per million tokens),
+    "feature"? (a description), ...}; other keys are ignored. Raises ValueError with the file and the candidate.
+    """
+    entries = read_object(path)
+    candidates = tuple(_to_candidate(path, name, entry) for name, entry in entries.items())
+    try:
+        check_pool([candidate.name for candidate in candidates])
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
+    return candidates
+
+
+def choose_pool(names: Sequence[str], known: Sequence[Candidate] | None) -> tuple[Candidate, ...]:
+    """Return the candidates of these names: in the order and with the prices of `known`, else in their own order.
+
+    Raises ValueError where `known` lacks a name, and where the names make no usable pool.
+    """
+    check_pool(names)
+    if known is None:
+        return tuple(Candidate(name) for name in names)
+    missing = set(names) - {candidate.name for candidate in known}
+    if missing:
+        listed = ", ".join(candidate.name for candidate in known)
+        raise ValueError(f"unknown candidate {min(missing)!r} (the pool file has {listed})")
+    return tuple(candidate for candidate in known if candidate.name in names)
+
+
+def answer_cost(candidate: Candidate, input_tokens: float, output_tokens: float) -> float | None:
+    """Return what an answer costs (USD); None where a price of the candidate is unknown."""
+    if candidate.input_price is None or candidate.output_price is None:
+        return None
+    return (input_tokens * candidate.input_price + output_tokens * candidate.output_price) / TOKENS_PER_PRICE
+
+
+def count_tokens(text: str) -> float:
+    """Return an estimate of the text's tokens: four characters a token."""
+    return len(text) / CHARS_PER_TOKEN
+
+
+def _to_candidate(path: Path, name: str, entry: object) -> Candidate:
+    if not isinstance(entry, dict):
+        raise ValueError(f"{path}: candidate {name!r} is a {type(entry).__name__}, not an object")
+    description = entry.get("feature") or ""
+    if not isinstance(description, str):
+        raise ValueError(f"{path}: candidate {name!r}: 'feature' is a {type(description).__name__}, not a text")
+    prices = [_to_price(path, name, key, entry.get(key)) for key in ("input_price", "output_price")]
+    return Candidate(name, prices[0], prices[1], description)
+
+
+def _to_price(path: Path, name: str, key: str, value: object) -> float | None:
+    if value is None:
+        return None
+    try:
+        return check_cost(value)
+    except ValueError:
+        allowed = "a finite number of USD per million tokens, at least 0"
+        raise ValueError(f"{path}: candidate {name!r}: {key} {value!r} is not {allowed}") from None

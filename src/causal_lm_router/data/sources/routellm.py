@@ -1,0 +1,132 @@
+"""The `routellm` format: RouteLLM's evaluation CSVs, which say which of two candidates answered right.
+
+`mmlu_<subject>.csv` and `gsm8k_responses.csv` have the columns `prompt`, one of True or False for each candidate (their
+names are the candidates) and, in GSM8K, `<candidate>_response`. `data.path` is one such file, the folder of the MMLU
+files, or the folder that holds `mmlu/` and `gsm8k_responses.csv` (one of them is enough). The task is the subject, or
+`gsm8k`; `data.files` picks some of a folder's files. A row is placed by the line it ends on: prompts span several.
+
+Prices are RouteLLM's own estimates (arXiv 2406.18665: about USD 24.7 per million tokens for GPT-4 and 0.24 for Mixtral
+8x7B), for input and output alike; `data.pool_path` gives others. GSM8K's costs are estimated from its prompts and
+responses at four characters a token; MMLU has no responses, so its costs are unknown unless
+`data.assumed_output_tokens` is set.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from causal_lm_router.config import DataConfig
+from causal_lm_router.data.sources.csv_rows import open_csv
+from causal_lm_router.data.sources.files import find_files, require_path
+from causal_lm_router.data.sources.pool import answer_cost, choose_pool, count_tokens, find_pool
+from causal_lm_router.data.sources.rows import ExampleCollector, known_costs, require_text
+from causal_lm_router.data.sources.strict_json import decode_line, read_lines
+from causal_lm_router.routing import Candidate, RoutingData
+
+PAPER_PRICES = {"gpt-4-1106-preview": 24.7, "mistralai/Mixtral-8x7B-Instruct-v0.1": 0.24}
+"""USD per million tokens, input and output alike: RouteLLM's estimates (arXiv 2406.18665)."""
+
+_FILES = ("mmlu/mmlu_*.csv", "mmlu_*.csv", "gsm8k_responses.csv")
+_RESPONSE = "_response"
+
+
+def load(config: DataConfig) -> RoutingData:
+    """Return the routing data of RouteLLM's CSVs; raise ValueError with file and line of a bad row.
+
+    Under `data.drop_contaminated` the prompts that RouteLLM lists as too close to its training data are left out and
+    recorded as skipped rows with the reason "contaminated".
+    """
+    value = require_path("data.path", config.path, f"a .csv file, or a folder with {' or '.join(_FILES)}")
+    paths = find_files("data.path", value, _FILES)
+    if config.files is not None:
+        paths = [path for path in paths if path.match(config.files)]
+        if not paths:
+            raise ValueError(f"data.files={config.files!r}: no file of data.path={value!r} matches")
+    collector = ExampleCollector(config)
+    contaminated: dict[Path, frozenset[str]] = {}
+    for path in paths:
+        left_out: frozenset[str] = frozenset()
+        if config.drop_contaminated:
+            listing = _find_listing(path)
+            if listing not in contaminated:
+                contaminated[listing] = frozenset(_read_listing(listing))
+            left_out = contaminated[listing]
+        _load_file(path, config, left_out, collector)
+    return collector.data()
+
+
+def _load_file(path: Path, config: DataConfig, contaminated: frozenset[str], collector: ExampleCollector) -> None:
+    with open_csv(path) as (columns, rows):
+        pool = _choose_pool(path, columns, config)
+        if collector.pool is None:
+            collector.pool = pool
+        if collector.pool != pool:
+            raise ValueError(f"{path}:1: the candidates {_names(pool)} are not those of the files before it")
+        for row in rows:
+            location = f"{path}:{row.line_number}"
+            with collector.row(location):
+                cells = row.by_column(columns)
+                if cells["prompt"] in contaminated:
+                    collector.leave_out(location, "contaminated")
+                else:
+                    _add_row(cells, pool, _task(path), collector)
+
+
+def _add_row(cells: dict[str, str], pool: tuple[Candidate, ...], task: str, collector: ExampleCollector) -> None:
+    prompt = cells["prompt"]
+    scores = {candidate.name: _to_score(candidate.name, cells[candidate.name]) for candidate in pool}
+    costs = {
+        candidate.name: _estimate_cost(candidate, prompt, cells.get(candidate.name + _RESPONSE)) for candidate in pool
+    }
+    collector.add(prompt, scores, known_costs(costs), task)
+
+
+def _estimate_cost(candidate: Candidate, prompt: str, response: str | None) -> float | None:
+    return None if response is None else answer_cost(candidate, count_tokens(prompt), count_tokens(response))
+
+
+def _choose_pool(path: Path, columns: list[str], config: DataConfig) -> tuple[Candidate, ...]:
+    if "prompt" not in columns:
+        raise ValueError(f"{path}:1: column 'prompt' is missing, the columns are {', '.join(columns)}")
+    names = [name for name in columns if name != "prompt" and not name.endswith(_RESPONSE)]
+    known = find_pool(config) or tuple(_with_paper_price(name) for name in names)
+    try:
+        return choose_pool(names, known)
+    except ValueError as error:
+        raise ValueError(f"{path}:1: {error}") from None
+
+
+def _with_paper_price(name: str) -> Candidate:
+    price = PAPER_PRICES.get(name)
+    return Candidate(name, price, price)
+
+
+def _to_score(name: str, cell: str) -> float:
+    if cell not in ("True", "False"):
+        raise ValueError(f"candidate {name!r}: {cell!r} is neither True nor False")
+    return float(cell == "True")
+
+
+def _task(path: Path) -> str:
+    return path.stem.removeprefix("mmlu_").removesuffix("_responses")
+
+
+def _names(pool: tuple[Candidate, ...]) -> str:
+    return ", ".join(candidate.name for candidate in pool)
+
+
+def _find_listing(path: Path) -> Path:
+    """Return the file of contaminated prompts for a CSV: beside it, or beside its folder."""
+    name = f"{path.stem.split('_')[0]}_contaminated_prompts.jsonl"
+    for folder in (path.parent, path.parent.parent):
+        if (folder / name).is_file():
+            return folder / name
+    raise ValueError(f"data.drop_contaminated=True: no {name} beside {path} or its folder")
+
+
+def _read_listing(path: Path) -> Iterator[str]:
+    """Yield the evaluation prompts of a file of {"eval_prompt": text, ...} lines."""
+    for number, line in read_lines(path):
+        try:
+            yield require_text(decode_line(line), "eval_prompt")
+        except ValueError as error:
+            raise ValueError(f"{path}:{number}: {error}") from None

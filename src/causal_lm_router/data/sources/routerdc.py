@@ -1,0 +1,48 @@
+"""The `routerdc` format: RouterDC's score matrix as LLMRouter writes it.
+
+One JSON list of {"question": text, "scores": {candidate: 0..1}, "cluster_id"?: ignored}. `data.path` is such a file, or
+a folder that holds `dcrouter_train.json` and `dcrouter_test.json` (one of them is enough). The query files
+(`data.query_path`, or `default_query_*.jsonl` beside the data) give the tasks, the pool file (`data.pool_path`, or
+`default_llm.json` beside) the pool's order and prices; candidates of the pool file that the data does not score are
+left out of the pool. The order of the candidates inside a row follows their scores in places and means nothing.
+
+The format has no token counts: costs are estimated when `data.assumed_output_tokens` is set, else unknown.
+Items count from 1 in messages ("file.json: item 12").
+"""
+
+from typing import Any
+
+from causal_lm_router.config import DataConfig
+from causal_lm_router.data.sources.files import find_files, require_path, source_split
+from causal_lm_router.data.sources.pool import find_pool
+from causal_lm_router.data.sources.rows import ALL_TASKS, ExampleCollector, require, require_object
+from causal_lm_router.data.sources.strict_json import read_list
+from causal_lm_router.data.sources.tasks import find_tasks
+from causal_lm_router.routing import RoutingData
+
+_FILES = ("dcrouter_train.json", "dcrouter_test.json")
+
+
+def load(config: DataConfig) -> RoutingData:
+    """Return the routing data of RouterDC's JSON lists; raise ValueError with file and item of a bad row."""
+    value = require_path("data.path", config.path, f"a .json file, or a folder with {' and '.join(_FILES)}")
+    paths = find_files("data.path", value, _FILES)
+    beside = paths[0].parent
+    collector = ExampleCollector(config, known=find_pool(config, beside))
+    tasks = find_tasks(config, collector, beside)
+    for path in paths:
+        split = source_split(path)
+        for number, item in read_list(path):
+            with collector.row(f"{path}: item {number}"):
+                _add_row(item.row(), tasks, split, collector)
+    return collector.data()
+
+
+def _add_row(row: dict[str, Any], tasks: dict[str, str] | None, split: str | None, collector: ExampleCollector) -> None:
+    query = require(row, "question")
+    task = ALL_TASKS
+    if tasks is not None and isinstance(query, str) and query.strip():
+        if query not in tasks:
+            raise ValueError("the question is in none of the query files, so its task is unknown")
+        task = tasks[query]
+    collector.add(query, require_object(row, "scores"), task=task, split=split)

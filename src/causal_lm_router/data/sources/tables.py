@@ -1,0 +1,126 @@
+"""Wide tables from CSV, Parquet and pickled data frames, read row by row with a place for each row."""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from causal_lm_router.data.sources.csv_rows import open_csv
+
+PICKLE_SUFFIXES = (".pkl", ".pickle")
+SUFFIXES = (".csv", ".parquet", *PICKLE_SUFFIXES)
+
+_BATCH_ROWS = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class TableRow:
+    """One row: its place ("file.csv:12", "file.parquet: row 11"), and its cells or what is wrong with them."""
+
+    location: str
+    cells: dict[str, Any]
+    problem: str | None = None
+
+    def checked(self) -> dict[str, Any]:
+        """Return column -> cell; raise ValueError where the row is broken. Cells of a CSV are texts."""
+        if self.problem is not None:
+            raise ValueError(self.problem)
+        return self.cells
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """An open table: `rows(columns)` streams the named columns of every row."""
+
+    path: Path
+    columns: list[str]
+    read: Callable[[list[str]], Iterator[TableRow]]
+
+    def rows(self, columns: Sequence[str]) -> Iterator[TableRow]:
+        """Return the rows with the named columns; raise ValueError where the table lacks one."""
+        missing = [name for name in columns if name not in self.columns]
+        if missing:
+            raise ValueError(
+                f"{self.path}: column {missing[0]!r} is missing, the columns are {', '.join(self.columns)}"
+            )
+        return self.read(list(columns))
+
+
+@contextmanager
+def open_table(path: Path) -> Iterator[Table]:
+    """Open a `.csv`, `.parquet` or pickled table. Unpickling runs code: ask for leave before calling this."""
+    if path.suffix == ".csv":
+        with _open_csv_table(path) as table:
+            yield table
+    elif path.suffix == ".parquet":
+        with _open_parquet_table(path) as table:
+            yield table
+    elif path.suffix in PICKLE_SUFFIXES:
+        yield _read_pickle_table(path)
+    else:
+        raise ValueError(f"data.path={str(path)!r}: a table's name ends with {', '.join(SUFFIXES)}")
+
+
+@contextmanager
+def _open_csv_table(path: Path) -> Iterator[Table]:
+    with open_csv(path) as (columns, rows):
+
+        def read(wanted: list[str]) -> Iterator[TableRow]:
+            for row in rows:
+                location = f"{path}:{row.line_number}"
+                try:
+                    cells = row.by_column(columns)
+                except ValueError as error:
+                    yield TableRow(location, {}, str(error))
+                else:
+                    yield TableRow(location, {name: cells[name] for name in wanted})
+
+        yield Table(path, columns, read)
+
+
+@contextmanager
+def _open_parquet_table(path: Path) -> Iterator[Table]:
+    import pyarrow
+    from pyarrow import parquet
+
+    try:
+        file = parquet.ParquetFile(path)
+    except pyarrow.ArrowInvalid as error:
+        raise ValueError(f"{path}: not a Parquet file: {error}") from None
+
+    def read(wanted: list[str]) -> Iterator[TableRow]:
+        number = 0
+        for batch in file.iter_batches(batch_size=_BATCH_ROWS, columns=wanted):
+            for cells in batch.to_pylist():
+                number += 1
+                yield TableRow(f"{path}: row {number}", cells)
+
+    with file:
+        yield Table(path, list(file.schema_arrow.names), read)
+
+
+def _read_pickle_table(path: Path) -> Table:
+    import pickle
+
+    import pandas
+
+    try:
+        frame = pandas.read_pickle(path)
+    except (pickle.UnpicklingError, EOFError, AttributeError, ImportError, IndexError, KeyError, ValueError) as error:
+        raise ValueError(f"{path}: cannot be unpickled: {type(error).__name__}: {error}") from error
+    if not isinstance(frame, pandas.DataFrame):
+        raise ValueError(f"{path}: holds a {type(frame).__name__}, not a pandas DataFrame")
+
+    def read(wanted: list[str]) -> Iterator[TableRow]:
+        for number, values in enumerate(frame[wanted].itertuples(index=False, name=None), start=1):
+            yield TableRow(f"{path}: row {number}", dict(zip(wanted, map(_to_plain, values), strict=True)))
+
+    return Table(path, [str(name) for name in frame.columns], read)
+
+
+def _to_plain(value: Any) -> Any:
+    """Return a NumPy scalar or array, as data frames hold them, as the plain value or list."""
+    import numpy
+
+    return value.tolist() if isinstance(value, numpy.generic | numpy.ndarray) else value

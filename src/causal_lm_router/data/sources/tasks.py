@@ -1,0 +1,32 @@
+"""LLMRouter's query files, joined on the query's text for the task names that the score files lack."""
+
+from pathlib import Path
+
+from causal_lm_router.config import DataConfig
+from causal_lm_router.data.sources.files import find_files
+from causal_lm_router.data.sources.rows import ExampleCollector, require_text
+from causal_lm_router.data.sources.strict_json import decode_line, read_lines
+
+QUERY_FILES = ("default_query_train.jsonl", "default_query_test.jsonl")
+
+
+def find_tasks(config: DataConfig, collector: ExampleCollector, beside: Path | None = None) -> dict[str, str] | None:
+    """Return query -> task from the files of `data.query_path`, or from LLMRouter's default files in `beside`.
+
+    None where there are neither. Each line is {"query", "task_name", ...}; a query under several tasks keeps the first,
+    training files before test files.
+    """
+    if config.query_path is not None:
+        paths = find_files("data.query_path", config.query_path, ["*query*.jsonl"])
+    else:
+        folder = beside or Path()
+        paths = [folder / name for name in QUERY_FILES if beside is not None and (folder / name).is_file()]
+    if not paths:
+        return None
+    tasks: dict[str, str] = {}
+    for path in paths:
+        for number, line in read_lines(path):
+            with collector.row(f"{path}:{number}"):
+                row = decode_line(line)
+                tasks.setdefault(require_text(row, "query"), require_text(row, "task_name"))
+    return tasks

@@ -1,0 +1,190 @@
+"""From a source's data to train, validation and test: deduplicated, stratified by task, audited, repeatable.
+
+A query's split follows from its place among its task's queries in the order of a hash of (split seed, query), so that
+queries added to a source move few of the others.
+"""
+
+import hashlib
+import math
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from causal_lm_router.config import DataConfig, Split
+from causal_lm_router.data.leakage import DuplicateCounts, LeakageAudit, find_near_duplicates
+from causal_lm_router.data.sources.rows import hash_query
+from causal_lm_router.routing import Candidate, RoutingData, RoutingExample, SkippedRow
+
+
+@dataclass(frozen=True, slots=True)
+class RoutingSplits:
+    """Disjoint, deduplicated lists of examples in the source's order, with the pool and what was found on the way.
+
+    A split whose share is 0 is empty; every other one has at least one query.
+    """
+
+    train: list[RoutingExample]
+    validation: list[RoutingExample]
+    test: list[RoutingExample]
+    pool: tuple[Candidate, ...]
+    audit: LeakageAudit
+    skipped_rows: tuple[SkippedRow, ...] = ()
+
+    @property
+    def candidate_names(self) -> list[str]:
+        """Candidate names in pool order, the order of every example's scores."""
+        return [candidate.name for candidate in self.pool]
+
+
+def split_examples(data: RoutingData, config: DataConfig) -> RoutingSplits:
+    """Return the splits of `data` and their leakage audit.
+
+    Every task is split by `validation_fraction` and `test_fraction` (largest remainder); tasks too small to give each
+    split a query are split together. Under `use_source_split` test is the source's own, train queries that are also in
+    it are left out of train, and validation is cut from train. `max_train_queries` keeps the tasks' shares, and what a
+    smaller number keeps, a larger one keeps too.
+
+    Raises ValueError when a split that should hold queries is empty, and under `use_source_split` when the source
+    assigns none.
+    """
+    examples = data.examples
+    if config.use_source_split:
+        _check_source_splits(examples)
+        # Of a query in both, the test row is kept: test stays what others report figures on.
+        examples = sorted(examples, key=lambda example: example.source_split != Split.test)
+    kept, duplicates = deduplicate(examples)
+    if config.use_source_split:
+        test = [example for example in kept if example.source_split == Split.test]
+        rest = [example for example in kept if example.source_split != Split.test]
+        train, validation, _ = _assign(rest, config.validation_fraction, 0.0, config.split_seed)
+    else:
+        train, validation, test = _assign(kept, config.validation_fraction, config.test_fraction, config.split_seed)
+    if config.max_train_queries is not None:
+        train = _thin_out(train, config.max_train_queries, config.split_seed)
+    _check_sizes((train, validation, test), config)
+    audit = _audit(data.examples, duplicates, (train, validation, test), config.near_duplicate_threshold)
+    return RoutingSplits(train, validation, test, data.pool, audit, data.skipped_rows)
+
+
+def deduplicate(examples: Iterable[RoutingExample]) -> tuple[list[RoutingExample], DuplicateCounts]:
+    """Return the first example of every query, where case and white space make no difference, and what was left out."""
+    kept: dict[str, RoutingExample] = {}
+    texts: set[str] = set()
+    num_exact = num_normalised = num_conflicting = 0
+    for example in examples:
+        first = kept.setdefault(hash_query(example.query), example)
+        if first is not example:
+            is_exact = example.query in texts
+            num_exact += is_exact
+            num_normalised += not is_exact
+            num_conflicting += example.scores != first.scores
+        texts.add(example.query)
+    return list(kept.values()), DuplicateCounts(num_exact, num_normalised, num_conflicting)
+
+
+def _check_source_splits(examples: Iterable[RoutingExample]) -> None:
+    for example in examples:
+        if example.source_split not in (Split.train, Split.test):
+            raise ValueError(
+                f"data.use_source_split=true: the source puts query {example.query_id!r} into split "
+                f"{example.source_split!r}, needed is train or test for every query"
+            )
+
+
+def _assign(
+    examples: Sequence[RoutingExample], validation_fraction: float, test_fraction: float, seed: int
+) -> tuple[list[RoutingExample], list[RoutingExample], list[RoutingExample]]:
+    """Cut every stratum, ordered by hash, into test, validation and train; return train, validation and test."""
+    fractions = (test_fraction, validation_fraction, 1 - validation_fraction - test_fraction)
+    assigned: dict[str, Split] = {}
+    for stratum in _strata(examples, min_share=min((f for f in fractions[:2] if f > 0), default=1.0)):
+        num_test, num_validation, num_train = _apportion(len(stratum), fractions)
+        splits = [Split.test] * num_test + [Split.validation] * num_validation + [Split.train] * num_train
+        ordered = sorted(stratum, key=lambda example: _rank_key(example, seed))
+        assigned.update((example.query_id, split) for example, split in zip(ordered, splits, strict=True))
+    train, validation, test = (
+        [example for example in examples if assigned[example.query_id] is split]
+        for split in (Split.train, Split.validation, Split.test)
+    )
+    return train, validation, test
+
+
+def _strata(examples: Iterable[RoutingExample], min_share: float) -> list[list[RoutingExample]]:
+    """The tasks, those together of which `min_share` is less than one query."""
+    tasks: dict[str, list[RoutingExample]] = defaultdict(list)
+    for example in examples:
+        tasks[example.task].append(example)
+    large = [stratum for stratum in tasks.values() if len(stratum) * min_share >= 1]
+    small = [example for stratum in tasks.values() if len(stratum) * min_share < 1 for example in stratum]
+    return [*large, small]
+
+
+def _apportion(num: int, fractions: Sequence[float]) -> list[int]:
+    """Whole numbers of sum `num` next to `num * fractions`: largest remainder, ties to the earlier."""
+    shares = [num * fraction for fraction in fractions]
+    counts = [math.floor(share) for share in shares]
+    by_remainder = sorted(range(len(shares)), key=lambda index: counts[index] - shares[index])
+    for index in by_remainder[: num - sum(counts)]:
+        counts[index] += 1
+    return counts
+
+
+def _rank_key(example: RoutingExample, seed: int) -> bytes:
+    return hashlib.blake2b(f"{seed} {hash_query(example.query)}".encode(), digest_size=16).digest()
+
+
+def _thin_out(train: list[RoutingExample], max_queries: int, seed: int) -> list[RoutingExample]:
+    """The first `max_queries` of an order in which every beginning holds the tasks in proportion."""
+    tasks: dict[str, list[RoutingExample]] = defaultdict(list)
+    for example in sorted(train, key=lambda example: _rank_key(example, seed)):
+        tasks[example.task].append(example)
+    spread = [
+        ((place + 0.5) / len(stratum), example.query_id)
+        for stratum in tasks.values()
+        for place, example in enumerate(stratum)
+    ]
+    chosen = {query_id for _, query_id in sorted(spread)[:max_queries]}
+    return [example for example in train if example.query_id in chosen]
+
+
+def _check_sizes(splits: Sequence[Sequence[RoutingExample]], config: DataConfig) -> None:
+    num_train, num_validation, num_test = (len(split) for split in splits)
+    found = f"{num_train} train, {num_validation} validation and {num_test} test queries"
+    if config.use_source_split and not num_test:
+        raise ValueError(f"data.use_source_split=true: the source's test split is empty: got {found}")
+    for key, num in (("validation_fraction", num_validation), ("test_fraction", num_test)):
+        fraction = getattr(config, key)
+        if fraction > 0 and num == 0 and not (config.use_source_split and key == "test_fraction"):
+            raise ValueError(f"data.{key}={fraction}: got {found}, allowed is 0 or a share of at least one query")
+    if not num_train:
+        raise ValueError(f"data: got {found}, training needs at least 1: read more data or hold out less")
+
+
+def _audit(
+    examples: Sequence[RoutingExample],
+    duplicates: DuplicateCounts,
+    splits: Sequence[Sequence[RoutingExample]],
+    threshold: float,
+) -> LeakageAudit:
+    train, validation, test = splits
+    num_left_out = duplicates.exact + duplicates.normalised
+    near_duplicates = find_near_duplicates({"validation": validation, "test": test}, train, threshold)
+    return LeakageAudit(
+        num_read=len(examples),
+        num_distinct=len(examples) - num_left_out,
+        exact_duplicates=duplicates.exact,
+        normalised_duplicates=duplicates.normalised,
+        conflicting_duplicates=duplicates.conflicting,
+        source_test_in_train=_count_source_leaks(examples),
+        near_duplicate_threshold=threshold,
+        **near_duplicates,
+    )
+
+
+def _count_source_leaks(examples: Iterable[RoutingExample]) -> int | None:
+    by_split: dict[str | None, set[str]] = defaultdict(set)
+    for example in examples:
+        by_split[example.source_split].add(hash_query(example.query))
+    if not {Split.train, Split.test} <= by_split.keys():
+        return None
+    return len(by_split[Split.train] & by_split[Split.test])

@@ -1,0 +1,59 @@
+"""Changes to routing data: candidates under other names, and training scores drawn towards the mean of their task."""
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+from causal_lm_router.routing import RoutingData, RoutingExample
+
+
+def rename_candidates(data: RoutingData, new_names: Mapping[str, str]) -> RoutingData:
+    """Return the data with candidates renamed (old name -> new name), in the same order.
+
+    Raises ValueError for a name that the pool does not hold, and for a new name that it holds already.
+    """
+    for old, new in new_names.items():
+        if old not in data.candidate_names:
+            raise ValueError(f"data.renamed_candidates={old!r}: allowed is {' | '.join(data.candidate_names)}")
+        if new in data.candidate_names:
+            raise ValueError(f"data.renamed_candidates: {new!r} is a candidate already, allowed is a name of its own")
+    if not new_names:
+        return data
+    pool = tuple(replace(one, name=new_names.get(one.name, one.name)) for one in data.pool)
+    return replace(data, pool=pool, examples=[_renamed(example, new_names) for example in data.examples])
+
+
+def _renamed(example: RoutingExample, new_names: Mapping[str, str]) -> RoutingExample:
+    def rename(values: Mapping[str, float] | None) -> dict[str, float] | None:
+        return None if values is None else {new_names.get(name, name): value for name, value in values.items()}
+
+    costs, expected = rename(example.costs), rename(example.expected_scores)
+    return replace(example, scores=rename(example.scores) or {}, costs=costs, expected_scores=expected)
+
+
+def shrink_to_task(examples: Sequence[RoutingExample], strength: float) -> list[RoutingExample]:
+    """Return the examples with every score s replaced by (1 - strength) s + strength times the candidate's task mean.
+
+    The means are over the given examples, which are to be those of training. It is the form of the best linear estimate
+    of an expected score from one noisy answer and the mean of its group (James and Stein 1961; Efron and Morris 1973,
+    "Stein's estimation rule and its competitors", JASA 68, 117-130); the strength is left to be chosen on validation.
+    """
+    if strength == 0:
+        return list(examples)
+    by_task: dict[str, list[RoutingExample]] = defaultdict(list)
+    for example in examples:
+        by_task[example.task].append(example)
+    means = {
+        task: {name: sum(one.scores[name] for one in group) / len(group) for name in group[0].scores}
+        for task, group in by_task.items()
+    }
+    return [
+        replace(
+            example,
+            scores={
+                name: (1 - strength) * score + strength * means[example.task][name]
+                for name, score in example.scores.items()
+            },
+        )
+        for example in examples
+    ]

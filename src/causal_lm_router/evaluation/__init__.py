@@ -1,0 +1,1 @@
+"""Evaluation: outcomes to a report, its tables, figures and comparisons."""

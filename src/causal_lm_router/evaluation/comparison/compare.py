@@ -1,0 +1,164 @@
+"""Runs on the same queries, each compared with the first: paired differences, tests, and how often routes differ."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from causal_lm_router.evaluation.intervals import Figure, rate_figure
+from causal_lm_router.evaluation.outcome_table import OutcomeTable, row_table
+from causal_lm_router.evaluation.statistics import (
+    Difference,
+    Estimate,
+    Resampling,
+    Sample,
+    adjust_holm,
+    estimate_means,
+    mcnemar_p,
+)
+from causal_lm_router.evaluation.stored import RunEvaluation, read_evaluation, shared_queries
+
+
+@dataclass(frozen=True)
+class ComparedRun:
+    """One evaluation: of a run, or of the `evaluate` command."""
+
+    name: str
+    """The end of its folder's path, as much of it as tells the runs apart."""
+    folder: Path
+    evaluation: RunEvaluation
+    table: OutcomeTable
+    """Its outcomes, rows sorted by query id as those of the evaluation."""
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A run minus the reference, paired by query; Holm's correction runs over the pairs, figure by figure."""
+
+    run: ComparedRun
+    score: Difference
+    accuracy: Difference
+    cost: Figure | None
+    """USD per query; None where costs are unknown."""
+    only_run_right: int
+    only_reference_right: int
+    routes_differ: Figure
+    """Share of queries on which the two name different candidates, or only one of them names any."""
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Two or more runs; the first is the reference."""
+
+    runs: tuple[ComparedRun, ...]
+    pairs: tuple[Pair, ...]
+    resampling: Resampling
+
+    @property
+    def reference(self) -> ComparedRun:
+        """What the other runs are compared with."""
+        return self.runs[0]
+
+
+def compare_runs(folders: Sequence[Path], resampling: Resampling) -> Comparison:
+    """Return the comparison of the evaluations in `folders` (with report.json and outcomes.jsonl) with the first.
+
+    Raises ValueError for fewer than two folders, a folder given twice or without an evaluation, and for evaluations
+    on other splits, pools, queries or scores than the first.
+    """
+    if len(folders) < 2:
+        raise ValueError(f"folders: got {len(folders)}, allowed is 2 or more")
+    resolved = [folder.resolve() for folder in folders]
+    if twice := [folder for index, folder in enumerate(folders) if folder.resolve() in resolved[:index]]:
+        raise ValueError(f"{twice[0]}: is given twice")
+    evaluations = [_read(folder) for folder in folders]
+    candidates = evaluations[0].report.candidates
+    runs = []
+    for name, folder, evaluation in zip(_names(resolved), folders, evaluations, strict=True):
+        _check_queries(folder, evaluation, folders[0], evaluations[0])
+        runs.append(ComparedRun(name, folder, evaluation, _read_table(folder, candidates)))
+        if not np.array_equal(runs[-1].table.scores, runs[0].table.scores):
+            raise ValueError(f"{folder}: candidates have other scores than in {folders[0]}, so the data differ")
+    pairs = [_compare(run, runs[0], resampling) for run in runs[1:]]
+    return Comparison(tuple(runs), tuple(_correct(pairs)), resampling)
+
+
+def _read(folder: Path) -> RunEvaluation:
+    if not folder.is_dir():
+        raise ValueError(f"{folder}: no such folder")
+    for name in ("report.json", "outcomes.jsonl"):
+        if not (folder / name).is_file():
+            raise ValueError(f"{folder}: holds no {name}; needed is a finished run or an output folder of `evaluate`")
+    return read_evaluation(folder)
+
+
+def _read_table(folder: Path, candidates: Sequence[str]) -> OutcomeTable:
+    # Generated text may hold characters that `splitlines` takes for line ends.
+    lines = (folder / "outcomes.jsonl").read_text(encoding="utf-8").split("\n")
+    rows = sorted((json.loads(line) for line in lines if line), key=lambda row: str(row["query_id"]))
+    try:
+        return row_table(rows, candidates)
+    except (KeyError, ValueError) as error:
+        raise ValueError(f"{folder / 'outcomes.jsonl'}: cannot be compared: {type(error).__name__}: {error}") from error
+
+
+def _check_queries(folder: Path, ours: RunEvaluation, reference: Path, theirs: RunEvaluation) -> None:
+    if ours.split != theirs.split:
+        raise ValueError(f"{folder}: evaluates the split {ours.split!r}, {reference} the split {theirs.split!r}")
+    if set(ours.report.candidates) != set(theirs.report.candidates):
+        raise ValueError(f"{folder}: routes among other candidates than {reference}")
+    both = len(set(ours.query_ids) & set(theirs.query_ids))
+    if ours.query_ids != theirs.query_ids:
+        counts = f"{len(ours.query_ids):,} and {len(theirs.query_ids):,} queries, {both:,} of them in both"
+        raise ValueError(f"{folder}: asks other queries than {reference}: {counts}")
+    if not shared_queries(ours, theirs):
+        raise ValueError(f"{folder}: queries have other tasks or best scores than in {reference}, so the data differ")
+
+
+def _names(folders: Sequence[Path]) -> list[str]:
+    """As many last parts of the paths as make them differ."""
+    length = 1
+    while len({folder.parts[-length:] for folder in folders}) < len(folders):
+        length += 1
+    return ["/".join(folder.parts[-length:]) for folder in folders]
+
+
+def _compare(run: ComparedRun, reference: ComparedRun, resampling: Resampling) -> Pair:
+    ours, theirs = run.evaluation.values, reference.evaluation.values
+    figures = [
+        "mean_score",
+        "routing_accuracy",
+        *(["mean_cost"] if "mean_cost" in ours and "mean_cost" in theirs else []),
+    ]
+    values = np.column_stack([ours[name] - theirs[name] for name in figures])
+    score, accuracy, *costs = estimate_means([Sample(run.evaluation.queries, values)], resampling)
+    differ = run.table.routes != reference.table.routes
+    return Pair(
+        run=run,
+        score=_difference(score, None),
+        accuracy=_difference(accuracy, mcnemar_p(values[:, 1])),
+        cost=costs[0].figure if costs else None,
+        only_run_right=int((values[:, 1] > 0).sum()),
+        only_reference_right=int((values[:, 1] < 0).sum()),
+        routes_differ=rate_figure(int(differ.sum()), len(differ)),
+    )
+
+
+def _difference(estimate: Estimate, mcnemar: float | None) -> Difference:
+    # A single query tells nothing.
+    return Difference(estimate.figure, 1.0 if estimate.p_value is None else estimate.p_value, mcnemar)
+
+
+def _correct(pairs: Sequence[Pair]) -> list[Pair]:
+    scores = adjust_holm({index: pair.score.p_value for index, pair in enumerate(pairs)})
+    accuracies = adjust_holm({index: pair.accuracy.p_value for index, pair in enumerate(pairs)})
+    return [
+        replace(
+            pair,
+            score=replace(pair.score, adjusted_p=scores[index]),
+            accuracy=replace(pair.accuracy, adjusted_p=accuracies[index]),
+        )
+        for index, pair in enumerate(pairs)
+    ]

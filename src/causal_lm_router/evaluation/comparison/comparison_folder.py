@@ -1,0 +1,46 @@
+"""Writing a comparison: compare.json, compare.csv, compare.md and the frontier of all runs."""
+
+import json
+from pathlib import Path
+
+from causal_lm_router.evaluation.comparison.compare import Comparison
+from causal_lm_router.evaluation.comparison.tables import comparison_rows, render_markdown
+from causal_lm_router.evaluation.figures.frontier import router_trade_off, save_frontier
+from causal_lm_router.evaluation.formatting import write_csv
+from causal_lm_router.files import write_text
+
+
+def write_comparison(comparison: Comparison, output: Path) -> list[Path]:
+    """Write the comparison's files into `output`, over those of an earlier one, and return them.
+
+    compare.csv has a row per run and baseline, compare.json the same rows and how they were made, compare.md the tables
+    to read; frontier.png shows all runs and is left out unless all their costs are known. Raises ValueError for an
+    `output` that holds a run, whose own frontier.png would be lost.
+    """
+    if (output / "report.json").exists():
+        raise ValueError(f"--output={output}: holds a run; choose another folder")
+    output.mkdir(parents=True, exist_ok=True)
+    reference = comparison.reference
+    rows = comparison_rows(comparison, output)
+    plain = {
+        "split": reference.evaluation.split,
+        "queries": reference.evaluation.report.num_queries,
+        "reference": reference.name,
+        "resamples": comparison.resampling.resamples,
+        "seed": comparison.resampling.seed,
+        "rows": rows,
+    }
+    names = ["compare.csv", "compare.json", "compare.md"]
+    write_csv(rows, list(rows[0]), output / names[0])
+    write_text(output / names[1], json.dumps(plain, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+    write_text(output / names[2], render_markdown(comparison))
+    reports = {run.name: run.evaluation.report for run in comparison.runs}
+    if all(report.mean_cost is not None for report in reports.values()):
+        curves = {
+            run.name: router_trade_off(run.table)
+            for run in comparison.runs
+            if run.table.predicted is not None and run.table.costs is not None
+        }
+        save_frontier(reports, curves, reference.table, output / "frontier.png")
+        names.append("frontier.png")
+    return [output / name for name in names]

@@ -1,0 +1,187 @@
+"""A comparison as plain rows for files, as Markdown, and on the terminal."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from causal_lm_router.evaluation.comparison.compare import Comparison, Pair
+from causal_lm_router.evaluation.formatting import format_difference, format_figure, markdown, relative
+from causal_lm_router.evaluation.intervals import Figure
+from causal_lm_router.evaluation.report import Baseline
+from causal_lm_router.evaluation.statistics import Difference
+
+Row = dict[str, Any]
+FIGURES = {
+    "mean_score": "mean score",
+    "routing_accuracy": "routing accuracy",
+    "parse_failure_rate": "parse failures",
+    "mean_cost": "USD per 1,000 queries",
+}
+LEGEND = (
+    "Differences are the run's figure minus the reference's on the same queries, with 95% bootstrap intervals. "
+    "Right alone: queries on which the run is right and the reference is not : the other way round."
+)
+HOLM = "p (Holm): the larger of a figure's p-values, corrected for the number of runs compared."
+
+
+def comparison_rows(comparison: Comparison, base: Path) -> list[Row]:
+    """Return a plain row per run, then per baseline; costs are USD per query, folders relative to `base`.
+
+    Differences from the reference stand in the run's row, and are None in that of the reference and of baselines.
+    """
+    pairs = {pair.run.name: pair for pair in comparison.pairs}
+    rows = []
+    for run in comparison.runs:
+        report = run.evaluation.report
+        row: Row = {"run": run.name, "kind": "run" if run.name in pairs else "reference", "queries": report.num_queries}
+        row |= _figure_columns({name: getattr(report, name) for name in FIGURES})
+        row |= _pair_columns(pairs.get(run.name)) | {"best_single": report.best_single}
+        rows.append(row | {"folder": relative(run.folder, base)})
+    for name, baseline in baselines(comparison).items():
+        row = {"run": name, "kind": "baseline", "queries": comparison.reference.evaluation.report.num_queries}
+        row |= _figure_columns({figure: getattr(baseline, figure, None) for figure in FIGURES})
+        rows.append(row | _pair_columns(None) | {"best_single": None, "folder": None})
+    return rows
+
+
+def baselines(comparison: Comparison) -> dict[str, Baseline]:
+    """Return the baselines by name; best single once for each candidate that is best on a run's training queries."""
+    found: dict[str, Baseline] = {}
+    singles = {run.evaluation.report.best_single for run in comparison.runs}
+    for run in comparison.runs:
+        report = run.evaluation.report
+        single = "best single" if len(singles) == 1 else f"best single: {report.best_single}"
+        names = {"best_single": single, "bayes": "best possible"}
+        for name, baseline in report.baselines.items():
+            found.setdefault(names.get(name, name), baseline)
+    return found
+
+
+def render_markdown(comparison: Comparison) -> str:
+    """Return the comparison as a page: the runs with the baselines, then the pairs."""
+    runs = [{"run": name, **_printed(figures)} for name, figures in _compared(comparison)]
+    pairs = [{"run": pair.run.name, **dict(_lines(pair, is_short=True))} for pair in comparison.pairs]
+    title = f"# {len(comparison.runs)} runs on {_queries(comparison)}"
+    sentences = [LEGEND, *([HOLM] if len(comparison.pairs) > 1 else []), _said_of_resampling(comparison)]
+    parts = [
+        title,
+        markdown(runs),
+        f"## Compared with {comparison.reference.name}",
+        markdown(pairs),
+        " ".join(sentences),
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def print_comparison(comparison: Comparison, console: Console) -> None:
+    """Print the runs with the baselines, then what differs pair by pair; 80 columns are enough."""
+    title = f"{len(comparison.runs)} runs on {_queries(comparison)}"
+    table = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, collapse_padding=True)
+    table.add_column("Run", overflow="fold")
+    for heading in ("Mean\nscore", "Routing\naccuracy", "Parse\nfailures", "USD per\n1,000 queries"):
+        table.add_column(heading, justify="right")
+    for index, (name, figures) in enumerate(_compared(comparison)):
+        cells = [text.replace(" [", "\n[") for text in _printed(figures).values()]
+        table.add_row(*map(Text, [name, *cells]), style="" if index < len(comparison.runs) else "dim")
+    console.print(table)
+    for pair in comparison.pairs:
+        console.print(Text(f"{pair.run.name} against {comparison.reference.name}", style="bold"))
+        lines = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
+        lines.add_column(style="dim", no_wrap=True)
+        lines.add_column(overflow="fold")
+        for heading, text in _lines(pair, is_short=False):
+            if "Holm" not in heading or len(comparison.pairs) > 1:
+                lines.add_row(Text(heading), Text(text))
+        console.print(lines)
+        console.print()
+    console.print(Text(" ".join([LEGEND, *([HOLM] if len(comparison.pairs) > 1 else [])]), style="dim"))
+
+
+def _compared(comparison: Comparison) -> list[tuple[str, Mapping[str, Figure | None]]]:
+    """Name and figures of the runs, then of the baselines."""
+    shown: list[tuple[str, Mapping[str, Figure | None]]] = []
+    for run in comparison.runs:
+        mark = " (reference)" if run is comparison.reference else ""
+        shown.append((run.name + mark, {name: getattr(run.evaluation.report, name) for name in FIGURES}))
+    for name, baseline in baselines(comparison).items():
+        shown.append((name, {figure: getattr(baseline, figure, None) for figure in FIGURES}))
+    return shown
+
+
+def _printed(figures: Mapping[str, Figure | None]) -> Row:
+    # What needs no text of a router has no parse failures, rather than unknown ones.
+    return {
+        text: "" if name == "parse_failure_rate" and figures[name] is None else format_figure(name, figures[name])
+        for name, text in FIGURES.items()
+    }
+
+
+def _lines(pair: Pair, is_short: bool) -> list[tuple[str, str]]:
+    """Headings and texts of everything that is said of a pair."""
+    score, accuracy = pair.score, pair.accuracy
+    alone = f"{pair.only_run_right:,} : {pair.only_reference_right:,}"
+    cost = "unknown" if pair.cost is None else format_difference(pair.cost, 1000, "+.3g")
+    unit = "" if is_short else " points"
+    return [
+        ("mean score", format_difference(score.figure, 1, "+.3f")),
+        ("mean score: p", _p(score.bootstrap_p)),
+        ("mean score: p (Holm)", _p(score.adjusted_p)),
+        ("mean score: verdict", score.verdict),
+        ("accuracy" + " (points)" * is_short, format_difference(accuracy.figure, 100, "+.1f", unit)),
+        ("accuracy: right alone", alone),
+        ("accuracy: p", _p(accuracy.bootstrap_p)),
+        ("accuracy: McNemar p", _p(accuracy.mcnemar_p)),
+        ("accuracy: p (Holm)", _p(accuracy.adjusted_p)),
+        ("accuracy: verdict", accuracy.verdict),
+        ("USD per 1,000 queries", cost),
+        ("routes differ", format_figure("routes_differ", pair.routes_differ)),
+    ]
+
+
+def _p(value: float | None) -> str:
+    return "" if value is None else "<0.001" if value < 0.001 else f"{value:.3f}"
+
+
+def _queries(comparison: Comparison) -> str:
+    evaluation = comparison.reference.evaluation
+    number = evaluation.report.num_queries
+    return f"the same {number:,} {'query' if number == 1 else 'queries'} of the {evaluation.split} split"
+
+
+def _said_of_resampling(comparison: Comparison) -> str:
+    return f"{comparison.resampling.resamples:,} bootstrap resamples, random seed {comparison.resampling.seed}."
+
+
+def _figure_columns(figures: Mapping[str, Figure | None]) -> Row:
+    columns: Row = {}
+    for name, figure in figures.items():
+        columns |= _interval_columns(name, figure)
+    return columns
+
+
+def _pair_columns(pair: Pair | None) -> Row:
+    row = _difference_columns("mean_score", pair.score if pair else None)
+    row |= _difference_columns("routing_accuracy", pair.accuracy if pair else None)
+    row |= {"mcnemar_p": pair.accuracy.mcnemar_p if pair else None}
+    row |= {"only_run_right": pair.only_run_right if pair else None}
+    row |= {"only_reference_right": pair.only_reference_right if pair else None}
+    row |= _interval_columns("mean_cost_difference", pair.cost if pair else None)
+    return row | _interval_columns("routes_differ", pair.routes_differ if pair else None)
+
+
+def _difference_columns(name: str, difference: Difference | None) -> Row:
+    row = _interval_columns(f"{name}_difference", difference.figure if difference else None)
+    row |= {f"{name}_bootstrap_p": difference.bootstrap_p if difference else None}
+    row |= {f"{name}_holm_p": difference.adjusted_p if difference else None}
+    return row | {f"{name}_verdict": difference.verdict if difference else None}
+
+
+def _interval_columns(name: str, figure: Figure | None) -> Row:
+    if figure is None:
+        return dict.fromkeys((name, f"{name}_low", f"{name}_high"))
+    return {name: figure.value, f"{name}_low": figure.low, f"{name}_high": figure.high}

@@ -1,0 +1,73 @@
+"""The folder of an evaluation: report.json, outcomes.jsonl and the drawings."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from causal_lm_router.files import write_text
+from causal_lm_router.routing import RouteOutcome
+
+if TYPE_CHECKING:
+    from causal_lm_router.evaluation.evaluate import Evaluation
+
+
+def write_evaluation(
+    folder: Path,
+    evaluation: "Evaluation",
+    facts: dict[str, Any],
+    validation: "Evaluation | None" = None,
+    *,
+    with_pictures: bool = True,
+) -> list[Path]:
+    """Write outcomes.jsonl, pictures and, last, report.json with `facts` (split, data, backend, ...) beside it.
+
+    Other decoding methods' evaluations go to folders of their own, without pictures. `validation` is the same router's
+    evaluation on the validation queries: there its predictions are calibrated for the reliability diagram. Returns the
+    pictures beside confusion.png: those that the outcomes allow (see routing_figures).
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    rows = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in outcome_rows(evaluation.outcomes))
+    write_text(folder / "outcomes.jsonl", rows)
+    pictures = _draw(folder, evaluation, validation) if with_pictures else []
+    for name, other in evaluation.others.items():
+        write_evaluation(folder / "decodings" / name, other, facts, with_pictures=False)
+    report = {**facts, **evaluation.report.to_dict()}
+    write_text(folder / "report.json", json.dumps(report, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+    return pictures
+
+
+def _draw(folder: Path, evaluation: "Evaluation", validation: "Evaluation | None") -> list[Path]:
+    from causal_lm_router.evaluation.figures import save_routing_figures
+    from causal_lm_router.evaluation.figures.confusion import save_confusion
+
+    save_confusion(evaluation.report, folder / "confusion.png")
+    calibrating = validation.outcomes if validation else ()
+    return save_routing_figures(evaluation.outcomes, evaluation.report, folder, calibrating)
+
+
+def outcome_rows(outcomes: Sequence[RouteOutcome]) -> list[dict[str, Any]]:
+    """Return a plain row per outcome, for outcomes.jsonl and for trackers."""
+    return [
+        {
+            "query_id": outcome.example.query_id,
+            "task": outcome.example.task,
+            "label": outcome.label,
+            "generation": outcome.generation.text,
+            "finish_reason": outcome.generation.finish_reason,
+            "logprob": outcome.generation.logprob,
+            "route": outcome.route.candidate,
+            "failure": outcome.route.failure and outcome.route.failure.value,
+            "is_fuzzy": outcome.route.fuzzy,
+            "called": outcome.called,
+            "is_correct": outcome.is_correct,
+            "score": outcome.score,
+            "scores": dict(outcome.example.scores),
+            "best_score": max(outcome.example.scores.values()),
+            "cost": outcome.cost,
+            "costs": outcome.example.costs and dict(outcome.example.costs),
+            "truncated_query": outcome.truncated_query,
+            "predicted": outcome.predicted and dict(outcome.predicted),
+        }
+        for outcome in outcomes
+    ]

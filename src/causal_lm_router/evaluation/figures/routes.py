@@ -1,0 +1,105 @@
+"""Routes by task: which candidates a router chose on each task, beside those that would have been best there."""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+from matplotlib import colormaps
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patches import Patch
+from matplotlib.ticker import PercentFormatter
+
+from causal_lm_router.evaluation.figures.drawing import ORANGE, plain_label, save_png, shorten_names
+from causal_lm_router.evaluation.outcome_table import NOBODY, Bools, Floats, OutcomeTable
+
+# More colours than these cannot be told apart; orange is that of parse failures, grey that of the rest.
+_COLOURS = [colormaps["tab20"](index) for index in (0, 1, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 16, 17, 18, 19)]
+_REST = "#cccccc"
+Colour = tuple[float, float, float, float]
+
+
+def save_routes_by_task(table: OutcomeTable, best_single: str, path: Path, max_tasks: int = 15) -> None:
+    """Write a PNG of the shares of routes: over all queries, then for the `max_tasks` tasks with most queries.
+
+    The wide bar is the router's; parse failures are its orange end. The narrow bar below shows the best candidates of
+    each query, a query with several of them split evenly. Best single is marked in the legend. Of many candidates those
+    with the smallest shares are drawn as one.
+    """
+    routed, best = _route_weights(table), _best_weights(table)
+    groups = _task_rows(table.tasks, max_tasks)
+    colours = dict(zip(_coloured(routed, best), _COLOURS, strict=False))
+    figure = Figure(figsize=(10.5, 1.6 + 0.46 * len(groups)), layout="constrained")
+    axes = figure.subplots()
+    places = np.arange(len(groups), dtype=np.float64)
+    _draw_bars(axes, places - 0.14, 0.5, _mean_rows(routed, groups), colours)
+    _draw_bars(axes, places + 0.27, 0.22, _mean_rows(best, groups), colours, alpha=0.6)
+    names = shorten_names([task for task, _ in groups], 36)
+    ticks = [f"{name} ({rows.sum():,})" for name, (_, rows) in zip(names, groups, strict=True)]
+    axes.set_yticks(range(len(groups)), ticks, parse_math=False)
+    axes.set_ylim(len(groups) - 0.5, -0.5)
+    if len(groups) > 1:
+        axes.axhline(0.5, color="black", linewidth=0.8)
+    axes.set_xlim(0, 1)
+    axes.xaxis.set_major_formatter(PercentFormatter(1))
+    axes.set_xlabel("share of queries")
+    handles = _legend(table.names, best_single, colours, bool(routed[:, -1].any()))
+    title = "wide bar: routes\nnarrow bar: best candidates (ties split)"
+    figure.legend(handles=handles, title=title, alignment="left", loc="outside right upper", fontsize=9)
+    save_png(figure, path)
+
+
+def _route_weights(table: OutcomeTable) -> Floats:
+    """A row per query with a 1 in the column of its route, parse failures last."""
+    num_queries, num_candidates = table.scores.shape
+    weights = np.zeros((num_queries, num_candidates + 1))
+    weights[np.arange(num_queries), np.where(table.routes == NOBODY, num_candidates, table.routes)] = 1
+    return weights
+
+
+def _best_weights(table: OutcomeTable) -> Floats:
+    shares = table.is_best / table.is_best.sum(axis=1, keepdims=True)
+    return np.column_stack([shares, np.zeros(len(shares))])
+
+
+def _task_rows(tasks: Sequence[str], max_tasks: int) -> list[tuple[str, Bools]]:
+    """Name and rows of all queries, then of each task, the largest first; a single task is all queries."""
+    by_size = sorted(Counter(tasks).items(), key=lambda item: (-item[1], item[0]))
+    of_query = np.array(tasks, dtype=object)
+    rest = [] if len(by_size) == 1 else by_size[:max_tasks]
+    return [("all queries", np.ones(len(tasks), dtype=bool)), *((task, of_query == task) for task, _ in rest)]
+
+
+def _mean_rows(weights: Floats, groups: Sequence[tuple[str, Bools]]) -> Floats:
+    return np.array([weights[rows].mean(axis=0) for _, rows in groups], dtype=np.float64)
+
+
+def _coloured(routed: Floats, best: Floats) -> list[int]:
+    """Columns, in pool order, of the candidates with a colour of their own: the most routed, then most often best."""
+    ranked = sorted(range(routed.shape[1] - 1), key=lambda column: (-routed[:, column].sum(), -best[:, column].sum()))
+    return sorted(ranked[: len(_COLOURS)])
+
+
+def _draw_bars(
+    axes: Axes, places: Floats, height: float, shares: Floats, colours: Mapping[int, Colour], alpha: float = 1
+) -> None:
+    """A bar per row of `shares`: candidates with a colour, then the others together, then parse failures."""
+    own = [(shares[:, column], colour) for column, colour in colours.items()]
+    rest = shares[:, [column for column in range(shares.shape[1] - 1) if column not in colours]].sum(axis=1)
+    left = np.zeros(len(shares))
+    for widths, colour in [*own, (rest, _REST), (shares[:, -1], ORANGE)]:
+        seen = widths > 0
+        bars = axes.barh(places[seen], widths[seen], height, left=left[seen], color=colour, alpha=alpha)
+        for bar in bars:
+            bar.set(edgecolor="white", linewidth=0.5)
+        left = left + widths
+
+
+def _legend(names: Sequence[str], best_single: str, colours: Mapping[int, Colour], has_failures: bool) -> list[Patch]:
+    shown = [plain_label(name) for name in shorten_names(names)]
+    marks = [" (best single)" if name == best_single else "" for name in names]
+    handles = [Patch(color=colour, label=shown[column] + marks[column]) for column, colour in colours.items()]
+    if len(names) > len(colours):
+        handles.append(Patch(color=_REST, label=f"{len(names) - len(colours)} more"))
+    return [*handles, Patch(color=ORANGE, label="parse failure")] if has_failures else handles

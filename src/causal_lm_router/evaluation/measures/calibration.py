@@ -1,0 +1,160 @@
+"""How far predictions can be trusted: order, calibration, and sets that hold a best candidate.
+
+A prediction is read as the expected score of the candidate's answer. Scores may be fractional. For a router that
+predicts which candidate it would choose (shares that sum to 1), the order is meaningful and the calibration is
+expected to be poor.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.optimize import minimize_scalar
+from scipy.special import expit, logit
+from scipy.stats import kendalltau
+
+Floats = NDArray[np.float64]
+
+CLIP = 1e-6
+"""Predictions are kept this far from 0 and 1 before their logit is taken."""
+TEMPERATURES = (0.05, 20.0)
+"""The range in which a temperature is looked for."""
+
+
+class Reliability(NamedTuple):
+    """Predictions in bins of equal width: how many, their mean and the mean score; NaN means in an empty bin."""
+
+    num_pairs: NDArray[np.int64]
+    mean_predicted: Floats
+    mean_score: Floats
+
+
+def auroc(scores: Floats, predicted: Floats) -> float:
+    """Return the share of pairs of queries with different scores whose predictions are in the same order.
+
+    Equal predictions count half; NaN where all scores are equal. For scores of 0 and 1 this is the area under the ROC
+    curve (Hanley and McNeil, 1982), for others the concordance index (Harrell et al., 1982). It is
+    ((concordant - discordant) / pairs + 1) / 2, and the difference comes from Kendall's tau-b, in O(N log N).
+    """
+    ordered_pairs, compared_pairs = _num_untied(predicted), _num_untied(scores)
+    if compared_pairs == 0:
+        return float("nan")
+    if ordered_pairs == 0:
+        return 0.5
+    surplus = float(kendalltau(scores, predicted).statistic) * (ordered_pairs * compared_pairs) ** 0.5
+    return float((surplus / compared_pairs + 1) / 2)
+
+
+def reliability(scores: Floats, predicted: Floats, num_bins: int = 15) -> Reliability:
+    """Return the bins of a reliability diagram over all entries of `predicted`: bin b holds (b / bins, (b + 1) / bins].
+
+    A prediction of 0 is in the first bin. Source: Guo et al. (2017), arXiv 1706.04599, section 2.
+    """
+    bins = np.searchsorted(np.linspace(0, 1, num_bins + 1)[1:-1], predicted.ravel(), side="left")
+    num_pairs = np.bincount(bins, minlength=num_bins)
+    sums = [np.bincount(bins, values.ravel(), num_bins) for values in (predicted, scores)]
+    mean_predicted, mean_score = (
+        np.divide(total, num_pairs, out=np.full(num_bins, np.nan), where=num_pairs > 0) for total in sums
+    )
+    return Reliability(num_pairs, mean_predicted, mean_score)
+
+
+def expected_calibration_error(scores: Floats, predicted: Floats, num_bins: int = 15) -> float:
+    """Return ECE, the sum over bins of (share of predictions) x |mean score - mean prediction|, over all entries.
+
+    Source: Naeini et al. (2015), AAAI; Guo et al. (2017), arXiv 1706.04599, equation 3, with 15 bins of equal width.
+    """
+    bins = reliability(scores, predicted, num_bins)
+    return float(np.nansum(bins.num_pairs * np.abs(bins.mean_score - bins.mean_predicted)) / bins.num_pairs.sum())
+
+
+def brier_score(scores: Floats, predicted: Floats) -> float:
+    """Return the mean of (prediction - score)^2 over all entries. Source: Brier (1950), for one class of two."""
+    return float(np.mean((predicted - scores) ** 2))
+
+
+def scale(predicted: Floats, temperature: float) -> Floats:
+    """Return sigmoid(logit(prediction) / temperature), predictions clipped to `CLIP` from 0 and 1 before."""
+    return np.asarray(expit(logit(np.clip(predicted, CLIP, 1 - CLIP)) / temperature))
+
+
+def fit_temperature(scores: Floats, predicted: Floats) -> float:
+    """Return the temperature within `TEMPERATURES` whose scaled predictions have the least negative log-likelihood.
+
+    The likelihood takes scores as soft labels: mean of -score ln q - (1 - score) ln(1 - q). Above 1: the predictions
+    were too sure. Fit it on validation queries. Source: Guo et al. (2017), arXiv 1706.04599, section 4.2, here for one
+    logit per candidate.
+    """
+    logits = logit(np.clip(predicted, CLIP, 1 - CLIP))
+
+    def loss(log_temperature: float) -> float:
+        scaled = logits * np.exp(-log_temperature)
+        # -ln sigmoid(x) = ln(1 + e^-x), and -ln(1 - sigmoid(x)) is the same plus x.
+        return float(np.mean(np.logaddexp(0, -scaled) + (1 - scores) * scaled))
+
+    low, high = np.log(TEMPERATURES)
+    return float(np.exp(minimize_scalar(loss, bounds=(low, high), method="bounded", options={"xatol": 1e-6}).x))
+
+
+def conformal_threshold(scores: Floats, predicted: Floats, level: float = 0.9) -> float:
+    """Return how far below the highest prediction a candidate may lie and still be in the set, chosen on `scores`.
+
+    Each query's shortfall is its highest prediction minus the highest prediction among its best candidates (ties all
+    count as best). The threshold is the ceil((n + 1) x level)-th smallest shortfall of n queries, infinite where there
+    are too few queries for it. On further queries, exchangeable with these, `conformal_sets` then hold a best candidate
+    with probability at least `level`. Source: split conformal prediction, Vovk et al. (2005); Angelopoulos and Bates
+    (2021), arXiv 2107.07511, section 1; the shortfall as its conformity score is this project's choice. Raises
+    ValueError unless `level` lies between 0 and 1.
+    """
+    if not 0 < level < 1:
+        raise ValueError(f"level={level!r}: allowed is a number between 0 and 1")
+    best_predicted = np.where(scores == scores.max(axis=1, keepdims=True), predicted, -np.inf).max(axis=1)
+    shortfalls = np.sort(predicted.max(axis=1) - best_predicted)
+    # The small amount keeps (n + 1) x level from being rounded up over an integer.
+    rank = int(np.ceil((len(shortfalls) + 1) * level - 1e-9))
+    return float(shortfalls[rank - 1]) if rank <= len(shortfalls) else float("inf")
+
+
+def conformal_sets(predicted: Floats, threshold: float) -> NDArray[np.bool_]:
+    """Return for every query which candidates lie within `threshold` of its highest prediction: never none."""
+    return np.asarray(predicted.max(axis=1, keepdims=True) - predicted <= threshold)
+
+
+def holds_best(scores: Floats, sets: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Return for every query whether its set holds a best candidate; the mean of it is the coverage."""
+    return np.asarray(((scores == scores.max(axis=1, keepdims=True)) & sets).any(axis=1))
+
+
+def _num_untied(values: Floats) -> int:
+    """Pairs of entries that differ."""
+    counts = np.unique(values, return_counts=True)[1]
+    total = len(values)
+    return int(total * (total - 1) - (counts * (counts - 1)).sum()) // 2
+
+
+def route_shares(called: Floats) -> Floats:
+    """Return each candidate's share of the calls; NaN where nothing is called.
+
+    `called` holds the weight of each candidate in a query's route: 1 for the one called, all 0 where none is.
+    """
+    calls = called.sum(axis=0)
+    return np.asarray(calls / calls.sum()) if calls.sum() > 0 else np.full(calls.shape, np.nan)
+
+
+def route_entropy(called: Floats) -> float:
+    """Return the entropy of the route shares, -sum p ln p, in nats: 0 for one candidate always, ln C for all alike.
+
+    Source: Shannon (1948), section 6.
+    """
+    shares = route_shares(called)
+    return float(-sum(share * np.log(share) for share in shares if share != 0)) + 0.0
+
+
+def normalised_entropy(called: Floats) -> float:
+    """Return the entropy of the route shares divided by ln C, its largest value: 0..1 (Pielou, 1966)."""
+    return route_entropy(called) / float(np.log(called.shape[1]))
+
+
+def top_share(called: Floats) -> float:
+    """Return the share of the calls that goes to the candidate called most: 1/C..1."""
+    return float(route_shares(called).max())

@@ -1,0 +1,117 @@
+"""The record of a router's frontier and of the figures over it."""
+
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+from numpy.typing import NDArray
+
+from causal_lm_router.evaluation.intervals import Figure
+from causal_lm_router.evaluation.measures import cost_quality
+from causal_lm_router.evaluation.measures.cost_quality import (
+    Points,
+    TradeOffs,
+    candidate_points,
+    pool_aiq,
+    trade_offs,
+)
+from causal_lm_router.evaluation.measures.predictions import Predictions
+from causal_lm_router.evaluation.measures.resampling import bootstrap_figures
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class FrontierPoint:
+    """A configuration of the router on the test queries."""
+
+    cost: float
+    """Mean cost, USD per query."""
+    score: float
+    """Mean score."""
+    trade_off: float | None
+    """Lambda, score per USD; None for infinite, where the candidate of the lowest cost is called always."""
+
+
+@dataclass(frozen=True, slots=True)
+class CostQualityReport:
+    """Figures over mean cost and mean score; see `measures.cost_quality` for each."""
+
+    frontier: tuple[FrontierPoint, ...]
+    """From lambda 0 to infinity, repeated points left out."""
+    aiq: Figure | None
+    """Of the frontier and the actual routes, over budgets from the cheapest to the dearest candidate."""
+    zero_router_aiq: Figure | None
+    """AIQ of mixing candidates by lot."""
+    aiq_gain: Figure | None
+    """`aiq` minus `zero_router_aiq`, paired by query."""
+    perf_gain: Figure | None
+    """Over the frontier and the actual routes, against always calling best single."""
+    cost_save: Figure | None
+    """Over the same; None where none of them scores as high as best single."""
+    pareto_dist: Figure
+    """Of the frontier and the actual routes, to the Pareto frontier of these and the candidates."""
+    arena_score: Figure
+    """Of the actual routes."""
+
+
+def report_cost_quality(
+    test: Predictions, validation: Predictions | None, best_single: str, resamples: int
+) -> CostQualityReport | None:
+    """Return the report on `test`, None where its costs are unknown.
+
+    What a call of each candidate costs is expected from the mean over validation or, without its costs, over test.
+    Intervals are percentile bootstrap intervals over `resamples` resamples of the queries, the router held fixed.
+    """
+    if test.costs is None:
+        return None
+    known_costs = validation.costs if validation is not None and validation.costs is not None else test.costs
+    frontier = trade_offs(test.scores, test.costs, test.predicted, known_costs.mean(axis=0))
+    single = test.names.index(best_single)
+    actual_score, actual_cost = ((test.called * values).sum(axis=1) for values in (test.scores, test.costs))
+    arrays = (
+        np.column_stack([frontier.score, actual_score]),
+        np.column_stack([frontier.cost, actual_cost]),
+        test.scores,
+        test.costs,
+    )
+    figures = bootstrap_figures(partial(_figures, single=single), arrays, resamples=resamples)
+    pareto_dist, arena_score = figures["pareto_dist"], figures["arena_score"]
+    assert pareto_dist is not None and arena_score is not None
+    return CostQualityReport(
+        frontier=_frontier_points(frontier),
+        aiq=figures["aiq"],
+        zero_router_aiq=figures["zero_router_aiq"],
+        aiq_gain=figures["aiq_gain"],
+        perf_gain=figures["perf_gain"],
+        cost_save=figures["cost_save"],
+        pareto_dist=pareto_dist,
+        arena_score=arena_score,
+    )
+
+
+def _figures(
+    router_scores: Floats, router_costs: Floats, scores: Floats, costs: Floats, *, single: int
+) -> dict[str, float]:
+    """The figures over one sample of the queries; the router's last column holds the actual routes."""
+    router = Points(router_costs.mean(axis=0), router_scores.mean(axis=0))
+    pool = candidate_points(scores, costs)
+    aiq, zero_router_aiq = pool_aiq(router, pool), pool_aiq(pool, pool)
+    return {
+        "aiq": aiq,
+        "zero_router_aiq": zero_router_aiq,
+        "aiq_gain": aiq - zero_router_aiq,
+        "perf_gain": cost_quality.perf_gain(router, pool.score[single]),
+        "cost_save": cost_quality.cost_save(router, pool.score[single], pool.cost[single]),
+        "pareto_dist": cost_quality.pareto_dist(router, pool),
+        "arena_score": cost_quality.arena_score(router.score[-1], router.cost[-1]),
+    }
+
+
+def _frontier_points(frontier: TradeOffs) -> tuple[FrontierPoint, ...]:
+    points = frontier.points()
+    rows: list[FrontierPoint] = []
+    for cost, score, weight in zip(points.cost, points.score, frontier.weight, strict=True):
+        if not rows or (cost, score) != (rows[-1].cost, rows[-1].score):
+            rows.append(FrontierPoint(float(cost), float(score), float(weight) if np.isfinite(weight) else None))
+    return tuple(rows)

@@ -1,0 +1,84 @@
+"""Text generation and likelihoods behind one protocol, one file per backend."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Optional, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+from transformers import PreTrainedTokenizerBase
+
+from causal_lm_router.config import Backend, BaseModelConfig, InferenceConfig, LoraConfig, generating_model
+from causal_lm_router.prompting.token_trie import TokenTrie
+from causal_lm_router.routing import Generation
+
+if TYPE_CHECKING:
+    from causal_lm_router.generation.vllm_engine import VllmEngine
+
+
+class Generator(Protocol):
+    """A base model that generates with the weights loaded last.
+
+    Prompts and prefixes are token ids, results are in their order, log-probabilities are in nats over the whole
+    vocabulary at temperature 1.
+    """
+
+    def load_weights(self, weights_dir: Path | None) -> None:
+        """Use the trained weights in a folder (PEFT adapter or full checkpoint); None is the bare base model."""
+
+    def generate(self, prompts: Sequence[Sequence[int]], stop_ids: Sequence[int] = ()) -> list[Generation]:
+        """Return one generation per prompt, sampled as configured.
+
+        It ends with the end token, which is not part of its text, or with one of `stop_ids`, which is. Other special
+        tokens are left out of the text.
+        """
+
+    def generate_constrained(self, prompts: Sequence[Sequence[int]], trie: TokenTrie) -> list[Generation]:
+        """Return one generation per prompt that is a sequence of the trie: at each step the likeliest allowed token.
+
+        Always greedy; the configured sampling settings do not count. Its `logprob` is the one under the constraint:
+        each token's among those allowed in its place.
+        """
+
+    def next_logprobs(
+        self, prefixes: Sequence[Sequence[int]], token_ids: Sequence[Sequence[int]]
+    ) -> list[NDArray[np.float64]]:
+        """Return for every prefix the log-probabilities of its `token_ids` as the next token."""
+
+    def sequence_logprobs(self, prompts: Sequence[Sequence[int]], trie: TokenTrie) -> NDArray[np.float64]:
+        """Return [number of prompts, number of sequences]: each sequence's log-probability after each prompt.
+
+        The log-probability of a sequence is the sum over its tokens. What sequences share is computed once where the
+        backend can.
+        """
+
+    def sleep(self) -> None:
+        """Give device memory back until the next call, as far as the backend can."""
+
+    def close(self) -> None:
+        """Release everything; the generator cannot be used again."""
+
+
+def open_generator(
+    inference: InferenceConfig,
+    base_model: BaseModelConfig,
+    lora: LoraConfig,
+    name_or_path: str,
+    tokenizer: PreTrainedTokenizerBase,
+    max_prompt_tokens: int,
+    engine: Optional["VllmEngine"] = None,
+) -> Generator:
+    """Return the configured backend over the base model at `name_or_path` (a prepared folder or a hub name).
+
+    vLLM uses the given engine, which outlives the generator; without one the generator has its own.
+    """
+    base_model = generating_model(base_model, inference)
+    match inference.backend:
+        case Backend.vllm:
+            from causal_lm_router.generation.vllm import VllmGenerator
+
+            return VllmGenerator(inference, base_model, lora, name_or_path, tokenizer, max_prompt_tokens, engine)
+        case Backend.transformers:
+            from causal_lm_router.generation.transformers import TransformersGenerator
+
+            return TransformersGenerator(inference, base_model, name_or_path, tokenizer)

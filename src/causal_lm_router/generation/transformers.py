@@ -1,0 +1,186 @@
+"""Generation with transformers' `generate`, likelihoods by plain forward passes: they run wherever torch does."""
+
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from rich.progress import track
+from torch import Tensor
+from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
+
+from causal_lm_router.config import BaseModelConfig, InferenceConfig
+from causal_lm_router.generation.generated_text import constrained_generation, generated_text
+from causal_lm_router.models.base_model import load_base_model, load_trained
+from causal_lm_router.models.target_logprobs import tree_logprobs
+from causal_lm_router.prompting.token_trie import TokenTrie
+from causal_lm_router.routing import Generation
+
+Answer = TypeVar("Answer")
+
+
+class TransformersGenerator:
+    """The transformers backend; adapters are merged when loaded."""
+
+    def __init__(
+        self,
+        inference: InferenceConfig,
+        base_model: BaseModelConfig,
+        name_or_path: str,
+        tokenizer: PreTrainedTokenizerBase,
+    ) -> None:
+        self._inference = inference
+        self._base_model = base_model
+        self._name_or_path = name_or_path
+        self._tokenizer = tokenizer
+        self._device = "cuda" if torch.cuda.is_available() else "cpu"
+        self._model: PreTrainedModel | None = None
+
+    def load_weights(self, weights_dir: Path | None) -> None:
+        """Use the trained weights in a folder; None is the bare base model."""
+        if weights_dir is None:
+            model = load_base_model(self._name_or_path, self._base_model)
+        else:
+            model = load_trained(self._name_or_path, self._base_model, weights_dir)
+        model.config.use_cache = True
+        # The settings here alone count, not defaults that come with the base model.
+        model.generation_config = GenerationConfig()  # type: ignore[no-untyped-call]
+        self._model = model.eval()  # type: ignore[no-untyped-call]
+
+    def generate(self, prompts: Sequence[Sequence[int]], stop_ids: Sequence[int] = ()) -> list[Generation]:
+        """Return one generation per prompt, in order, as `Generator` says."""
+        ends = [self._tokenizer.eos_token_id, *stop_ids]
+        arguments = {"eos_token_id": ends, "output_logits": True} | self._sampling_args()
+
+        def answers(batch: list[int]) -> list[Generation]:
+            generated = self._generated([prompts[index] for index in batch], arguments)
+            return [self._generation(ids, logprobs, stop_ids) for ids, logprobs in generated]
+
+        with torch.random.fork_rng():
+            torch.manual_seed(self._inference.seed)
+            return self._in_batches(prompts, answers)
+
+    def generate_constrained(self, prompts: Sequence[Sequence[int]], trie: TokenTrie) -> list[Generation]:
+        """Return one generation per prompt, in order, that is a sequence of the trie, as `Generator` says."""
+        eos = self._tokenizer.eos_token_id
+        following = {
+            tuple(trie.prefix(node)): [trie.tokens[child] for child in children]
+            for node, children in enumerate(trie.children)
+            if children
+        }
+        longest_target = max(map(len, trie.sequences))
+        arguments = {"eos_token_id": eos, "max_new_tokens": longest_target, "do_sample": False, "output_scores": True}
+
+        def answers(batch: list[int]) -> list[Generation]:
+            longest = max(len(prompts[index]) for index in batch)
+
+            def allowed(_row: int, ids: Tensor) -> list[int]:
+                return following.get(tuple(ids[longest:].tolist()), [eos])
+
+            generated = self._generated(
+                [prompts[index] for index in batch], arguments | {"prefix_allowed_tokens_fn": allowed}
+            )
+            return [constrained_generation(self._tokenizer, trie, ids, logprobs) for ids, logprobs in generated]
+
+        return self._in_batches(prompts, answers)
+
+    def next_logprobs(
+        self, prefixes: Sequence[Sequence[int]], token_ids: Sequence[Sequence[int]]
+    ) -> list[NDArray[np.float64]]:
+        """Return for every prefix the log-probabilities of its `token_ids` as the next token."""
+
+        def answers(batch: list[int]) -> list[NDArray[np.float64]]:
+            input_ids, attention_mask = self._padded([prefixes[index] for index in batch])
+            positions = (attention_mask.cumsum(dim=1) - 1).clamp(min=0)
+            output = self._loaded()(
+                input_ids=input_ids, attention_mask=attention_mask, position_ids=positions, logits_to_keep=1
+            )
+            logprobs = output.logits[:, -1].float().log_softmax(dim=-1).cpu().numpy()
+            return [row[list(token_ids[index])].astype(np.float64) for index, row in zip(batch, logprobs, strict=True)]
+
+        return self._in_batches(prefixes, answers)
+
+    def sequence_logprobs(self, prompts: Sequence[Sequence[int]], trie: TokenTrie) -> NDArray[np.float64]:
+        """Return [number of prompts, number of sequences]: each sequence's log-probability after each prompt."""
+
+        def answers(batch: list[int]) -> list[NDArray[np.float64]]:
+            input_ids, attention_mask = self._padded([prompts[index] for index in batch])
+            logprobs = tree_logprobs(self._loaded(), input_ids, attention_mask, trie)
+            return list(logprobs.double().cpu().numpy())
+
+        return np.array(self._in_batches(prompts, answers)).reshape(len(prompts), len(trie.sequences))
+
+    def sleep(self) -> None:
+        """Move the weights to the host until the next use."""
+        if self._model is not None:
+            self._model.to("cpu")  # type: ignore[arg-type]
+
+    def close(self) -> None:
+        """Drop the weights."""
+        self._model = None
+
+    def _loaded(self) -> Any:
+        if self._model is None:
+            self.load_weights(None)
+        assert self._model is not None
+        return self._model.to(self._device)  # type: ignore[arg-type]
+
+    @torch.inference_mode()
+    def _in_batches(
+        self, prompts: Sequence[Sequence[int]], answers: Callable[[list[int]], Sequence[Answer]]
+    ) -> list[Answer]:
+        """Return `answers` of batches of prompts of like length, each named by its number, in the prompts' order."""
+        size = self._inference.batch_size
+        order = sorted(range(len(prompts)), key=lambda index: len(prompts[index]))
+        batches = [order[start : start + size] for start in range(0, len(order), size)]
+        found: dict[int, Answer] = {}
+        for batch in track(batches, "generating", disable=len(batches) < 3, transient=True):
+            found |= zip(batch, answers(batch), strict=True)
+        return [found[index] for index in range(len(prompts))]
+
+    def _padded(self, prompts: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
+        """Return the prompts as ids and attention mask, padded on the left."""
+        longest, pad = max(len(ids) for ids in prompts), self._tokenizer.pad_token_id
+        input_ids = torch.tensor([[pad] * (longest - len(ids)) + list(ids) for ids in prompts])
+        attention_mask = torch.tensor([[0] * (longest - len(ids)) + [1] * len(ids) for ids in prompts])
+        return input_ids.to(self._device), attention_mask.to(self._device)
+
+    def _generated(
+        self, prompts: Sequence[Sequence[int]], arguments: dict[str, Any]
+    ) -> Iterator[tuple[list[int], list[float]]]:
+        """Yield the new ids of every prompt and the log-probability of each.
+
+        It comes from the steps' logits or scores, whichever the arguments ask for: as the base model has it, or among
+        the tokens that were allowed.
+        """
+        input_ids, attention_mask = self._padded(prompts)
+        output: Any = self._loaded().generate(
+            input_ids=input_ids,
+            attention_mask=attention_mask,
+            pad_token_id=self._tokenizer.pad_token_id,
+            return_dict_in_generate=True,
+            **arguments,
+        )
+        logits = torch.stack(output.logits or output.scores, dim=1).float().cpu()
+        for ids, row in zip(output.sequences[:, input_ids.shape[1] :].cpu(), logits, strict=True):
+            yield ids.tolist(), row.log_softmax(dim=-1).gather(1, ids[:, None])[:, 0].tolist()
+
+    def _sampling_args(self) -> dict[str, Any]:
+        arguments: dict[str, Any] = {
+            "max_new_tokens": self._inference.max_new_tokens,
+            "do_sample": self._inference.temperature > 0,
+        }
+        if self._inference.temperature > 0:
+            arguments |= {"temperature": self._inference.temperature, "top_p": self._inference.top_p, "top_k": 0}
+        unknown = GenerationConfig().update(**self._inference.sampling_args)  # type: ignore[no-untyped-call]
+        if unknown:
+            raise ValueError(f"inference.sampling_args: transformers knows no {', '.join(map(str, unknown))}")
+        return arguments | self._inference.sampling_args
+
+    def _generation(self, ids: Sequence[int], logprobs: Sequence[float], stop_ids: Sequence[int]) -> Generation:
+        ends = {self._tokenizer.eos_token_id, *stop_ids}
+        length = next((number for number, token in enumerate(ids, start=1) if token in ends), None)
+        text = generated_text(self._tokenizer, ids[:length], stop_ids)
+        return Generation(text, "stop" if length else "length", length or len(ids), sum(logprobs[:length]))

@@ -1,0 +1,1 @@
+"""Base models: loading, LoRA, new tokens, likelihoods of targets."""

@@ -1,0 +1,1 @@
+"""Prompting: queries to prompts, candidates to targets, generated text to routes."""

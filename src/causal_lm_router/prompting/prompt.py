@@ -1,0 +1,81 @@
+"""Query and pool to prompt text. Plain text only: tokens are `encoding.py`'s matter."""
+
+import random
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+from causal_lm_router.config.prompting import TargetKind
+from causal_lm_router.prompting.targets import Targets
+
+QUERY, CANDIDATES = "{query}", "{candidates}"
+
+
+@dataclass(frozen=True)
+class PromptFormat:
+    """A prompt template filled for the targets of one pool.
+
+    `template` holds `{query}` once and may hold `{candidates}` once. Prompt text and target text are made by
+    replacement, never by `str.format`, so braces in queries and names stay as they are. With `shuffle_seed` the
+    candidates of every query stand in an order of its own, drawn from (seed, query).
+    """
+
+    template: str
+    targets: Targets
+    neutralise_markers: bool = True
+    shuffle_seed: int | None = None
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of the pool, in its order."""
+        return self.targets.names
+
+    def frame(self, query: str, listed: Sequence[str] | None = None) -> tuple[str, str]:
+        """Return the prompt's text before and after a query; it lists the candidates in `listed`, None meaning all."""
+        head, _, tail = self.template.partition(QUERY)
+        if CANDIDATES not in self.template:
+            return head, tail
+        candidates = ", ".join(self._listing(query, self.names if listed is None else listed))
+        return head.replace(CANDIDATES, candidates), tail.replace(CANDIDATES, candidates)
+
+    def _listing(self, query: str, listed: Sequence[str]) -> list[str]:
+        shows_id = self.targets.kind is TargetKind.short_id
+        texts = {
+            name: f"{shown} = {name}" if shows_id else name
+            for name, shown in zip(self.names, self.targets.shown, strict=False)
+        }
+        names = [name for name in self.names if name in listed]
+        if self.shuffle_seed is not None:
+            # Python's own generator draws the same from a text in every process.
+            random.Random(f"{self.shuffle_seed} {query}").shuffle(names)
+        return [texts.get(name, name) for name in names]
+
+    @cached_property
+    def markers(self) -> tuple[str, ...]:
+        """The template's own markers: the words before a colon at a line's start, such as `Query` and `Best LLM`."""
+        found = re.findall(r"^[ \t]*([^\n{}:]+?)[ \t]*:", self.template, flags=re.MULTILINE)
+        return tuple(dict.fromkeys(found))
+
+    def neutralised(self, query: str) -> str:
+        """Return the query with the colon of every marker in it turned into a dash: it cannot mimic the prompt.
+
+        Case and white space inside a marker do not matter, nor what stands before it, since a cut may take that away.
+        Off with `neutralise_markers=False`.
+        """
+        if not self.neutralise_markers:
+            return query
+        for marker in self.markers:
+            words = r"\s+".join(re.escape(word) for word in marker.split())
+            query = re.sub(rf"({words})\s*:", r"\1 -", query, flags=re.IGNORECASE)
+        return query
+
+    def prompt_text(self, query: str, listed: Sequence[str] | None = None) -> str:
+        """Return the prompt of a query, up to where the generation starts."""
+        head, tail = self.frame(query, listed)
+        return f"{head}{self.neutralised(query)}{tail}"
+
+
+def make_format(template: str, target: str, names: Sequence[str], neutralise_markers: bool) -> PromptFormat:
+    """Return the format in which a pool's names are generated."""
+    return PromptFormat(template, Targets(TargetKind.name, tuple(names), target), neutralise_markers)

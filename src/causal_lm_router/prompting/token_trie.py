@@ -1,0 +1,73 @@
+"""The token trie of a pool's targets: which tokens can follow which, and where only one target is left."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True)
+class TokenTrie:
+    """Several token sequences as one tree.
+
+    Node 0 is the root: the end of the prompt. Every other node stands for one token after its parent's; nodes are
+    numbered so that a parent comes before its children. No sequence may be the beginning of another (an end token after
+    each sees to that) and none may be given twice.
+    """
+
+    sequences: tuple[tuple[int, ...], ...]
+    tokens: tuple[int, ...] = field(init=False)
+    """Token of every node; -1 at the root."""
+    parents: tuple[int, ...] = field(init=False)
+    """Parent of every node; -1 at the root."""
+    paths: tuple[tuple[int, ...], ...] = field(init=False)
+    """For every sequence the nodes along it, without the root."""
+    children: tuple[tuple[int, ...], ...] = field(init=False)
+    """Children of every node."""
+    members: tuple[frozenset[int], ...] = field(init=False)
+    """For every node the numbers of the sequences that pass it."""
+
+    def __post_init__(self) -> None:
+        tokens, parents, paths = [-1], [-1], []
+        found: dict[tuple[int, int], int] = {}
+        for sequence in self.sequences:
+            node, path = 0, []
+            for token in sequence:
+                child = found.setdefault((node, token), len(tokens))
+                if child == len(tokens):
+                    tokens.append(token)
+                    parents.append(node)
+                node = child
+                path.append(node)
+            paths.append(tuple(path))
+        children: list[list[int]] = [[] for _ in tokens]
+        for node, parent in enumerate(parents[1:], start=1):
+            children[parent].append(node)
+        members: list[set[int]] = [set() for _ in tokens]
+        for number, path_nodes in enumerate(paths):
+            for node in (0, *path_nodes):
+                members[node].add(number)
+        if not all(paths) or not paths or len({path[-1] for path in paths}) < len(paths):
+            raise ValueError(f"targets: token sequences {self.sequences} are empty, or two are the same")
+        if any(children[path[-1]] for path in paths):
+            raise ValueError(f"targets: of the token sequences {self.sequences} one is the beginning of another")
+        found_values: dict[str, Iterable[object]] = {"tokens": tokens, "parents": parents, "paths": paths}
+        found_values |= {"children": map(tuple, children), "members": map(frozenset, members)}
+        for name, values in found_values.items():
+            object.__setattr__(self, name, tuple(values))
+
+    def prefix(self, node: int) -> list[int]:
+        """Return the tokens from the root to a node, the node's own included; none at the root."""
+        tokens = []
+        while node:
+            tokens.append(self.tokens[node])
+            node = self.parents[node]
+        return tokens[::-1]
+
+
+def make_trie(sequences: Sequence[Sequence[int]]) -> TokenTrie:
+    """Return the trie of token sequences. Raises ValueError where one is empty, repeated or begins another."""
+    return TokenTrie(tuple(tuple(sequence) for sequence in sequences))
+
+
+def reference_trie(target_ids: Sequence[Sequence[int]], end_id: int) -> TokenTrie:
+    """Return the trie of the targets and, last, of ending at once."""
+    return make_trie([*target_ids, [end_id]])

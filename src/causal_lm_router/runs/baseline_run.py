@@ -1,0 +1,181 @@
+"""The body of the `baseline` command: fit a baseline on the training queries, evaluate it, leave a run folder."""
+
+import functools
+import os
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from rich.console import Console
+from transformers import PreTrainedTokenizerBase
+
+from causal_lm_router.baselines import fit_baseline
+from causal_lm_router.baselines.embeddings import Embedder
+from causal_lm_router.baselines.score_table import Predictor
+from causal_lm_router.config import BaselineMethod, BaselineRunConfig, Split, TrainConfig
+from causal_lm_router.config.plain import dump_config
+from causal_lm_router.config.prompting import TargetKind
+from causal_lm_router.data.labels import rank_on_train
+from causal_lm_router.data.prepared import PreparedData
+from causal_lm_router.evaluation.evaluate import Evaluation, with_predictions
+from causal_lm_router.evaluation.evaluation_folder import write_evaluation
+from causal_lm_router.evaluation.metrics import evaluate_outcomes
+from causal_lm_router.evaluation.report import RoutingReport
+from causal_lm_router.evaluation.report_table import print_report
+from causal_lm_router.files import write_text
+from causal_lm_router.models.torch_state import random_state_kept, torch_settings_kept
+from causal_lm_router.prompting.few_shot import draw_shots, few_shot_template
+from causal_lm_router.prompting.prompt import PromptFormat
+from causal_lm_router.prompting.targets import Targets
+from causal_lm_router.routing import Generation, ParsedRoute, RouteOutcome, RoutingExample
+from causal_lm_router.runs.finish import report_facts
+from causal_lm_router.runs.run_folder import RouterCard, RunFolder, check_folder
+from causal_lm_router.runs.run_tracking import open_run_tracking
+from causal_lm_router.runs.session import check_splits, is_first_process, open_session, record_evaluation
+from causal_lm_router.runs.sweep_folder import sweep_of
+from causal_lm_router.runs.tracking import Tracking
+from causal_lm_router.runs.workbench import Workbench
+
+PROMPTED = (BaselineMethod.zero_shot, BaselineMethod.few_shot)
+"""The baselines that generate with the bare base model."""
+STEP = 0
+"""The step at which figures are recorded: a baseline takes no optimizer steps."""
+Evaluate = Callable[[Sequence[RoutingExample]], Evaluation]
+
+
+def run_baseline(config: BaselineRunConfig, workbench: Workbench | None = None) -> RoutingReport | None:
+    """Fit the configured baseline, evaluate it and leave a run folder like that of a trained router, without weights.
+
+    Jobs of one process share a workbench; without one the run has its own. Returns the report on the final split; None
+    on processes other than the first, which have nothing to do.
+
+    Raises:
+        ValueError: the folder holds a finished run or one of another config, or the settings do not fit the data.
+    """
+    folder = RunFolder(Path(config.run_dir))
+    check_folder(folder, config)
+    if not is_first_process():
+        return None
+    with nullcontext(workbench) if workbench else Workbench(keeps_base_model=False) as workbench:
+        data = workbench.data(config.data)
+        check_splits(config.evaluation, data)
+        start = time.perf_counter()
+        with _open_baseline(config, data, folder, workbench) as evaluate:
+            # Written once the settings have turned out to fit the data.
+            folder.path.mkdir(parents=True, exist_ok=True)
+            write_text(folder.config, dump_config(config))
+            facts = {"fit_seconds": time.perf_counter() - start}
+            with open_run_tracking(config, folder) as tracking:
+                return _finish(config, data, folder, evaluate, tracking, facts)
+
+
+def _finish(
+    config: BaselineRunConfig,
+    data: PreparedData,
+    folder: RunFolder,
+    evaluate: Evaluate,
+    tracking: Tracking,
+    facts: dict[str, Any],
+) -> RoutingReport:
+    folder.write_card(RouterCard(data.splits.pool, data.best_single))
+    validation = None
+    if config.evaluation.final_validation and data.splits.validation:
+        validation = evaluate(data.splits.validation)
+        record_evaluation(tracking, validation, "final_validation", STEP)
+        write_evaluation(folder.validation, validation, _facts(config, data, Split.validation), with_pictures=False)
+    split = config.evaluation.final_split
+    evaluation = with_predictions(evaluate(data.examples(split)), validation)
+    record_evaluation(tracking, evaluation, split.value, STEP)
+    pictures = write_evaluation(folder.path, evaluation, {**_facts(config, data, split), **facts}, validation)
+    confusion = folder.path / "confusion.png"
+    tracking.log_confusion(data.names, evaluation.report.confusion, split.value, STEP, confusion)
+    tracking.log_pictures(pictures, split.value, STEP)
+    tracking.log_files([folder.report])
+    if sweep_of(folder.path) is None:
+        print_report(evaluation.report, Console())
+        print(f"\nrun folder: {os.path.relpath(folder.path)}")
+    return evaluation.report
+
+
+def _facts(config: BaselineRunConfig, data: PreparedData, split: Split) -> dict[str, Any]:
+    """What a report says of how it came about: nothing of a base model where none was asked."""
+    method = config.baseline.method
+    not_used = () if method in PROMPTED else ("base_model", "backend", "temperature", "decoding")
+    facts = {key: value for key, value in report_facts(config, data, split).items() if key not in not_used}
+    return {**facts, "baseline": method.value}
+
+
+@contextmanager
+def _open_baseline(
+    config: BaselineRunConfig, data: PreparedData, folder: RunFolder, workbench: Workbench
+) -> Iterator[Evaluate]:
+    """Yield what evaluates the baseline on examples; torch and all random state are afterwards as they were."""
+    if config.baseline.method in PROMPTED:
+        prompting = prompting_config(config, data, workbench.tokenizer(config.base_model))
+        with open_session(prompting, folder, workbench) as session:
+            yield lambda examples: session.evaluate(None, examples, prompting.decoding.also)
+        return
+    with random_state_kept(), torch_settings_kept():
+        if config.trainer.num_threads is not None:
+            torch.set_num_threads(config.trainer.num_threads)
+        predict = fit_baseline(
+            config.baseline,
+            data.train,
+            data.splits.pool,
+            data.labels,
+            config.seed,
+            lambda texts: Embedder(config.baseline.embedding)(texts),  # many baselines embed nothing
+        )
+        yield functools.partial(_evaluate, predict, data)
+
+
+def _evaluate(predict: Predictor, data: PreparedData, examples: Sequence[RoutingExample]) -> Evaluation:
+    """Route every example to the candidate of the highest prediction; of several the best on train.
+
+    Without a speed: how long it takes depends on which queries have been embedded before.
+    """
+    predicted = predict(examples)  # a row per example, a column per candidate
+    assert predicted.shape == (len(examples), len(data.names)), predicted.shape
+    assert np.isfinite(predicted).all(), "every candidate has a number"
+    preferred = rank_on_train(data.splits.train, data.splits.pool)
+    outcomes = [
+        _outcome(example, data.labels[example.query_id], dict(zip(data.names, map(float, row), strict=True)), preferred)
+        for example, row in zip(examples, predicted, strict=True)
+    ]
+    return Evaluation(evaluate_outcomes(outcomes, data.names, data.best_single, None), outcomes)
+
+
+def _outcome(
+    example: RoutingExample, label: str, predicted: dict[str, float], preferred: Sequence[str]
+) -> RouteOutcome:
+    route = max(preferred, key=lambda name: predicted[name])
+    return RouteOutcome(example, label, Generation(route, "stop"), ParsedRoute(route), route, predicted=predicted)
+
+
+def prompting_config(config: BaselineRunConfig, data: PreparedData, tokenizer: PreTrainedTokenizerBase) -> TrainConfig:
+    """Return the config under which the bare base model is asked: for `few_shot` its template holds the shots.
+
+    `prompt.max_length` is for query and target alone, so that a query is cut no shorter than for a trained router,
+    whose prompt is short: the length of everything else comes on top of it.
+
+    Raises ValueError for targets that no base model knows untrained.
+    """
+    prompt, kind = config.prompt, config.target.kind
+    if kind not in (TargetKind.name, TargetKind.short_id):
+        raise ValueError(
+            f"target.kind={kind.value!r}: baseline.method={config.baseline.method.value} asks an untrained base model, "
+            "allowed is name | short_id"
+        )
+    targets = Targets(kind, tuple(data.names), prompt.target)
+    text = PromptFormat(prompt.template, targets, prompt.neutralise_markers, prompt.shuffle_seed)
+    if config.baseline.method is BaselineMethod.few_shot:
+        shots = draw_shots(data.train, data.labels, config.baseline.num_shots, config.seed)
+        text = replace(text, template=few_shot_template(text, shots, data.labels))
+    num_fixed = len(tokenizer(text.prompt_text(""), split_special_tokens=True)["input_ids"])
+    prompt = replace(prompt, template=text.template, max_length=prompt.max_length + num_fixed)
+    return replace(config, prompt=prompt)

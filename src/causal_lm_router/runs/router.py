@@ -1,0 +1,163 @@
+"""CausalLMRouter: routes queries from Python, with a run folder or with a configuration file of LLMRouter's."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from causal_lm_router.config import TrainConfig
+from causal_lm_router.config.compose import load_run_config, resolve_config
+from causal_lm_router.generation.decoder import Decoder
+from causal_lm_router.generation.generator import Generator, open_generator
+from causal_lm_router.models.base_model import load_tokenizer
+from causal_lm_router.models.new_tokens import base_model_source
+from causal_lm_router.prompting.encoder import Encoder
+from causal_lm_router.prompting.parse import called_candidate
+from causal_lm_router.routing import ParsedRoute, check_query
+from causal_lm_router.runs.llmrouter_yaml import LLMRouterFiles, read_llmrouter_yaml
+from causal_lm_router.runs.run_folder import RunFolder
+from causal_lm_router.runs.session import check_fallback, run_targets
+
+
+@dataclass(frozen=True)
+class Route:
+    """The route of one query: the LLM to call (None after a parse failure without fallback) and what was generated.
+
+    `predicted` says of every candidate what the router thinks of it (0..1), under `decoding=scored`.
+    """
+
+    called: str | None
+    parsed: ParsedRoute
+    generation: str
+    predicted: Mapping[str, float] | None = None
+
+
+class CausalLMRouter:
+    """Routes queries with the weights of a run.
+
+    The engine starts at the first route and stays; `close` (or leaving a `with` block) ends it.
+    """
+
+    def __init__(self, yaml_path: str | Path) -> None:
+        """Read a causal-LM configuration file of LLMRouter's; see `llmrouter_yaml` for its keys.
+
+        Nothing is loaded yet: train with `CausalLMRouterTrainer(router=router).train()`, or route if a run is there.
+
+        Raises:
+            ValueError: an unknown key or a bad value.
+            FileNotFoundError: the file, or a data file it names, is missing.
+        """
+        self.files: LLMRouterFiles | None
+        self.config, self.files = read_llmrouter_yaml(Path(yaml_path))
+        self._folder = RunFolder(self.files.load_run_dir)
+        self._loaded: tuple[Encoder, Generator] | None = None
+
+    @classmethod
+    def from_run(cls, run_dir: str | Path, config: TrainConfig | None = None) -> "CausalLMRouter":
+        """Return the router of a run folder, with the run's own config or, say, another `inference` part.
+
+        Raises:
+            FileNotFoundError: the folder holds no trained router.
+        """
+        router = cls.__new__(cls)
+        plain = {**load_run_config(Path(run_dir)), "run_dir": str(run_dir)}
+        router.config = config or resolve_config(plain, TrainConfig)
+        router.files = None
+        router._folder = RunFolder(Path(run_dir))
+        router._loaded = None
+        router._folder.read_card()
+        return router
+
+    def route(self, queries: Sequence[str]) -> list[Route]:
+        """Return the route of every query, in order. Raises ValueError for one that is empty, over-long or no text."""
+        for number, query in enumerate(queries, start=1):
+            try:
+                check_query(query, self.config.data.max_query_chars)
+            except ValueError as error:
+                raise ValueError(f"query {number} of {len(queries)}: {error}") from None
+        if not queries:
+            return []
+        encoder, generator = self._load()
+        config = self.config
+        mean_costs = self._folder.read_card().mean_costs if config.decoding.cost_weight else None
+        decoder = Decoder(generator, encoder, config.decoding, config.objective, config.parsing, mean_costs)
+        return [
+            Route(
+                called_candidate(decoding.route, config.parsing.fallback_candidate),
+                decoding.route,
+                decoding.generation.text,
+                decoding.predicted,
+            )
+            for decoding in decoder.decode(config.decoding.method, encoder.encode_prompts(queries))
+        ]
+
+    def route_single(self, query: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the query's dictionary (its text under `query`) with `model_name`, the LLM to call, added.
+
+        `model_name` is None where the generation names no LLM and no fallback is set; `parse_failure` says why.
+        """
+        return self.route_batch([query])[0]
+
+    def route_batch(self, batch: Sequence[Mapping[str, Any] | str] | None = None) -> list[dict[str, Any]]:
+        """Return a dictionary per query as `route_single` does; without `batch`, for the YAML's test queries.
+
+        No LLM is called: the routes are returned, not the answers.
+        """
+        if batch is None:
+            if self.files is None:
+                raise ValueError("route_batch: give a batch; only a router made from a YAML file has test queries")
+            batch = self.files.test_queries(self.config.data.max_query_chars)
+        rows = [{"query": row} if isinstance(row, str) else dict(row) for row in batch]
+        routes = self.route([row.get("query") for row in rows])  # type: ignore[misc]
+        return [{**row, **_answer(route)} for row, route in zip(rows, routes, strict=True)]
+
+    def close(self) -> None:
+        """End the engine; the next route starts it again."""
+        if self._loaded is not None:
+            self._loaded[1].close()
+            self._loaded = None
+
+    def __enter__(self) -> "CausalLMRouter":
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    def _load(self) -> tuple[Encoder, Generator]:
+        if self._loaded is None:
+            config = self.config
+            card = self._folder.read_card()
+            check_fallback(config.parsing.fallback_candidate, card.names)
+            targets = run_targets(config, card.names, card.best_single)
+            base = base_model_source(config.base_model, targets.new_tokens)
+            tokenizer = load_tokenizer(base, config.base_model)
+            encoder = Encoder(tokenizer, config.prompt, targets)
+            room = encoder.max_prompt_tokens
+            generator = open_generator(config.inference, config.base_model, config.lora, base, tokenizer, room)
+            generator.load_weights(self._folder.weights)
+            self._loaded = encoder, generator
+        return self._loaded
+
+
+def _answer(route: Route) -> dict[str, Any]:
+    failure = route.parsed.failure
+    answer = {"model_name": route.called, "parse_failure": failure and failure.value, "generation": route.generation}
+    return answer if route.predicted is None else {**answer, "predicted": dict(route.predicted)}
+
+
+class CausalLMRouterTrainer:
+    """Trains a router that was made from a YAML file; the run folder is its `model_path.save_model_path`."""
+
+    def __init__(self, router: CausalLMRouter) -> None:
+        self.router = router
+
+    def train(self) -> None:
+        """Train, evaluate on the test files and leave a run folder; an interrupted one is continued.
+
+        Raises:
+            ValueError: the folder holds a finished run, or the data cannot be used.
+        """
+        from causal_lm_router.runs.train_run import train_router
+
+        self.router.close()
+        train_router(self.router.config)

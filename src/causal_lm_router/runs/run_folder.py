@@ -1,0 +1,108 @@
+"""The run folder: where everything a run leaves lies, and how it is written.
+
+config.yaml      the resolved config            report.json      every figure of the final evaluation
+router.json      pool and best single           outcomes.jsonl   a line per query of it
+adapter/         trained weights (PEFT)         metrics.csv      step,epoch,name,value
+merged/          merged checkpoint              *.png            confusion, learning curve, routes, ...
+checkpoints/     to resume from                 validation/      report.json and outcomes.jsonl of that split
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from causal_lm_router.config import TrainConfig
+from causal_lm_router.config.compose import load_run_config
+from causal_lm_router.config.plain import config_dict, describe_differences, identity_of
+from causal_lm_router.files import write_text
+from causal_lm_router.routing import Candidate
+
+if TYPE_CHECKING:
+    pass
+
+
+@dataclass(frozen=True)
+class RouterCard:
+    """What routing needs to know besides config and weights: the pool, the best single candidate and costs on train."""
+
+    pool: tuple[Candidate, ...]
+    best_single: str
+    mean_costs: Mapping[str, float] | None = None
+    """Mean cost (USD) of every candidate on train; None where costs are unknown."""
+
+    @property
+    def names(self) -> list[str]:
+        """Candidate names in pool order."""
+        return [candidate.name for candidate in self.pool]
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """Paths inside a run folder."""
+
+    path: Path
+
+    @property
+    def config(self) -> Path:
+        """The resolved config."""
+        return self.path / "config.yaml"
+
+    @property
+    def weights(self) -> Path:
+        """Trained weights: a PEFT adapter, or a full checkpoint where all weights were trained."""
+        return self.path / "adapter"
+
+    @property
+    def merged(self) -> Path:
+        """The merged checkpoint."""
+        return self.path / "merged"
+
+    @property
+    def checkpoints(self) -> Path:
+        """Checkpoints to resume from."""
+        return self.path / "checkpoints"
+
+    @property
+    def metrics(self) -> Path:
+        """Figures over the steps of training."""
+        return self.path / "metrics.csv"
+
+    @property
+    def validation(self) -> Path:
+        """Report and outcomes of the trained weights on the whole validation split."""
+        return self.path / "validation"
+
+    @property
+    def report(self) -> Path:
+        """Report of the final evaluation; written last, so it marks a finished run."""
+        return self.path / "report.json"
+
+    def write_card(self, card: RouterCard) -> None:
+        """Write router.json."""
+        text = json.dumps(asdict(card), indent=2, ensure_ascii=False)
+        write_text(self.path / "router.json", text + "\n")
+
+    def read_card(self) -> RouterCard:
+        """Return router.json's content; raise FileNotFoundError where the run has not come that far."""
+        path = self.path / "router.json"
+        if not path.is_file() or not self.weights.is_dir():
+            raise FileNotFoundError(
+                f"run_dir={self.path}: no trained router there; was the run interrupted? (resume it)"
+            )
+        plain = json.loads(path.read_text(encoding="utf-8"))
+        pool = tuple(Candidate(**candidate) for candidate in plain["pool"])
+        return RouterCard(pool, plain["best_single"], plain.get("mean_costs"))
+
+
+def check_folder(folder: RunFolder, config: TrainConfig) -> None:
+    """Raise ValueError where the folder holds a finished run, or one of a config that gives other figures."""
+    if folder.report.is_file():
+        raise ValueError(f"run_dir={folder.path}: holds a finished run; choose another run_dir")
+    if not folder.config.is_file():
+        return
+    ours, theirs = identity_of(config_dict(config)), identity_of(load_run_config(folder.path))
+    different = describe_differences(theirs, ours)
+    if different:
+        raise ValueError(f"run_dir={folder.path}: holds a run with {', '.join(different)}; choose another run_dir")

@@ -1,0 +1,108 @@
+"""The sweep folder: where a sweep keeps its jobs' run folders, their history, and who it is.
+
+sweep.json       name, unique id, time of creation        <job id>/       run folder of a job, named by its config
+jobs.jsonl       what happened to every job                report/         the sweep's report
+multirun.yaml    the config that was swept                 study.journal   trials of a search
+"""
+
+import fcntl
+import json
+import os
+import secrets
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from filelock import FileLock
+
+from causal_lm_router.files import write_text
+
+_JOB_LOCK = ".job.lock"
+_SHORT_WAIT_S = 2.0  # those who ask whether a job runs hold its lock for a moment
+
+
+@dataclass(frozen=True)
+class SweepCard:
+    """Who a sweep is. `uid` is drawn once: two sweeps of one name, on two machines, are told apart by it."""
+
+    name: str
+    uid: str
+    created: str
+
+
+@dataclass(frozen=True)
+class SweepFolder:
+    """Paths inside a sweep folder."""
+
+    path: Path
+
+    @property
+    def card(self) -> Path:
+        """Name, unique id and time of creation."""
+        return self.path / "sweep.json"
+
+    @property
+    def jobs(self) -> Path:
+        """The history of all jobs, appended to."""
+        return self.path / "jobs.jsonl"
+
+    @property
+    def study(self) -> Path:
+        """The trials of a search."""
+        return self.path / "study.journal"
+
+    @property
+    def report(self) -> Path:
+        """Folder of the sweep's report."""
+        return self.path / "report"
+
+    def run_dir(self, job: str) -> Path:
+        """Return the run folder of a job."""
+        return self.path / job
+
+    def is_sweep(self) -> bool:
+        """True where a sweep has started in this folder."""
+        return self.card.is_file()
+
+    def make_card(self) -> SweepCard:
+        """Return the sweep's card; make folder and card where they are missing."""
+        self.path.mkdir(parents=True, exist_ok=True)
+        with FileLock(self.path / ".sweep.lock"):
+            if not self.card.is_file():
+                made = datetime.now(UTC).isoformat(timespec="seconds")
+                write_text(self.card, json.dumps(asdict(SweepCard(self.path.name, secrets.token_hex(6), made))) + "\n")
+        return self.read_card()
+
+    def read_card(self) -> SweepCard:
+        """Return the sweep's card; raise ValueError where the folder is not that of a sweep."""
+        try:
+            return SweepCard(**json.loads(self.card.read_text(encoding="utf-8")))
+        except (FileNotFoundError, TypeError, json.JSONDecodeError) as error:
+            raise ValueError(f"{self.path}: no sweep.json of a sweep there") from error
+
+
+def sweep_of(run_dir: Path) -> SweepFolder | None:
+    """Return the sweep that a run folder is a job of, None for a run of its own."""
+    sweep = SweepFolder(run_dir.absolute().parent)
+    return sweep if sweep.is_sweep() else None
+
+
+def job_lock(run_dir: Path) -> FileLock:
+    """Return the lock that a process holds while it runs the job; the system frees it when the process dies."""
+    return FileLock(run_dir / _JOB_LOCK, timeout=_SHORT_WAIT_S)
+
+
+def is_running(run_dir: Path) -> bool:
+    """True while a process, on this machine or on another one with the same file system, runs the job."""
+    try:
+        descriptor = os.open(run_dir / _JOB_LOCK, os.O_RDONLY)
+    except FileNotFoundError:
+        return False
+    try:
+        # Shared, so that those who ask do not take one another for the one who runs it.
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(descriptor)
+    return False

@@ -1,0 +1,161 @@
+"""A job's W&B run from opening to closing: online or offline, its files in the run folder, its secrets left out."""
+
+import logging
+import os
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from causal_lm_router.config import WandbConfig, WandbMode
+from causal_lm_router.runs.tracking.redact import redact, redact_arguments
+from causal_lm_router.runs.tracking.wandb_mode import KEY, Recording, choose_recording, client_settings
+from causal_lm_router.runs.tracking.wandb_run import FINISH_TIMEOUT_S, STEP, WandbRun, helper_errors
+
+if TYPE_CHECKING:
+    import wandb
+
+_logger = logging.getLogger(__name__)
+
+
+@contextmanager
+def wandb_session(
+    config: WandbConfig, run_name: str, run_dir: Path, run_config: Mapping[str, Any], run_id: str, job_type: str
+) -> Iterator[WandbRun | None]:
+    """Yield the job's own W&B run, None where W&B is disabled, and close it: exit code 0, or 1 when the block raises.
+
+    Files go to `run_dir/wandb`. An online run goes on under the same `run_id`. An offline one starts a new folder each
+    time; `wandb sync` takes all folders of one id as one run.
+
+    Raises ValueError or ConnectionError as `choose_recording` does; with `auto` a server that goes away while the run
+    opens makes it an offline one. Opening takes at most `init_timeout_s` seconds.
+    """
+    start = time.monotonic()
+    recording = choose_recording(config.mode, config.init_timeout_s)
+    if recording.mode == "disabled":
+        yield None
+        return
+    folder = run_dir.absolute()
+    folder.mkdir(parents=True, exist_ok=True)
+    names = {"name": run_name, "id": run_id, "job_type": job_type}
+    arguments = _shared_arguments(config) | names | {"dir": str(folder), "config": redact(run_config)}
+    with _staging_in(folder / "wandb" / "data"):
+        left_s = max(1.0, config.init_timeout_s - (time.monotonic() - start))
+        wandb_run = _open(config.mode, recording, arguments, left_s)
+        exit_code = 1
+        try:
+            yield wandb_run
+            exit_code = 0
+        finally:
+            wandb_run.close(exit_code)
+            if wandb_run.is_lost:
+                _end_helper()
+
+
+def _shared_arguments(config: WandbConfig) -> dict[str, Any]:
+    """What every run of a sweep tells W&B."""
+    keys = ("project", "entity", "group", "tags")
+    return {key: getattr(config, key) for key in keys} | {"resume": "allow"}
+
+
+def _open(mode: WandbMode, recording: Recording, arguments: dict[str, Any], timeout_s: float) -> WandbRun:
+    import wandb
+
+    if recording.mode == "online":
+        try:
+            run = _init(arguments | {"mode": "online"}, timeout_s)
+        except wandb.errors.Error as error:
+            # Until W&B's helper process ends it keeps the id for the run that failed to open.
+            _end_helper()
+            if mode is WandbMode.online:
+                raise ConnectionError(f"{KEY}=online: {_first_line(error)}") from error
+            recording = Recording("offline", f"the W&B server did not open the run ({_first_line(error)})")
+        else:
+            _logger.info("W&B records online: %s", run.url)
+            return WandbRun(run, is_online=True)
+    run = _init(arguments | {"mode": "offline"}, timeout_s)
+    wandb_run = WandbRun(run, is_online=False)
+    level = logging.INFO if mode is WandbMode.offline else logging.WARNING
+    folders = wandb_run.folder.parent / "offline-run-*"
+    _logger.log(level, "W&B records offline: %s. To upload: wandb sync %s", recording.reason, folders)
+    return wandb_run
+
+
+def _init(arguments: dict[str, Any], timeout_s: float) -> "wandb.Run":
+    """Open a run of its own beside any other run of this process, with the optimizer step as the x axis."""
+    try:
+        run = _init_once(arguments, timeout_s)
+    except helper_errors():
+        # W&B's helper process has died since an earlier job: start another one.
+        _end_helper()
+        run = _init_once(arguments, timeout_s)
+    run.define_metric(STEP)
+    run.define_metric("*", step_metric=STEP, step_sync=True)
+    return run
+
+
+def _init_once(arguments: dict[str, Any], timeout_s: float) -> "wandb.Run":
+    import wandb
+
+    client_settings()
+    settings = wandb.Settings(
+        silent=True,
+        console="off",
+        init_timeout=timeout_s,
+        finish_timeout=FINISH_TIMEOUT_S,
+        finish_timeout_raises=True,
+    )
+    with _redacted_command_line():
+        return wandb.init(**arguments, reinit="create_new", settings=settings)
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).partition("\n")[0]
+
+
+def _end_helper() -> None:
+    import wandb
+
+    with suppress(*helper_errors()):
+        wandb.teardown()
+
+
+@contextmanager
+def _staging_in(folder: Path) -> Iterator[None]:
+    """Have W&B keep what it prepares for upload in `folder`, in the run folder, unless WANDB_DATA_DIR names another."""
+    if "WANDB_DATA_DIR" in os.environ:
+        yield
+        return
+    os.environ["WANDB_DATA_DIR"] = str(folder)
+    try:
+        yield
+    finally:
+        os.environ.pop("WANDB_DATA_DIR", None)
+
+
+@contextmanager
+def _redacted_command_line() -> Iterator[None]:
+    """W&B records the command line as it finds it when a run opens."""
+    original = sys.argv
+    sys.argv = [*original[:1], *redact_arguments(original[1:])]
+    try:
+        yield
+    finally:
+        sys.argv = original
+
+
+def log_sweep_report(
+    config: WandbConfig, name: str, uid: str, sweep_dir: Path, rows: Sequence[Mapping[str, Any]], report_dir: Path
+) -> None:
+    """Record the rows as the table `configurations` and the folder as the artifact `report-<uid>`.
+
+    A later report of the same sweep goes on in the same run. Raises as `wandb_session` does.
+    """
+    config = replace(config, group=config.group or name)
+    with wandb_session(config, f"{name}-report", sweep_dir, {"sweep": name}, f"{uid}-report", "report") as wandb_run:
+        if wandb_run is not None:
+            wandb_run.log_table("configurations", rows, 0)
+            wandb_run.log_folder(f"report-{uid}", "report", report_dir, copied=True)

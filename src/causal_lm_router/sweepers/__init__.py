@@ -1,1 +1,0 @@
-"""How Hydra goes through a sweep: the grid, and a search with Optuna."""

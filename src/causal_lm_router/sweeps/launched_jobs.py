@@ -1,0 +1,207 @@
+"""The jobs of a Hydra sweep: all composed before any starts, launched unless they are over, counted at the end."""
+
+import logging
+import os
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from hydra.core.utils import JobReturn, JobStatus
+from hydra.plugins.launcher import Launcher
+from hydra.types import HydraContext, TaskFunction
+from omegaconf import DictConfig, OmegaConf
+
+from causal_lm_router.config import OnFailure, TrainConfig
+from causal_lm_router.config.compose import job_id, quote_text, resolve_job
+from causal_lm_router.runs.job_log import (
+    FailureReason,
+    JobError,
+    JobEvent,
+    JobState,
+    append_event,
+    has_failed_since_start,
+    read_status,
+    read_statuses,
+    record_end,
+)
+from causal_lm_router.runs.sweep_folder import SweepFolder
+from causal_lm_router.sweeps.versions import check_unmixed, code_version, data_version
+
+logger = logging.getLogger(__name__)
+ONE_BY_ONE = "hydra._internal.core_plugins.basic_launcher.BasicLauncher"
+"""Hydra's own launcher, which runs jobs one after another in this process."""
+
+
+@dataclass(frozen=True)
+class SweepJob:
+    """One job: its id, the overrides that make it, its checked config."""
+
+    id: str
+    overrides: tuple[str, ...]
+    config: TrainConfig
+
+
+class SweepJobs:
+    """What a sweeper launches jobs with: Hydra's launcher over one sweep folder."""
+
+    def __init__(self, config: DictConfig, hydra_context: HydraContext, launcher: Launcher) -> None:
+        self._config = config
+        self._hydra_context = hydra_context
+        self._launcher = launcher
+        self._num_launched = 0
+        self.folder = SweepFolder(Path(str(config.hydra.sweep.dir)).absolute())
+
+    def start(self) -> None:
+        """Make the sweep folder and record that a command works on it."""
+        self.folder.make_card()
+        OmegaConf.save(self._config, self.folder.path / "multirun.yaml")
+        append_event(self.folder, JobEvent("", JobState.started))
+
+    def compose(self, overrides: Sequence[str]) -> SweepJob:
+        """Return the job that the overrides make.
+
+        Its folder is pinned to this sweep: a swept value may be part of the name that the folder follows by default.
+        Raises ValueError or Hydra's errors for overrides that do not compose, or that set what is not to be swept.
+        """
+        pinned = [*overrides, quote_text(f"hydra.sweep.dir={self.folder.path}")]
+        composed = self._hydra_context.config_loader.load_sweep_config(self._config, pinned)
+        config = resolve_job(composed)
+        return SweepJob(job_id(config), tuple(overrides), config)
+
+    def check_unmixed(self, jobs: Sequence[SweepJob]) -> None:
+        """Say what code or data differ from earlier jobs; raise ValueError unless `sweep.allow_mixed` allows it.
+
+        Where no job is left to run there is nothing to mix.
+        """
+        if not self._due(jobs):
+            return
+        from causal_lm_router.runs.workbench import shared_workbench
+
+        workbench = shared_workbench()
+        data: dict[str, str] = {}
+        for config in {repr(job.config.data): job.config.data for job in jobs}.values():
+            data |= data_version(config, workbench.data(config))
+        for found in check_unmixed(self.folder, code_version(), data, jobs[0].config.sweep.allow_mixed):
+            logger.warning("sweep.allow_mixed=true: %s", found)
+
+    def queue(self, jobs: Sequence[SweepJob]) -> None:
+        """Record jobs as queued and say how many are over already."""
+        statuses = read_statuses(self.folder)
+        for job in jobs:
+            if job.id not in statuses:
+                event = JobEvent(job.id, JobState.queued, overrides=job.overrides, trial=job.config.sweep.trial)
+                append_event(self.folder, event)
+        due = self._due(jobs)
+        counts = Counter(statuses[job.id].state.value for job in jobs if job.id in statuses and job not in due)
+        found = [f"{number} {state}" for state, number in sorted(counts.items())]
+        logger.info("%d jobs: %s", len(jobs), ", ".join([*found, f"{len(due)} to run"]))
+
+    def launch(self, jobs: Sequence[SweepJob]) -> None:
+        """Launch those of the jobs that are due, and wait for them.
+
+        How each ends is in the job log. Hydra's own launcher gets them singly, so that one whose folder cannot be made
+        is one that failed; after a failure `sweep.on_failure=stop` begins no further one.
+        """
+        due = self._due(jobs)
+        if self._config.hydra.launcher._target_ != ONE_BY_ONE:
+            self._launch(due)
+            return
+        for number, job in enumerate(due, start=1):
+            if job.config.sweep.on_failure is OnFailure["stop"] and has_failed_since_start(self.folder):
+                return
+            # Another process may have run it meanwhile.
+            if self._due([job]):
+                logger.info("job %s, %d of %d to run: %s", job.id, number, len(due), _own_overrides(job, jobs))
+                self._launch([job])
+
+    def _due(self, jobs: Sequence[SweepJob]) -> list[SweepJob]:
+        statuses = read_statuses(self.folder)
+        return [job for job in jobs if job.id not in statuses or statuses[job.id].is_due(job.config.sweep.retry_failed)]
+
+    def _launch(self, jobs: Sequence[SweepJob]) -> None:
+        if not jobs:
+            return
+        pinned = quote_text(f"hydra.sweep.dir={self.folder.path}")
+        first = self._num_launched
+        self._num_launched += len(jobs)
+        # What it says of each job is said above.
+        logging.getLogger(ONE_BY_ONE.rpartition(".")[0]).setLevel(logging.WARNING)
+        try:
+            returns = self._launcher.launch([[*job.overrides, pinned] for job in jobs], initial_job_idx=first)
+            for result in returns:
+                _raise_unrecorded(result)
+        except (KeyboardInterrupt, SystemExit):
+            logger.warning("interrupted; the same command goes on with what is left")
+            raise
+        except Exception as error:  # a folder that cannot be made, a worker that died: each launcher has its own errors
+            logger.error("the launcher ended early: %s: %s", type(error).__name__, error)
+            if len(jobs) == 1 and read_status(self.folder, jobs[0].id).state is JobState.queued:
+                reason, message = FailureReason.error, f"{type(error).__name__}: {error}"
+                record_end(self.folder, JobEvent(jobs[0].id, JobState.failed, reason=reason, message=message))
+
+    def finish(self, jobs: Sequence[SweepJob]) -> None:
+        """Write the sweep's report and say how the jobs ended.
+
+        Raises ValueError unless all are over, or in the hands of another process.
+        """
+        config = jobs[0].config
+        if config.sweep.report and (self._num_launched or not self.folder.report.is_dir()):
+            self._write_report(config)
+        statuses = read_statuses(self.folder)
+        states = Counter(statuses[job.id].state.value if job.id in statuses else "queued" for job in jobs)
+        words = {"running": "running in another process"}
+        counts = ", ".join(f"{number} {words.get(state, state)}" for state, number in sorted(states.items()))
+        print(f"\nsweep folder: {os.path.relpath(self.folder.path)}\n{len(jobs)} jobs: {counts}")
+        if set(states) - {"done", "pruned", "running"}:
+            where = os.path.relpath(self.folder.path)
+            raise ValueError(f"sweep: {counts} of {len(jobs)} jobs; see causal-lm-router status {where}")
+
+    def _write_report(self, config: TrainConfig) -> None:
+        from rich.console import Console
+
+        from causal_lm_router.runs.tracking import log_sweep_report
+        from causal_lm_router.sweeps.report.report_folder import write_report
+        from causal_lm_router.sweeps.report.terminal import print_summary
+
+        card = self.folder.read_card()
+        try:
+            report = write_report([self.folder.path], Path(os.path.relpath(self.folder.report)))
+            print_summary(report.findings, report.folder, Console())
+            wandb = config.tracking.wandb
+            log_sweep_report(wandb, card.name, card.uid, self.folder.path, report.rows, report.folder)
+        except (ValueError, OSError) as error:
+            # The jobs have their results; `causal-lm-router report` makes up for it.
+            logger.error("the sweep's report: %s", error)
+
+
+def _own_overrides(job: SweepJob, jobs: Sequence[SweepJob]) -> str:
+    """The overrides that the job does not share with all others."""
+    shared = set(job.overrides).intersection(*(other.overrides for other in jobs)) if len(jobs) > 1 else set()
+    return " ".join(override for override in job.overrides if override not in shared)
+
+
+def set_up_jobs(hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> SweepJobs:
+    """Return the jobs of a sweep under the launcher that its config names."""
+    from hydra.core.plugins import Plugins
+
+    launcher: Launcher = Plugins.instance().instantiate_launcher(
+        hydra_context=hydra_context, task_function=task_function, config=config
+    )
+    return SweepJobs(config, hydra_context, launcher)
+
+
+def parse_overrides(params: Mapping[str, Any] | None, arguments: Sequence[str]) -> list[Override]:
+    """Return the swept parameters of a config and the overrides of a command line, parsed, the latter last."""
+    swept = [f"{key}={values}" for key, values in (params or {}).items()]
+    return OverridesParser.create().parse_overrides([*swept, *arguments])
+
+
+def _raise_unrecorded(result: JobReturn) -> None:
+    """Raise the exception of a job that never came to run: those that ran are in the job log."""
+    if result.status is JobStatus.FAILED and not isinstance(result._return_value, JobError):
+        assert isinstance(result._return_value, Exception)
+        raise result._return_value

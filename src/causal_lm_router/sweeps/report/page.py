@@ -1,0 +1,64 @@
+"""The report as Markdown and as one HTML page that needs no other file and no network."""
+
+import base64
+from collections.abc import Mapping, Sequence
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import jinja2
+
+from causal_lm_router.evaluation.formatting import Row, markdown, relative
+from causal_lm_router.sweeps.report.findings import Findings, say_cautions, say_method, say_selection, say_verdict
+from causal_lm_router.sweeps.report.tables import printed_comparisons, printed_configurations, run_rows
+
+_PRINTED_RUN = ("configuration", "seed", "state", "routing_accuracy", "mean_score", "parse_failure_rate", "detail")
+
+
+def render_markdown(findings: Findings, title: str, captions: Mapping[str, str], base: Path) -> str:
+    """Return report.md; `captions` maps a figure's file name without ending to what it shows."""
+    return _render("report.md.jinja", findings, title, base, figures=captions, autoescape=False)
+
+
+def render_page(findings: Findings, title: str, captions: Mapping[str, str], base: Path, folder: Path, at: Path) -> str:
+    """Return report.html with the figures of `folder` inside; its links to run folders hold from the folder `at`."""
+    pictures = {
+        name: (base64.b64encode((folder / f"{name}.png").read_bytes()).decode(), caption)
+        for name, caption in captions.items()
+    }
+    links = {relative(run.folder, base): relative(run.folder, at) for run in findings.runs}
+    return _render("report.html.jinja", findings, title, base, figures=pictures, links=links, autoescape=True)
+
+
+def _render(template: str, findings: Findings, title: str, base: Path, *, autoescape: bool, **more: Any) -> str:
+    environment = jinja2.Environment(
+        autoescape=autoescape, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    source = (resources.files(__package__) / template).read_text(encoding="utf-8")
+    metric = findings.selection.metric if findings.selection else "mean_score"
+    return environment.from_string(source).render(
+        title=title,
+        findings=findings,
+        verdict=say_verdict(findings) if findings.configurations else "",
+        selection=say_selection(findings),
+        cautions=say_cautions(findings),
+        configurations=printed_configurations(findings.summaries, findings.baselines, metric),
+        comparisons=printed_comparisons(findings.comparisons),
+        runs=_printed_runs(run_rows(findings.runs, findings.configurations, base)),
+        method=say_method(findings),
+        markdown=markdown,
+        **more,
+    )
+
+
+def _printed_runs(rows: Sequence[Row]) -> list[dict[str, str]]:
+    printed = []
+    for row in rows:
+        values = {key: row[key] for key in _PRINTED_RUN}
+        texts = {
+            key.replace("_", " "): f"{value:.4f}" if isinstance(value, float) else "" if value is None else str(value)
+            for key, value in values.items()
+        }
+        # A message of several lines would break a Markdown table.
+        printed.append({"run": row["run"], **texts, "detail": " ".join(texts["detail"].split())[:300]})
+    return printed

@@ -1,0 +1,159 @@
+"""Figures of one swept setting: routing accuracy and parse-failure rate against its values."""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import NullFormatter, NullLocator, PercentFormatter
+
+from causal_lm_router.evaluation import intervals
+from causal_lm_router.evaluation.figures.drawing import BLUE, GREY, plain_label, shorten_names
+from causal_lm_router.sweeps.report.configurations import format_value
+from causal_lm_router.sweeps.report.figures import MAX_COLOURS, baseline_style, line_colours
+from causal_lm_router.sweeps.report.summary import BaselineFigures, Summary
+
+_PANELS = {"routing_accuracy": "routing accuracy", "parse_failure_rate": "parse-failure rate"}
+_MAX_TICKS = 8
+
+
+def draw_parameter(key: str, summaries: Sequence[Summary], baselines: Sequence[BaselineFigures]) -> Figure | None:
+    """Return both rates with their intervals against the setting `key`; None where the finished runs have one value.
+
+    A line joins configurations that differ in nothing else. Where those are many (a random search), all points have
+    one colour and the line is their mean at each value. A numeric axis is logarithmic where it spans over a decade.
+    """
+    values = [summary.configuration.swept[key] for summary in summaries]
+    if len({format_value(value) for value in values}) < 2:
+        return None
+    axis = _Axis(values, [summary.configuration.texts[key] for summary in summaries])
+    series = _series(key, summaries)
+    figure = Figure(figsize=(axis.width_inches, 6.4), layout="constrained")
+    top, bottom = figure.subplots(2, 1, sharex=True, height_ratios=[3, 2])
+    for axes, name in ((top, "routing_accuracy"), (bottom, "parse_failure_rate")):
+        _draw_series(axes, axis, key, name, series)
+        axes.set_ylabel(_PANELS[name])
+        axes.yaxis.set_major_formatter(PercentFormatter(1))
+        axes.grid(alpha=0.3)
+    bottom.set_ylim(bottom=-0.002)
+    _draw_baselines(top, baselines)
+    axis.finish(bottom, key)
+    handles, labels = top.get_legend_handles_labels()
+    if handles:
+        is_long = max(map(len, labels)) > 40
+        figure.legend(handles, labels, loc="outside lower center", ncols=1 if is_long else 2, fontsize=8)
+    return figure
+
+
+class _Axis:
+    """Where a setting's values lie on the horizontal axis."""
+
+    def __init__(self, values: Sequence[object], texts: Sequence[str]) -> None:
+        is_number = all(isinstance(value, int | float) and not isinstance(value, bool) for value in values)
+        self.numbers = sorted({float(value) for value in values}) if is_number else []  # type: ignore[arg-type]
+        self.names = {format_value(value): text for value, text in zip(values, texts, strict=True)}
+        low_high = (self.numbers[0], self.numbers[-1]) if self.numbers else (0.0, 0.0)
+        self.is_log = low_high[0] > 0 and low_high[1] > 10 * low_high[0]
+
+    @property
+    def width_inches(self) -> float:
+        """Width of a figure in which names have room side by side."""
+        return 6.5 if self.numbers else max(6.5, 0.7 * len(self.names) + 2)
+
+    def place(self, value: object, offset: float) -> float:
+        """Return the position of a value, moved by a share of the axis so that error bars do not lie on one another."""
+        if not self.numbers:
+            return list(self.names).index(format_value(value)) + offset * len(self.names)
+        number, low, high = float(value), self.numbers[0], self.numbers[-1]  # type: ignore[arg-type]
+        return number * (high / low) ** offset if self.is_log else number + offset * (high - low)
+
+    def finish(self, axes: Axes, key: str) -> None:
+        """Label the axis: the values themselves where they are few."""
+        axes.set_xlabel(key + (" (log scale)" if self.is_log else ""))
+        if self.is_log:
+            axes.set_xscale("log")
+        if not self.numbers:
+            is_long = sum(map(len, self.names.values())) > 50
+            rotation: Any = {"rotation": 30, "ha": "right", "rotation_mode": "anchor"} if is_long else {}
+            axes.set_xticks(range(len(self.names)), list(self.names.values()), parse_math=False, **rotation)
+        elif len(self.numbers) <= _MAX_TICKS:
+            axes.xaxis.set_minor_locator(NullLocator())
+            axes.xaxis.set_minor_formatter(NullFormatter())
+            axes.set_xticks(self.numbers, [f"{number:g}" for number in self.numbers])
+
+
+def _series(key: str, summaries: Sequence[Summary]) -> dict[str, list[Summary]]:
+    """Summaries by the values of the other settings, written as a name."""
+    series: dict[str, list[Summary]] = {}
+    for summary in summaries:
+        others = {name: text for name, text in summary.configuration.texts.items() if name != key}
+        name = " ".join(f"{name}={text}" for name, text in others.items())
+        series.setdefault(plain_label(name), []).append(summary)
+    return series
+
+
+def _draw_series(axes: Axes, axis: _Axis, key: str, name: str, series: Mapping[str, Sequence[Summary]]) -> None:
+    if len(series) > MAX_COLOURS:
+        everything = [summary for group in series.values() for summary in group]
+        _draw_points(axes, axis, key, name, everything, BLUE, "a configuration", 0.0, "")
+        _draw_means(axes, axis, key, name, everything)
+        return
+    offsets = (np.arange(len(series)) - (len(series) - 1) / 2) * 0.012
+    for (label, group), colour, offset in zip(series.items(), line_colours(len(series)), offsets, strict=True):
+        _draw_points(axes, axis, key, name, group, colour, label, float(offset), "-")
+
+
+def _draw_points(
+    axes: Axes,
+    axis: _Axis,
+    key: str,
+    name: str,
+    group: Sequence[Summary],
+    colour: Any,
+    label: str,
+    offset: float,
+    line: str,
+) -> None:
+    places = [axis.place(summary.configuration.swept[key], offset) for summary in group]
+    figures = [summary.figures[name] for summary in group]
+    errors = np.array([_error(figure) for figure in figures]).T
+    style: dict[str, Any] = {"marker": "o", "markersize": 4, "capsize": 2, "elinewidth": 1, "linestyle": line}
+    order = np.argsort(places)
+    axes.errorbar(
+        np.array(places)[order],
+        np.array([figure.value for figure in figures])[order],
+        errors[:, order],
+        color=colour,
+        label=label or "_",
+        **style,
+    )
+
+
+def _draw_means(axes: Axes, axis: _Axis, key: str, name: str, group: Sequence[Summary]) -> None:
+    by_place: dict[float, list[float]] = {}
+    for summary in group:
+        place = axis.place(summary.configuration.swept[key], 0.0)
+        by_place.setdefault(place, []).append(summary.figures[name].value)
+    if len(by_place) < len(group):
+        places = sorted(by_place)
+        means = [math.fsum(by_place[place]) / len(by_place[place]) for place in places]
+        axes.plot(places, means, color=GREY, label="mean at this value")
+
+
+def _draw_baselines(axes: Axes, baselines: Sequence[BaselineFigures]) -> None:
+    # The oracle is right everywhere, and lines for several sets of queries could not be told apart.
+    shown = [baseline for baseline in baselines if not baseline.name.startswith("oracle")]
+    if len({baseline.name for baseline in shown}) < len(shown):
+        return
+    for baseline in shown:
+        style = baseline_style(baseline.name)[0]
+        value = baseline.figures.routing_accuracy.value
+        axes.axhline(value, color=GREY, linestyle=style, label=plain_label(shorten_names([baseline.name])[0]))
+
+
+def _error(figure: intervals.Figure) -> tuple[float, float]:
+    if figure.low is None or figure.high is None:
+        return 0.0, 0.0
+    return max(0.0, figure.value - figure.low), max(0.0, figure.high - figure.value)

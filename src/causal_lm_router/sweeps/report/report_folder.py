@@ -1,0 +1,141 @@
+"""Writing a report: its folder appears whole, in the place of an earlier report, or not at all."""
+
+import os
+import secrets
+import shutil
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from matplotlib.figure import Figure
+
+from causal_lm_router.evaluation.formatting import Row, write_csv
+from causal_lm_router.evaluation.statistics import Resampling
+from causal_lm_router.files import atomic_folder
+from causal_lm_router.sweeps.report.figures import draw_confusion, draw_curves, draw_frontier, save_figure
+from causal_lm_router.sweeps.report.findings import Findings, find
+from causal_lm_router.sweeps.report.page import render_markdown, render_page
+from causal_lm_router.sweeps.report.parameter_figures import draw_parameter
+from causal_lm_router.sweeps.report.runs import is_sweep_folder
+from causal_lm_router.sweeps.report.tables import (
+    comparison_rows,
+    configuration_rows,
+    latex,
+    printed_configurations,
+    run_rows,
+)
+
+PAGE = "report.html"
+
+
+@dataclass(frozen=True)
+class SweepReport:
+    """A report that has been written."""
+
+    folder: Path
+    rows: list[Row]
+    """The table of configurations and baselines, as in configurations.csv."""
+    findings: Findings
+
+
+def write_report(
+    folders: Sequence[Path],
+    output: Path,
+    *,
+    baseline: str | None = None,
+    metric: str = "mean_score",
+    resampling: Resampling = Resampling(),  # noqa: B008 - frozen
+) -> SweepReport:
+    """Write the report over the runs in `folders` (sweep or run folders) to `output`, in place of an earlier one.
+
+    `baseline` names a configuration (`lora.lora_r=16,optim.learning_rate=0.0005`) or `best_single`; None is the first
+    configuration. `metric` is what the best configuration is chosen by on validation. Unfinished runs are listed and
+    left out of the figures; without any finished run the report is that list.
+
+    Raises ValueError for a folder that holds no runs, an unknown baseline or metric, and FileExistsError for an
+    `output` that is no report; an earlier report then stays as it was.
+    """
+    _check_output(output)
+    findings = find(folders, baseline, metric, resampling)
+    # Paths of runs are relative to the sweep, or of several folders to where the report lies.
+    is_one_sweep = len(folders) == 1 and is_sweep_folder(folders[0])
+    base = folders[0] if is_one_sweep else output.absolute().parent
+    title = f"Sweep {folders[0].resolve().name}" if is_one_sweep else f"{len(findings.runs)} runs"
+    output.absolute().parent.mkdir(parents=True, exist_ok=True)
+    staged = output.absolute().with_name(f".{output.name[:40]}.{secrets.token_hex(6)}.new.tmp")
+    try:
+        with atomic_folder(staged) as folder:
+            rows = _write(findings, folder, title, base, output.absolute())
+        _replace(output.absolute(), staged)
+    finally:
+        shutil.rmtree(staged, ignore_errors=True)
+    return SweepReport(output, rows, findings)
+
+
+def _write(findings: Findings, folder: Path, title: str, base: Path, at: Path) -> list[Row]:
+    rows = configuration_rows(findings.summaries, findings.baselines, findings.selection, base)
+    compared = comparison_rows(findings.comparisons, findings.baseline, base)
+    write_csv(rows, ["number", "who"], folder / "configurations.csv")
+    write_csv(compared, ["number", "configuration", "baseline"], folder / "comparisons.csv")
+    write_csv(run_rows(findings.runs, findings.configurations, base), ["run", "state"], folder / "runs.csv")
+    figures = folder / "figures"
+    figures.mkdir()
+    captions = _draw(findings, figures)
+    if findings.selection:
+        printed = printed_configurations(findings.summaries, findings.baselines, findings.selection.metric)
+        (folder / "configurations.tex").write_text(latex(printed), encoding="utf-8")
+    (folder / "report.md").write_text(render_markdown(findings, title, captions, base), encoding="utf-8")
+    page = render_page(findings, title, captions, base, figures, at)
+    (folder / PAGE).write_text(page, encoding="utf-8")
+    return rows
+
+
+def _draw(findings: Findings, folder: Path) -> dict[str, str]:
+    """Save every figure that the findings allow; return its file name without ending -> caption."""
+    captions = {}
+    for name, caption, draw in _drawings(findings):
+        if (figure := draw()) is not None:
+            save_figure(figure, folder, name)
+            captions[name] = caption
+    return captions
+
+
+def _drawings(findings: Findings) -> list[tuple[str, str, Callable[[], Figure | None]]]:
+    drawings: list[tuple[str, str, Callable[[], Figure | None]]] = []
+    if not findings.summaries:
+        return drawings
+    for number, key in enumerate(findings.configurations[0].swept, start=1):
+        caption = f"Routing accuracy and parse-failure rate against {key}; bars are 95% intervals."
+        draw = lambda key=key: draw_parameter(key, findings.summaries, findings.baselines)  # noqa: E731
+        safe = "".join(char if char.isalnum() or char in "._-" else "_" for char in key)
+        drawings.append((f"swept_{number:02}_{safe}", caption, draw))
+    caption = "Mean score against mean cost; numbers are those of the table of configurations."
+    drawings.append(("frontier", caption, lambda: draw_frontier(findings.summaries, findings.baselines)))
+    if chosen := findings.selection and findings.selection.chosen:
+        caption = f"Labels and routes of the configuration chosen on validation, {chosen.configuration.name}."
+        drawings.append(("confusion", caption, lambda: draw_confusion(chosen.configuration)))
+    caption = "Learning curves: means over seeds; the loss is a running mean."
+    draw_all: Callable[[], Figure | None] = lambda: draw_curves(findings.configurations, findings.selection)  # noqa: E731
+    return [*drawings, ("learning_curves", caption, draw_all)]
+
+
+def _check_output(output: Path) -> None:
+    """Refuse a place that holds something else than a report: it would be lost."""
+    is_empty = not output.exists() or (output.is_dir() and not any(output.iterdir()))
+    if output.is_symlink() or not (is_empty or (output / PAGE).is_file()):
+        raise FileExistsError(f"{output}: exists and is no report; choose another --output")
+
+
+def _replace(output: Path, staged: Path) -> None:
+    """Put the staged folder in the place of `output`; a failure leaves `output` as it was."""
+    if not output.exists():
+        os.replace(staged, output)
+        return
+    earlier = staged.with_name(staged.name.replace(".new.", ".old."))
+    os.replace(output, earlier)
+    try:
+        os.replace(staged, output)
+    except OSError:
+        os.replace(earlier, output)
+        raise
+    shutil.rmtree(earlier)

@@ -1,0 +1,138 @@
+"""Run folders and sweep folders, as records: what each run was asked, how far it came, what it found."""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from causal_lm_router.evaluation.stored import RunEvaluation, read_evaluation
+from causal_lm_router.runs.job_log import JobState, JobStatus, read_statuses
+from causal_lm_router.runs.run_folder import RunFolder
+from causal_lm_router.runs.sweep_folder import SweepFolder
+from causal_lm_router.runs.tracking.metrics_file import read_metrics
+
+CURVES = ("train/loss", "validation/routing_accuracy", "validation/mean_score")
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run folder, or a job of a sweep that has none yet."""
+
+    folder: Path
+    state: str
+    """A job's state, or `unfinished` outside of sweeps; `unreadable` and `repeated` runs are in no figure."""
+    detail: str = ""
+    """Why it failed, or why it is left out."""
+    config: Mapping[str, Any] = field(default_factory=dict)
+    """Dotted key -> value of the resolved config; empty where the run has not come that far."""
+    test: RunEvaluation | None = None
+    """The final evaluation, on the test split unless configured otherwise; None unless the run is done."""
+    validation: RunEvaluation | None = None
+    code: str | None = None
+    """Fingerprint of the code, of a job of a sweep."""
+    data: Mapping[str, str] = field(default_factory=dict)
+    """Fingerprint of the data config -> fingerprint of what was read, of a job of a sweep."""
+    curves: Mapping[str, Mapping[int, float]] = field(default_factory=dict)
+    """Name (see CURVES) -> optimizer step -> value."""
+
+    @property
+    def seed(self) -> Any:
+        """The run's seed; None where its config is not there."""
+        return self.config.get("seed")
+
+
+def is_sweep_folder(folder: Path) -> bool:
+    """True for a folder with the card or the job log of a sweep, and for one that holds run folders."""
+    sweep = SweepFolder(folder)
+    is_run = RunFolder(folder).config.is_file()
+    return sweep.card.is_file() or sweep.jobs.is_file() or (not is_run and any(folder.glob("*/config.yaml")))
+
+
+def read_runs(folders: Sequence[Path]) -> list[Run]:
+    """Return the runs in the given sweep and run folders, each once, in the order of the job logs and else by name.
+
+    Raises ValueError for a folder that is neither.
+    """
+    found: dict[Path, tuple[Path, JobStatus | None]] = {}
+    for folder in folders:
+        for path, status in _run_folders(folder):
+            found.setdefault(path.resolve(), (path, status))
+    return [_read_run(path, status) for path, status in found.values()]
+
+
+def flatten(plain: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Return dotted key -> value; lists and empty dictionaries are values, as JSON text."""
+    flat: dict[str, Any] = {}
+    for key, value in plain.items():
+        if isinstance(value, dict) and value:
+            flat |= flatten(value, f"{prefix}{key}.")
+        else:
+            flat[f"{prefix}{key}"] = json.dumps(value) if isinstance(value, dict | list) else value
+    return flat
+
+
+def _run_folders(folder: Path) -> Iterator[tuple[Path, JobStatus | None]]:
+    if not folder.is_dir():
+        raise ValueError(f"{folder}: no such folder; needed is a sweep folder or a run folder")
+    if is_sweep_folder(folder):
+        statuses = read_statuses(SweepFolder(folder))
+        yield from ((folder / job, status) for job, status in statuses.items())
+        yield from ((path.parent, None) for path in sorted(folder.glob("*/config.yaml")))
+    elif RunFolder(folder).config.is_file():
+        yield folder, None
+    else:
+        raise ValueError(f"{folder}: neither a sweep folder nor a run folder (a run folder holds config.yaml)")
+
+
+def _read_run(folder: Path, status: JobStatus | None) -> Run:
+    is_done = RunFolder(folder).report.is_file()
+    state = status.state.value if status else "done" if is_done else "unfinished"
+    try:
+        config = _read_config(RunFolder(folder).config)
+        if not is_done:
+            return Run(folder, state, _detail(status), config)
+        if not config:
+            raise ValueError(f"{folder}: report.json without config.yaml")
+        has_validation = (RunFolder(folder).validation / "report.json").is_file()
+        return Run(
+            folder,
+            JobState.done.value,
+            config=config,
+            code=status.code if status else None,
+            data=(status.data if status else None) or {},
+            test=read_evaluation(folder),
+            validation=read_evaluation(RunFolder(folder).validation) if has_validation else None,
+            curves=_read_curves(RunFolder(folder).metrics),
+        )
+    except ValueError as error:
+        return Run(folder, "unreadable", str(error))
+
+
+def _detail(status: JobStatus | None) -> str:
+    if status is None or status.state not in (JobState.failed, JobState.pruned):
+        return ""
+    return ": ".join(text for text in (status.reason and status.reason.value, status.message) if text)
+
+
+def _read_config(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        return {}
+    try:
+        plain = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except yaml.YAMLError as error:
+        raise ValueError(f"{path}: cannot be read: {error}") from error
+    if not isinstance(plain, dict) or "seed" not in plain:
+        raise ValueError(f"{path}: no config of a run: it has no seed")
+    return flatten(plain)
+
+
+def _read_curves(path: Path) -> dict[str, dict[int, float]]:
+    curves: dict[str, dict[int, float]] = {}
+    # Of several values at one step (a resumed run) the last counts.
+    for row in read_metrics(path) if path.is_file() else []:
+        if row.name in CURVES:
+            curves.setdefault(row.name, {})[row.step] = row.value
+    return curves

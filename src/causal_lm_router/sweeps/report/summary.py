@@ -1,0 +1,121 @@
+"""A configuration's figures over its seeds, the baselines beside them, and the choice of the best on validation."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from causal_lm_router.evaluation.intervals import Figure, rate_figure
+from causal_lm_router.evaluation.report import Baseline
+from causal_lm_router.evaluation.statistics import Resampling, Sample, estimate_means
+from causal_lm_router.evaluation.stored import FIGURES, RunEvaluation
+from causal_lm_router.sweeps.report.configurations import Configuration
+from causal_lm_router.sweeps.report.runs import Run
+
+METRICS = ("mean_score", "routing_accuracy")
+"""What the best configuration may be chosen by."""
+_RATES = ("routing_accuracy", "parse_failure_rate")
+
+
+@dataclass(frozen=True)
+class Summary:
+    """One configuration's figures on the final split, and its means on validation."""
+
+    configuration: Configuration
+    num_queries: int
+    """Different queries over all seeds."""
+    figures: Mapping[str, Figure]
+    """Figure -> mean over seeds with its hierarchical bootstrap interval; without `mean_cost` where it is unknown."""
+    validation: Mapping[str, float]
+    """Metric -> mean over seeds; empty unless every seed has a validation evaluation."""
+
+
+@dataclass(frozen=True)
+class BaselineFigures:
+    """A way of choosing without a router, on one set of queries, as the named run's report.json has it."""
+
+    name: str
+    figures: Baseline
+    num_queries: int
+    run: Run
+
+
+@dataclass(frozen=True)
+class Selection:
+    """The best configuration by `metric` on validation, and the one that looks best on test, which is no result.
+
+    Neither is ever an oracle.
+    """
+
+    metric: str
+    chosen: Summary | None
+    """None where no configuration that can be chosen has been evaluated on validation."""
+    best_on_test: Summary | None
+    """None where all are oracles."""
+    num_tied: int
+    """Configurations with the best figure on validation."""
+
+
+def summarise(configuration: Configuration, resampling: Resampling) -> Summary:
+    """Return the figures of a configuration with at least one run."""
+    tests = [evaluation for run in configuration.runs if (evaluation := run.test)]
+    validations = [run.validation for run in configuration.runs if run.validation]
+    names = [name for name in FIGURES if all(name in test.values for test in tests)]
+    estimates = estimate_means([sample(test, names) for test in tests], resampling)
+    figures = {name: _bounded(name, estimate.figure, tests) for name, estimate in zip(names, estimates, strict=True)}
+    means = {
+        metric: float(np.mean([one.values[metric].mean() for one in validations]))
+        for metric in METRICS
+        if len(validations) == len(tests)
+    }
+    queries = {(test.queries, query_id) for test in tests for query_id in test.query_ids}
+    return Summary(configuration, len(queries), figures, means)
+
+
+def sample(evaluation: RunEvaluation, names: Sequence[str]) -> Sample:
+    """Return the named figures of an evaluation as the bootstrap takes them."""
+    return Sample(evaluation.queries, np.column_stack([evaluation.values[name] for name in names]))
+
+
+def baseline_figures(runs: Sequence[Run]) -> list[BaselineFigures]:
+    """Return `random`, `best_single`, `oracle` and `bayes` once for each set of queries and best single."""
+    found: dict[tuple[Any, ...], BaselineFigures] = {}
+    for run in runs:
+        if run.test is None:
+            continue
+        report = run.test.report
+        for name, figures in report.baselines.items():
+            shown = f"best_single ({report.best_single})" if name == "best_single" else name
+            baseline = BaselineFigures(shown, figures, report.num_queries, run)
+            found.setdefault((run.test.queries, shown), baseline)
+    return list(found.values())
+
+
+def select(summaries: Sequence[Summary], metric: str) -> Selection:
+    """Return the choice by the mean over seeds of `metric` on validation; of equal ones the first, oracles left out.
+
+    Raises ValueError for another metric than METRICS.
+    """
+    if metric not in METRICS:
+        raise ValueError(f"metric={metric!r}: allowed is {' | '.join(METRICS)}")
+    routers = [summary for summary in summaries if not summary.configuration.is_oracle]
+    selectable = [summary for summary in routers if summary.validation]
+    chosen = max(selectable, key=lambda summary: summary.validation[metric], default=None)
+    num_tied = sum(chosen is not None and one.validation[metric] == chosen.validation[metric] for one in selectable)
+    best_on_test = max(routers, key=lambda summary: summary.figures[metric].value, default=None)
+    return Selection(metric, chosen, best_on_test, num_tied)
+
+
+def _bounded(name: str, figure: Figure, tests: Sequence[RunEvaluation]) -> Figure:
+    """The figure with its interval inside the possible values; a rate of 0 or 1 has Wilson's interval over queries.
+
+    No resampling of equal values gives a width, though few queries leave a rate uncertain.
+    """
+    if figure.low is None or figure.high is None:
+        return figure
+    if name in _RATES and figure.value in (0.0, 1.0):
+        num_queries = min(len(test.query_ids) for test in tests)
+        return rate_figure(round(figure.value * num_queries), num_queries)
+    high = figure.high if name == "mean_cost" else min(1.0, figure.high)
+    return Figure(figure.value, figure.standard_error, max(0.0, figure.low), high)

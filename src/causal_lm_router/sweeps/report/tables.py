@@ -1,0 +1,169 @@
+"""The report's tables: plain rows for CSV and trackers, and the same as Markdown and LaTeX."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import pandas as pd
+
+from causal_lm_router.evaluation.formatting import (
+    Row,
+    format_p,
+    figure_of,
+    format_difference,
+    format_figure,
+    relative,
+)
+from causal_lm_router.evaluation.intervals import Figure
+from causal_lm_router.evaluation.statistics import Difference
+from causal_lm_router.evaluation.stored import FIGURES
+from causal_lm_router.sweeps.report.comparisons import Comparison
+from causal_lm_router.sweeps.report.configurations import Configuration
+from causal_lm_router.sweeps.report.runs import Run
+from causal_lm_router.sweeps.report.summary import METRICS, BaselineFigures, Selection, Summary
+
+HEADINGS = {
+    "routing_accuracy": "routing accuracy",
+    "parse_failure_rate": "parse failures",
+    "mean_score": "mean score",
+    "regret": "regret",
+    "mean_cost": "USD per 1,000 queries",
+}
+"""Figures of the printed tables and how they are called there."""
+
+
+def configuration_rows(
+    summaries: Sequence[Summary], baselines: Sequence[BaselineFigures], selection: Selection | None, base: Path
+) -> list[Row]:
+    """Return a plain row per configuration, then per baseline; folders are relative to `base`, unknown values None."""
+    swept = list(summaries[0].configuration.swept) if summaries else []
+    chosen = selection.chosen if selection else None
+    rows = []
+    for one in summaries:
+        row: Row = {"number": one.configuration.number, "who": one.configuration.name}
+        row |= {key: _plain(one.configuration.swept[key]) for key in swept}
+        row |= {"seeds": len(one.configuration.runs), "queries": one.num_queries, "chosen": one is chosen}
+        row |= {f"validation_{metric}": one.validation.get(metric) for metric in METRICS}
+        row |= _figure_columns(one.figures)
+        rows.append(row | {"runs": ";".join(relative(run.folder, base) for run in one.configuration.runs)})
+    for baseline in baselines:
+        row = {"number": None, "who": baseline.name, **dict.fromkeys(swept)}
+        row |= {"seeds": None, "queries": baseline.num_queries, "chosen": False}
+        row |= {f"validation_{metric}": None for metric in METRICS}
+        row |= _figure_columns({name: getattr(baseline.figures, name, None) for name in FIGURES})
+        rows.append(row | {"runs": relative(baseline.run.folder, base)})
+    return rows
+
+
+def comparison_rows(comparisons: Sequence[Comparison], baseline: str, base: Path) -> list[Row]:
+    """Return a plain row per comparison: both differences with intervals, every p-value, and the verdicts."""
+    rows = []
+    for one in comparisons:
+        row: Row = {"number": one.configuration.number, "configuration": one.configuration.name, "baseline": baseline}
+        row |= {"seeds": len(one.pairs), "queries": one.num_queries}
+        row |= _difference_columns("routing_accuracy", one.accuracy)
+        row |= {"only_configuration_right": one.only_configuration_right}
+        row |= {"only_baseline_right": one.only_baseline_right}
+        row |= {"mcnemar_p": one.accuracy.mcnemar_p if one.accuracy else None}
+        row |= _difference_columns("mean_score", one.score)
+        row |= {"note": one.note, "runs": ";".join(relative(run.folder, base) for run, _ in one.pairs)}
+        theirs = (relative(other.folder, base) for _, other in one.pairs if other is not None)
+        rows.append(row | {"baseline_runs": ";".join(theirs)})
+    return rows
+
+
+def run_rows(runs: Sequence[Run], configurations: Sequence[Configuration], base: Path) -> list[Row]:
+    """Return a plain row per run, with its own figures: what the other tables are made of."""
+    numbers = {run.folder: one.number for one in configurations for run in one.runs}
+    swept = list(configurations[0].swept) if configurations else []
+    rows = []
+    for run in runs:
+        row: Row = {"run": relative(run.folder, base), "state": run.state, "configuration": numbers.get(run.folder)}
+        row |= {"seed": run.seed, **{key: _plain(run.config.get(key)) for key in swept}}
+        row |= {"split": run.test.split if run.test else None}
+        row |= {"queries": run.test.report.num_queries if run.test else None}
+        row |= {name: figure_of(getattr(run.test.report, name)) if run.test else None for name in FIGURES}
+        for metric in METRICS:
+            value = figure_of(getattr(run.validation.report, metric)) if run.validation else None
+            row[f"validation_{metric}"] = value
+        rows.append(row | {"detail": run.detail})
+    return rows
+
+
+def printed_configurations(
+    summaries: Sequence[Summary], baselines: Sequence[BaselineFigures], metric: str
+) -> list[Row]:
+    """Return the configurations and baselines as texts under printed headings, intervals in brackets."""
+    swept = list(summaries[0].configuration.swept) if summaries else []
+    rows = []
+    for one in summaries:
+        row = {"#": str(one.configuration.number)}
+        row |= {key: one.configuration.texts[key] for key in swept}
+        row |= {"seeds": str(len(one.configuration.runs))}
+        row |= {f"validation {HEADINGS[metric]}": format_figure(metric, one.validation.get(metric))}
+        rows.append(row | {text: format_figure(name, one.figures.get(name)) for name, text in HEADINGS.items()})
+    for baseline in baselines:
+        first = swept[0] if swept else "#"
+        row = {"#": "", **dict.fromkeys(swept, ""), "seeds": "", f"validation {HEADINGS[metric]}": ""}
+        row[first] = baseline.name
+        figures = {name: getattr(baseline.figures, name, None) for name in HEADINGS}
+        # What needs no text of a router has no parse failures, rather than unknown ones.
+        shown = {text: format_figure(name, figures[name]) for name, text in HEADINGS.items()}
+        rows.append(row | shown | {HEADINGS["parse_failure_rate"]: ""})
+    return rows
+
+
+def printed_comparisons(comparisons: Sequence[Comparison]) -> list[Row]:
+    """Return the comparisons as texts under printed headings; without differences the note stands for the verdict."""
+    rows = []
+    for one in comparisons:
+        row = {"#": str(one.configuration.number), "configuration": one.configuration.name}
+        row |= {"seeds": str(len(one.pairs))}
+        row |= _printed_difference("accuracy", one.accuracy, one.note, 100, "+.1f")
+        row |= {"right alone": f"{one.only_configuration_right:,} : {one.only_baseline_right:,}"}
+        row |= {"McNemar p": format_p(one.accuracy.mcnemar_p if one.accuracy else None)}
+        rows.append(row | _printed_difference("score", one.score, one.note, 1, "+.3f"))
+    return rows
+
+
+def latex(rows: Sequence[Row]) -> str:
+    """Return rows of texts as a LaTeX table; it needs the package booktabs, and every special character is escaped."""
+    table = pd.DataFrame(list(rows)).style.format(escape="latex").format_index(escape="latex", axis=1).hide(axis=0)
+    text = table.to_latex(
+        hrules=True, caption=r"Means over seeds with 95\% intervals.", position="t", position_float="centering"
+    )
+    return f"% \\usepackage{{booktabs}}\n{text}"
+
+
+def _printed_difference(name: str, difference: Difference | None, note: str, scale: float, spec: str) -> Row:
+    headings = (f"{name} difference" + (" (points)" if scale == 100 else ""), f"{name}: bootstrap p", f"{name}: Holm p")
+    if difference is None:
+        return {**dict.fromkeys(headings, ""), f"{name}: verdict": note}
+    cells = (
+        format_difference(difference.figure, scale, spec),
+        format_p(difference.bootstrap_p),
+        format_p(difference.adjusted_p),
+    )
+    verdict = difference.verdict + (f" ({note})" if note else "")
+    return {**dict(zip(headings, cells, strict=True)), f"{name}: verdict": verdict}
+
+
+def _figure_columns(figures: Mapping[str, Figure | None]) -> Row:
+    columns: Row = {}
+    for name in FIGURES:
+        figure = figures.get(name)
+        columns[name] = figure_of(figure)
+        columns[f"{name}_low"], columns[f"{name}_high"] = (figure.low, figure.high) if figure else (None, None)
+    return columns
+
+
+def _difference_columns(name: str, difference: Difference | None) -> Row:
+    keys = ("difference", "low", "high", "bootstrap_p", "holm_p", "verdict")
+    if difference is None:
+        return {f"{name}_{key}": None for key in keys}
+    figure = difference.figure
+    values = (figure.value, figure.low, figure.high, difference.bootstrap_p, difference.adjusted_p, difference.verdict)
+    return {f"{name}_{key}": value for key, value in zip(keys, values, strict=True)}
+
+
+def _plain(value: object) -> object:
+    return value if isinstance(value, int | float) else None if value is None else str(value)

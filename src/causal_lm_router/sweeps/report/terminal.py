@@ -1,0 +1,60 @@
+"""The short form of a report on the terminal."""
+
+from pathlib import Path
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from causal_lm_router.evaluation.formatting import format_figure
+from causal_lm_router.sweeps.report.configurations import Configuration
+from causal_lm_router.sweeps.report.findings import Findings, say_cautions, say_selection, say_verdict
+
+
+def print_summary(findings: Findings, folder: Path, console: Console) -> None:
+    """Print the configurations with their main figures, what was chosen, what differs, and where the report lies."""
+    console.print(Text(findings.progress))
+    if findings.summaries:
+        console.print(_table(findings))
+        sentences = [*say_selection(findings), say_verdict(findings), *say_cautions(findings)]
+        for sentence in sentences:
+            console.print(Text(sentence))
+            console.print()
+    console.print(Text(f"report: {folder / 'report.html'}"), soft_wrap=True)
+
+
+def _table(findings: Findings) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, collapse_padding=True, pad_edge=False)
+    table.add_column("#", justify="right")
+    table.add_column("Configuration", overflow="fold")
+    for heading in ("Seeds", "Routing\naccuracy", "Parse\nfailures", "Mean\nscore"):
+        table.add_column(heading, justify="right")
+    for one in findings.summaries:
+        figures = [
+            format_figure(name, one.figures[name]).replace(" [", "\n[")
+            for name in ("routing_accuracy", "parse_failure_rate", "mean_score")
+        ]
+        is_chosen = findings.selection is not None and findings.selection.chosen is one
+        cells = [
+            str(one.configuration.number),
+            _short_name(one.configuration),
+            str(len(one.configuration.runs)),
+            *figures,
+        ]
+        table.add_row(*map(Text, cells), style="bold" if is_chosen else "")
+    for baseline in findings.baselines:
+        accuracy, score = baseline.figures.routing_accuracy, baseline.figures.mean_score
+        shown = [format_figure("routing_accuracy", accuracy.value), "", format_figure("mean_score", score.value)]
+        table.add_row(*map(Text, ["", baseline.name, "", *shown]), style="dim")
+    return table
+
+
+def _short_name(configuration: Configuration) -> str:
+    """A line per swept setting, without its group where that leaves no doubt."""
+    short = [key.rpartition(".")[2] for key in configuration.swept]
+    lines = [
+        f"{name if short.count(name) == 1 else key}={text}"
+        for name, (key, text) in zip(short, configuration.texts.items(), strict=True)
+    ]
+    return "\n".join(lines) or configuration.name

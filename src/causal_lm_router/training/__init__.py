@@ -1,0 +1,1 @@
+"""Training: rows, micro-batches, losses, the Lightning module, checkpoints."""

@@ -1,0 +1,93 @@
+"""Resumable checkpoints: a folder with the trained weights (safetensors) and the trainer's state, whole or absent."""
+
+import errno
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from lightning_fabric.plugins.io.checkpoint_io import CheckpointIO
+from pytorch_lightning.callbacks import Checkpoint
+from safetensors.torch import load_file, save_file
+
+from causal_lm_router.files import atomic_folder
+
+_NO_SPACE_BYTES = 1 << 16
+WEIGHTS_FILE, STATE_FILE = "trained_weights.safetensors", "trainer_state.pt"
+
+
+class FolderCheckpointIO(CheckpointIO):
+    """Reads and writes Lightning checkpoints as folders that appear whole or not at all."""
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
+        """Write a checkpoint into a folder at `path`; one of the same step that is there already stays."""
+        target = Path(path)
+        if target.is_dir():
+            return
+        target.parent.mkdir(parents=True, exist_ok=True)
+        state = dict(checkpoint)
+        weights = {name: tensor.contiguous() for name, tensor in state.pop("state_dict").items()}
+        with atomic_folder(target) as temporary:
+            save_file(weights, temporary / WEIGHTS_FILE)
+            _save_state(state, temporary / STATE_FILE)
+
+    def load_checkpoint(self, path: Any, map_location: Any = None, weights_only: bool | None = None) -> dict[str, Any]:
+        """Return the checkpoint in the folder at `path`; only plain values and tensors are read, never code."""
+        state: dict[str, Any] = torch.load(Path(path) / STATE_FILE, map_location="cpu", weights_only=True)
+        return {**state, "state_dict": load_file(Path(path) / WEIGHTS_FILE)}
+
+    def remove_checkpoint(self, path: Any) -> None:
+        """Remove the folder at `path`; a process killed meanwhile leaves no part of it under its name."""
+        hidden = Path(path).with_name(f".{Path(path).name}.removed.tmp")
+        Path(path).rename(hidden)
+        shutil.rmtree(hidden)
+
+
+def _save_state(state: dict[str, Any], path: Path) -> None:
+    try:
+        torch.save(state, path)
+    except RuntimeError as error:
+        # All that torch says of a full disk is a position in the file that it did not expect.
+        if shutil.disk_usage(path.parent).free >= _NO_SPACE_BYTES:
+            raise
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path)) from error
+
+
+class LastCheckpoint(Checkpoint):
+    """Writes a checkpoint every `every_n_steps` optimizer steps, after the other callbacks, and keeps only the last."""
+
+    def __init__(self, folder: Path, every_n_steps: int) -> None:
+        self._folder = folder
+        self._every_n_steps = every_n_steps
+
+    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Remove what a killed run left of checkpoints half written or half removed."""
+        if trainer.is_global_zero:
+            for leftover in self._folder.glob(".step_*.tmp"):
+                shutil.rmtree(leftover)
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Write the checkpoint if one is due, then remove older ones."""
+        step = trainer.global_step
+        if step % self._every_n_steps == 0:
+            written = self._folder / f"step_{step:08d}.ckpt"
+            trainer.save_checkpoint(written)
+            if trainer.is_global_zero:
+                for older in self._folder.glob("step_*.ckpt"):
+                    if older.name < written.name:
+                        trainer.strategy.remove_checkpoint(older)
+
+
+def last_checkpoint(folder: Path) -> Path | None:
+    """Return the newest whole checkpoint in a folder, None where there is none."""
+    found = sorted(path for path in folder.glob("step_*.ckpt") if (path / STATE_FILE).is_file())
+    return found[-1] if found else None
+
+
+def checkpoint_step(checkpoint: Path | None) -> int:
+    """Return the optimizer step a checkpoint was written after, -1 for none."""
+    return -1 if checkpoint is None else int(checkpoint.stem.removeprefix("step_"))
