@@ -7,10 +7,10 @@ import pandas as pd
 
 from causal_lm_router.evaluation.formatting import (
     Row,
-    format_p,
     figure_of,
     format_difference,
     format_figure,
+    format_p,
     relative,
 )
 from causal_lm_router.evaluation.intervals import Figure

@@ -9,7 +9,7 @@ import yaml
 
 from causal_lm_router.prompting.prompt import PromptFormat, make_format
 
-CONF = Path(__file__).resolve().parents[1] / "conf" / "prompt"
+CONF = Path(__file__).resolve().parents[2] / "conf" / "prompt"
 NAMES = ["gpt-4o", "llama-3-8b"]
 
 

@@ -24,7 +24,7 @@ Fit = Callable[..., Losses]
 
 @pytest.fixture
 def tiny_rows(tiny_base: Any, tiny_config: Callable[..., Any], tmp_path: Path) -> list[dict[str, Any]]:
-    from conftest import tiny_data
+    from tests.conftest import tiny_data
 
     data = tiny_data()
     encoder = Encoder(tiny_base.tokenizer, tiny_config().prompt, data.names)

@@ -8,10 +8,9 @@ from pathlib import Path
 import pytest
 from matplotlib.figure import Figure
 
-from causal_lm_router.evaluation.figures import drawing as figures
 from causal_lm_router.evaluation.figures.confusion import save_confusion
 from causal_lm_router.evaluation.figures.drawing import shorten_names
-from causal_lm_router.evaluation.figures.learning_curve import read_metrics, save_learning_curve
+from causal_lm_router.evaluation.figures.learning_curve import MetricRow, read_metrics, save_learning_curve
 from causal_lm_router.evaluation.metrics import evaluate_outcomes
 from causal_lm_router.evaluation.report import RoutingReport
 from causal_lm_router.routing import Generation, ParsedRoute, ParseFailure, RouteOutcome, RoutingExample
@@ -114,7 +113,7 @@ def test_of_repeated_steps_the_last_counts(drawn: list[Figure]) -> None:
 
 
 @pytest.mark.parametrize("rows", [CURVE, CURVE[:1], CURVE[:60], CURVE[-8:], []])
-def test_learning_curve_is_a_png_whatever_was_logged(rows: list[figures.MetricRow], tmp_path: Path) -> None:
+def test_learning_curve_is_a_png_whatever_was_logged(rows: list[MetricRow], tmp_path: Path) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         save_learning_curve(rows, tmp_path / "curve.png")

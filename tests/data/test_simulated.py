@@ -14,6 +14,7 @@ import pytest
 from causal_lm_router.config import DataConfig
 from causal_lm_router.data.sources import simulated
 from causal_lm_router.routing import RoutingData, check_pool
+from tests.conftest import CHECKOUT
 
 Load = Callable[..., RoutingData]
 
@@ -67,8 +68,8 @@ def test_pool_is_usable_and_has_prices(data: RoutingData) -> None:
 def test_same_settings_give_the_same_data_in_another_process(data: RoutingData, tmp_path: Path) -> None:
     script = tmp_path / "load.py"
     script.write_text(
-        f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r})\n"
-        "import conftest, test_simulated\n"
+        f"import sys; sys.path[:0] = [{str(Path(__file__).parent)!r}, {str(CHECKOUT)!r}]\n"
+        "import test_simulated\nfrom tests import conftest\n"
         "load = test_simulated.load.__wrapped__(conftest.make_data_config.__wrapped__())\n"
         "print(test_simulated.fingerprint(load()))\n"
     )

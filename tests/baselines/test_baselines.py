@@ -22,7 +22,7 @@ from causal_lm_router.config import BaselineConfig, BaselineMethod, TieBreak
 from causal_lm_router.data.labels import choose_labels
 from causal_lm_router.routing import Candidate, RoutingExample
 
-CONF = Path(__file__).resolve().parents[1] / "conf" / "baseline"
+CONF = Path(__file__).resolve().parents[2] / "conf" / "baseline"
 NAMES = ("large", "small", "tiny")
 POOL = tuple(Candidate(name) for name in NAMES)
 PRICED = (Candidate("large", 2.0, 8.0), Candidate("small", 0.2, 0.8), Candidate("tiny", 0.3, 0.7))
