@@ -13,7 +13,7 @@ from causal_lm_router.config.prompting import TargetKind
 from causal_lm_router.evaluation.intervals import rate_figure
 from causal_lm_router.prompting.targets import Targets
 from causal_lm_router.routing import RoutingExample
-from tests.test_compare import write_run
+from tests.evaluation.test_comparison import write_run
 
 EXPERIMENTS = Path(__file__).resolve().parents[1] / "experiments"
 A, B, C = "alpha", "beta", "gamma"

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from matplotlib.figure import Figure
 
+from causal_lm_router.evaluation.figures import confusion, learning_curve
 from causal_lm_router.evaluation.figures.confusion import save_confusion
 from causal_lm_router.evaluation.figures.drawing import shorten_names
 from causal_lm_router.evaluation.figures.learning_curve import MetricRow, read_metrics, save_learning_curve
@@ -45,7 +46,8 @@ def make_report(names: list[str]) -> RoutingReport:
 def drawn(monkeypatch: pytest.MonkeyPatch) -> list[Figure]:
     """Figures as they are about to be saved."""
     saved: list[Figure] = []
-    monkeypatch.setattr(figures, "save_png", lambda figure, path: saved.append(figure))
+    for drawing in (confusion, learning_curve):
+        monkeypatch.setattr(drawing, "save_png", lambda figure, path: saved.append(figure))
     return saved
 
 

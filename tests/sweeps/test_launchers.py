@@ -4,11 +4,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from tests.test_sweep import SMALL, figures, snapshot
 
 from causal_lm_router.runs.job_log import read_events, read_statuses
 from causal_lm_router.runs.sweep_folder import SweepFolder
 from tests.conftest import Result
+from tests.sweeps.test_sweep import SMALL, figures, snapshot
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 

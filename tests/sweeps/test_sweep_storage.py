@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.test_sweep import SMALL, snapshot, states
 
 from causal_lm_router.runs.job_log import read_statuses
 from causal_lm_router.runs.sweep_folder import SweepFolder
 from tests.conftest import Result
+from tests.sweeps.test_sweep import SMALL, snapshot, states
 
 pytestmark = pytest.mark.slow
 
