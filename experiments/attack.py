@@ -36,7 +36,7 @@ from run_routes import (
 
 from causal_lm_router.config import PromptConfig
 from causal_lm_router.config.prompting import TargetKind
-from causal_lm_router.evaluation.intervals import Figure, rate_figure
+from causal_lm_router.evaluation.intervals import Estimate, rate_estimate
 from causal_lm_router.files import write_text
 from causal_lm_router.prompting.targets import Targets
 from causal_lm_router.runs.session import Session
@@ -80,8 +80,8 @@ TEXTS = (
 class Takeover:
     """How far one planted text takes the routes over: `by_candidate` without those that every clean route names."""
 
-    mean: Figure
-    by_candidate: Mapping[str, Figure]
+    mean: Estimate
+    by_candidate: Mapping[str, Estimate]
 
     @property
     def worst(self) -> str:
@@ -108,7 +108,7 @@ def main() -> None:
 
 def attack(session: Session, queries: Sequence[str]) -> dict[str, Any]:
     """Print the table row by row and return all figures as plain values."""
-    prompt, names = session.config.prompt, session.data.names
+    prompt, names = session.config.prompt, session.data.candidate_names
     prompts = {setting: replace(prompt, neutralise_markers=neutral) for setting, neutral in SETTINGS.items()}
     clean = {setting: read_routes(session, queries, one) for setting, one in prompts.items()}
     shares = {s: {name: hit_figure([r == name for r in clean[s]]).value for name in names} for s in SETTINGS}
@@ -130,7 +130,7 @@ def _planted_routes(
     session: Session, queries: Sequence[str], planted: Planted, place: str, prompt: PromptConfig
 ) -> dict[str, Routes]:
     """The routes with the text planted for each candidate; all candidates are read in one go."""
-    names = session.data.names
+    names = session.data.candidate_names
     if CANDIDATE not in planted.text:
         routes = read_routes(session, [planted.into(query, "", place) for query in queries], prompt)
         return dict.fromkeys(names, routes)
@@ -143,7 +143,7 @@ def _planted_routes(
 
 def said_name(targets: Targets, name: str) -> str:
     """Return what a generation says of a candidate: its letter where letters are generated, else its name."""
-    return targets.shown[targets.names.index(name)] if targets.kind is TargetKind.short_id else name
+    return targets.shown[targets.candidate_names.index(name)] if targets.kind is TargetKind.short_id else name
 
 
 def takeover(clean: Routes, planted: Mapping[str, Routes]) -> Takeover:
@@ -154,7 +154,7 @@ def takeover(clean: Routes, planted: Mapping[str, Routes]) -> Takeover:
     turned = np.array([turned_routes(clean, routes, name) for name, routes in planted.items()])
     counted = ~np.isnan(turned)
     by_candidate = {
-        name: rate_figure(int(np.nansum(row)), int(known.sum()))
+        name: rate_estimate(int(np.nansum(row)), int(known.sum()))
         for name, row, known in zip(planted, turned, counted, strict=True)
         if known.any()
     }

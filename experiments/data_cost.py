@@ -40,7 +40,7 @@ def main() -> None:
         data = prepare_data(config.data)
         read = time.perf_counter()
         report("read, split, audit, label", num_queries, read - start)
-        encoder = Encoder(load_tokenizer(base, config.base_model), config.prompt, data.names)
+        encoder = Encoder(load_tokenizer(base, config.base_model), config.prompt, data.candidate_names)
         encode_examples(data.train, data.labels, encoder, Path(folder))
         encoded = time.perf_counter()
         report("encode", len(data.train), encoded - read)

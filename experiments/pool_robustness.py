@@ -32,7 +32,7 @@ from run_routes import (
 )
 
 from causal_lm_router.config import EvaluateConfig
-from causal_lm_router.evaluation.intervals import Figure, mean_figure
+from causal_lm_router.evaluation.intervals import Estimate, mean_estimate
 from causal_lm_router.files import write_text
 from causal_lm_router.prompting.prompt import CANDIDATES
 from causal_lm_router.routing import RoutingExample
@@ -46,7 +46,7 @@ class Finding:
 
     check: str
     what: str
-    figure: Figure
+    figure: Estimate
     is_share: bool = True
 
     @property
@@ -175,10 +175,10 @@ def called_held_out(name: str, examples: Sequence[RoutingExample], routes: Route
     ]
 
 
-def mean_score(examples: Sequence[RoutingExample], routes: Routes) -> Figure:
+def mean_score(examples: Sequence[RoutingExample], routes: Routes) -> Estimate:
     """Return the mean score of the routes; a parse failure scores 0."""
     pairs = zip(examples, routes, strict=True)
-    return mean_figure([0.0 if route is None else example.scores[route] for example, route in pairs])
+    return mean_estimate([0.0 if route is None else example.scores[route] for example, route in pairs])
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ from run_routes import format_score, table_head, table_row
 
 from causal_lm_router.config import BaselineMethod
 from causal_lm_router.evaluation.formatting import format_difference
-from causal_lm_router.evaluation.intervals import Figure
+from causal_lm_router.evaluation.intervals import Estimate
 from causal_lm_router.evaluation.statistics import Resampling, Sample, estimate_means
 from causal_lm_router.evaluation.stored import RunEvaluation, read_evaluation
 from causal_lm_router.sweeps.report.comparisons import compare
@@ -30,7 +30,7 @@ from causal_lm_router.sweeps.report.summary import summarise
 TITLES = ("router", "decoding", "seeds", "mean score", "over best single", "routing accuracy", "parse failures")
 COST_TITLE = "USD per 1,000 queries"
 TAUGHT = ("data.cost_weight", "data.task_shrinkage")
-"""Settings that change which scores are taught."""
+"""Settings that change which scores are supervised."""
 RESAMPLING = Resampling()
 POINTS = (100, "+.1f")
 """How differences of mean scores are printed."""
@@ -50,25 +50,25 @@ class Row:
         return [run.test for run in self.configuration.runs if run.test]
 
     @cached_property
-    def figures(self) -> Mapping[str, Figure]:
-        """Figure -> its mean over seeds and queries; without `mean_cost` where costs are unknown."""
+    def figures(self) -> Mapping[str, Estimate]:
+        """Estimate -> its mean over seeds and queries; without `mean_cost` where costs are unknown."""
         return summarise(self.configuration, RESAMPLING).figures
 
-    def gain(self) -> Figure:
+    def gain(self) -> Estimate:
         """Return the mean score over best single; raise ValueError where outcomes lack the candidates' scores."""
         (found,) = compare([self.configuration], None, RESAMPLING)
         if found.score is None:
             raise ValueError(f"{self.router}: {found.note}")
-        return found.score.figure
+        return found.score.estimate
 
-    def gain_over(self, other: "Row") -> Figure:
+    def gain_over(self, other: "Row") -> Estimate:
         """Return the mean score over another row's mean over its seeds; raise ValueError for other queries."""
         if {one.queries for one in (*self.evaluations, *other.evaluations)} != {self.evaluations[0].queries}:
             raise ValueError(f"{self.router}, {other.router}: asked other queries")
         theirs = np.mean([one.values["mean_score"] for one in other.evaluations], axis=0)
         differences = [one.values["mean_score"] - theirs for one in self.evaluations]
         samples = [Sample(self.evaluations[0].queries, values[:, None]) for values in differences]
-        return estimate_means(samples, RESAMPLING)[0].figure
+        return estimate_means(samples, RESAMPLING)[0].estimate
 
 
 def main() -> None:
@@ -86,7 +86,7 @@ def main() -> None:
         if reference:
             gains += ["" if row is reference else format_difference(row.gain_over(reference), *POINTS)]
         print(format_row((row.router, row.decoding, str(len(row.evaluations))), row.figures, gains))
-    for name, baseline in rows[0].evaluations[0].report.baselines.items():
+    for name, baseline in rows[0].evaluations[0].report.references.items():
         if name not in {row.router for row in rows}:
             figures = {"mean_score": baseline.mean_score, "routing_accuracy": baseline.routing_accuracy}
             figures |= {"mean_cost": baseline.mean_cost} if baseline.mean_cost else {}
@@ -142,7 +142,7 @@ def find_baseline(rows: Sequence[Row], method: BaselineMethod) -> Row:
     raise ValueError(f"--against {method.value}: no run of this baseline in the folders")
 
 
-def format_row(names: Sequence[str], figures: Mapping[str, Figure], gains: Sequence[str]) -> str:
+def format_row(names: Sequence[str], figures: Mapping[str, Estimate], gains: Sequence[str]) -> str:
     """Return a row as Markdown: rates without their intervals, which `report` and `compare` print."""
     shown = {name: f"{figure.value:.1%}" for name, figure in figures.items()}
     cost = f"{1000 * figures['mean_cost'].value:.3f}" if "mean_cost" in figures else ""

@@ -20,7 +20,7 @@ from causal_lm_router.config.compose import (
     register_schemas,
     resolve_config,
 )
-from causal_lm_router.evaluation.intervals import Figure, Values, mean_figure, rate_figure
+from causal_lm_router.evaluation.intervals import Estimate, Values, mean_estimate, rate_estimate
 from causal_lm_router.generation.decoder import Decoder
 from causal_lm_router.prompting.encoder import Encoder
 from causal_lm_router.runs.run_folder import RunFolder
@@ -55,9 +55,9 @@ def open_run(config: EvaluateConfig, workbench: Workbench) -> Iterator[Session]:
     Raises ValueError where the data's pool is not the run's, FileNotFoundError for a run without weights.
     """
     folder = RunFolder(Path(config.run_dir))
-    card = folder.read_card()
+    metadata = folder.read_metadata()
     with open_session(config, folder, workbench) as session:
-        check_pool_of_run(config, card, session.data)
+        check_pool_of_run(config, metadata, session.data)
         session.generator.load_weights(folder.weights)
         yield session
 
@@ -73,28 +73,28 @@ def read_routes(session: Session, queries: Sequence[str], prompt: PromptConfig |
     return [decoding.route.candidate for decoding in decoded]
 
 
-def share_figure(shares: Values) -> Figure:
+def share_figure(shares: Values) -> Estimate:
     """Return the mean of a share (0..1) per query with its 95% interval: the normal one, inside 0..1.
 
     For a mean of exactly 0 or 1, where the normal interval has no width, it is Wilson's. Raises ValueError for none.
     """
-    figure, num_queries = mean_figure(shares), len(shares)
+    figure, num_queries = mean_estimate(shares), len(shares)
     if figure.low is None or figure.high is None or figure.value in (0.0, 1.0):
-        return rate_figure(round(figure.value * num_queries), num_queries)
-    return Figure(figure.value, figure.standard_error, max(0.0, figure.low), min(1.0, figure.high))
+        return rate_estimate(round(figure.value * num_queries), num_queries)
+    return Estimate(figure.value, figure.standard_error, max(0.0, figure.low), min(1.0, figure.high))
 
 
-def hit_figure(hits: Sequence[bool]) -> Figure:
+def hit_figure(hits: Sequence[bool]) -> Estimate:
     """Return the share of hits with its Wilson 95% interval."""
-    return rate_figure(int(np.sum(hits)), len(hits))
+    return rate_estimate(int(np.sum(hits)), len(hits))
 
 
-def format_percent(figure: Figure) -> str:
+def format_percent(figure: Estimate) -> str:
     """Return a share with its interval as it is printed."""
     return f"{figure.value:.1%} [{figure.low:.1%}, {figure.high:.1%}]"
 
 
-def format_score(figure: Figure) -> str:
+def format_score(figure: Estimate) -> str:
     """Return a mean score with its interval as it is printed."""
     if figure.low is None or figure.high is None:
         return f"{figure.value:.3f}"

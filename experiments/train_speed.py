@@ -40,7 +40,7 @@ def main() -> None:
         config = compose_config(["experiment=quickstart", limit, *overrides, f"run_dir={folder}"])
         data = prepare_data(config.data)
         base = prepare_base_model(config.base_model)
-        encoder = Encoder(load_tokenizer(base, config.base_model), config.prompt, data.names)
+        encoder = Encoder(load_tokenizer(base, config.base_model), config.prompt, data.candidate_names)
         num_tokens, ours = time_ours(config, data, base, encoder, folder)
         usual = time_usual(config, data, base, encoder, folder)
     active = active_parameters(base, config)
@@ -68,7 +68,7 @@ def time_usual(config: TrainConfig, data: PreparedData, base: str, encoder: Enco
     """Return the seconds of one epoch of the usual recipe."""
     texts = [
         encoder.format.prompt_text(example.query)
-        + encoder.targets.texts[data.names.index(data.labels[example.query_id])]
+        + encoder.targets.texts[data.candidate_names.index(data.labels[example.query_id])]
         for example in data.train
     ]
     length = config.prompt.max_length

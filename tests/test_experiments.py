@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from causal_lm_router.config.prompting import TargetKind
-from causal_lm_router.evaluation.intervals import rate_figure
+from causal_lm_router.evaluation.intervals import rate_estimate
 from causal_lm_router.prompting.targets import Targets
 from causal_lm_router.routing import RoutingExample
 from tests.evaluation.test_comparison import write_run
@@ -75,7 +75,7 @@ def test_routes_that_were_so_before_are_no_takeover(script: ModuleType) -> None:
     planted = {A: [A, B, A, A], B: [A, B, B, None], C: [A, A, B, None]}
     found = script.takeover(clean, planted)
     # To A: of the queries 3 and 4 both; to B: of 1, 2 and 4 the second; to C: none of four.
-    assert found.by_candidate == {A: rate_figure(2, 2), B: rate_figure(1, 3), C: rate_figure(0, 4)}
+    assert found.by_candidate == {A: rate_estimate(2, 2), B: rate_estimate(1, 3), C: rate_estimate(0, 4)}
     assert found.worst == A
     # By query: of two others 0, 1 and 1; of three 1.
     assert found.mean.value == pytest.approx((0 + 1 / 2 + 1 / 2 + 1 / 3) / 4)
@@ -84,13 +84,13 @@ def test_routes_that_were_so_before_are_no_takeover(script: ModuleType) -> None:
 @attack
 def test_a_candidate_that_every_clean_route_names_has_no_rate(script: ModuleType) -> None:
     found = script.takeover([A, A], {A: [A, A], B: [A, A]})
-    assert found.by_candidate == {B: rate_figure(0, 2)}
-    assert found.mean == rate_figure(0, 2)
+    assert found.by_candidate == {B: rate_estimate(0, 2)}
+    assert found.mean == rate_estimate(0, 2)
 
 
 @run_routes
 def test_shares_of_queries_have_intervals_inside_0_to_1(script: ModuleType) -> None:
-    assert script.share_figure([1.0, 1.0, 1.0]) == rate_figure(3, 3)
+    assert script.share_figure([1.0, 1.0, 1.0]) == rate_estimate(3, 3)
     figure = script.share_figure([0.0, 0.0, 0.0, 0.5])
     # Standard deviation 0.25, so the standard error is 0.125 and 1.96 of it leaves 0..1 below.
     assert (figure.value, figure.standard_error, figure.low) == (0.125, 0.125, 0.0)
@@ -105,7 +105,7 @@ def test_order_sensitivity_counts_queries_and_pairs_of_orders(script: ModuleType
     values = [finding.figure.value for finding in found]
     # Pairs that differ, of three: 0, 2, 2, 2. Mean scores: 2.5, 1 and 2.5 of 4.
     assert values == pytest.approx([3 / 4, (0 + 3 * 2 / 3) / 4, 1 / 4, 2.5 / 4])
-    assert found[0].figure == rate_figure(3, 4)
+    assert found[0].figure == rate_estimate(3, 4)
     with pytest.raises(ValueError, match="--orders 1: allowed is at least 2"):
         script.order_sensitivity(asked, [[A, A, A, A]])
 
@@ -175,7 +175,7 @@ def test_wrong_folders_and_baselines_are_named(script: ModuleType, runs: Path, t
 @routers_table
 def test_decodings_that_never_differ_are_one_row(script: ModuleType, tmp_path: Path) -> None:
     def row(decoding: str, share: float, num_seeds: int = 1) -> object:
-        differing = {"free~trie": rate_figure(0, 10), "free~scored": rate_figure(int(10 * share), 10)}
+        differing = {"free~trie": rate_estimate(0, 10), "free~scored": rate_estimate(int(10 * share), 10)}
         report = SimpleNamespace(decoding=SimpleNamespace(differing_routes=differing))
         run = SimpleNamespace(test=SimpleNamespace(report=report))
         return script.Row("r", decoding, SimpleNamespace(runs=(run,) * num_seeds))

@@ -10,10 +10,10 @@ from enum import StrEnum
 class ParseFailure(StrEnum):
     """Why a generation names no candidate."""
 
-    EMPTY = "empty"
-    UNKNOWN = "unknown"
-    AMBIGUOUS = "ambiguous"
-    TRUNCATED = "truncated"
+    empty = "empty"
+    unknown = "unknown"
+    ambiguous = "ambiguous"
+    truncated = "truncated"
 
 
 @dataclass(frozen=True, slots=True)

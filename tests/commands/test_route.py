@@ -38,7 +38,7 @@ def call(smoke_run: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytes
 
 @pytest.fixture
 def fallback(smoke_run: Path) -> str:
-    return f"parsing.fallback_candidate={RunFolder(smoke_run).read_card().names[3]}"
+    return f"parsing.fallback_candidate={RunFolder(smoke_run).read_metadata().candidate_names[3]}"
 
 
 @pytest.fixture

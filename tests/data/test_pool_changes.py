@@ -7,7 +7,7 @@ import pytest
 
 from causal_lm_router.config import TieBreak
 from causal_lm_router.config.prompting import TargetKind
-from causal_lm_router.data.labels import choose_labels, worths
+from causal_lm_router.data.labels import choose_labels, utilities
 from causal_lm_router.data.prepared import prepare_data
 from causal_lm_router.data.transforms import rename_candidates, shrink_to_task
 from causal_lm_router.prompting.prompt import PromptFormat
@@ -23,12 +23,12 @@ def example(number: int, a: float, b: float, task: str = "t") -> RoutingExample:
 
 def test_costs_can_change_the_label() -> None:
     one = example(1, 0.5, 0.9)
-    assert worths(one, 100) == pytest.approx([0.4, 0.6])
-    assert worths(one, 0) == [0.5, 0.9]
+    assert utilities(one, 100) == pytest.approx([0.4, 0.6])
+    assert utilities(one, 0) == [0.5, 0.9]
     for weight, label in ((0, "b"), (150, "b"), (250, "a")):  # equal at .4 / .002 = 200
         assert choose_labels([one], TieBreak.first, POOL, [one], 0, weight) == {"1": label}
     with pytest.raises(ValueError, match=r"data.cost_weight=1: query 'x' has no costs"):
-        worths(RoutingExample("x", "q", "t", {"a": 1.0, "b": 0.0}), 1)
+        utilities(RoutingExample("x", "q", "t", {"a": 1.0, "b": 0.0}), 1)
 
 
 def test_held_out_candidates_are_no_label() -> None:
@@ -66,8 +66,8 @@ def test_renamed() -> None:
 def test_held_out_of_training_but_not_of_the_pool(tiny_config: Callable[..., Any]) -> None:
     name = "borealis-large"
     data = prepare_data(tiny_config(f"data.held_out_candidates=[{name}]").data)
-    assert name in data.names
-    assert name not in data.taught
+    assert name in data.candidate_names
+    assert name not in data.supervised
     assert name not in {data.labels[one.query_id] for one in data.train}
     assert name in {data.labels[one.query_id] for one in data.splits.test}
     with pytest.raises(ValueError, match=r"data\.held_out_candidates"):

@@ -34,7 +34,7 @@ def write_run(
     for index, route in enumerate(routes):
         scores = dict.fromkeys(names, other) | {names[0 if index < 5 else 1]: 1.0}
         example = RoutingExample(f"{prefix}{index}", "text", "task", scores, COSTS if costs else None)
-        parsed = ParsedRoute(None, ParseFailure.EMPTY) if route == "-" else ParsedRoute(route)
+        parsed = ParsedRoute(None, ParseFailure.empty) if route == "-" else ParsedRoute(route)
         generation = Generation("one\u2028line", "stop")
         predicted = {name: score / 2 for name, score in scores.items()}
         outcomes.append(RouteOutcome(example, "a", generation, parsed, parsed.candidate, predicted=predicted))
@@ -62,17 +62,17 @@ def test_differences_by_hand(folders: list[Path]) -> None:
     assert (pair.only_run_right, pair.only_reference_right) == (4, 1)
     assert pair.accuracy.mcnemar_p == pytest.approx(2 * (1 + 5) / 2**5)
     assert pair.score.mcnemar_p is None
-    assert pair.accuracy.figure.value == pair.score.figure.value == pytest.approx(0.3)
+    assert pair.accuracy.estimate.value == pair.score.estimate.value == pytest.approx(0.3)
     # Both are wrong on query 9, but one names a candidate.
     assert pair.routes_differ.value == 0.6
     # 15 USD per 10,000 queries against 14.
     assert pair.cost is not None and pair.cost.value == pytest.approx(0.0001)
     # Differences: four of 1, one of -1, five of 0; the bootstrap's error is their deviation over the root of ten.
     error = ((5 - 10 * 0.3**2) / 10) ** 0.5 / 10**0.5
-    assert pair.score.figure.standard_error == pytest.approx(error, rel=0.05)
+    assert pair.score.estimate.standard_error == pytest.approx(error, rel=0.05)
     half = stats.t.ppf(0.975, 9) * error
-    assert pair.score.figure.low == pytest.approx(0.3 - half, abs=0.03)
-    assert pair.score.figure.high == pytest.approx(0.3 + half, abs=0.03)
+    assert pair.score.estimate.low == pytest.approx(0.3 - half, abs=0.03)
+    assert pair.score.estimate.high == pytest.approx(0.3 + half, abs=0.03)
     assert pair.score.bootstrap_p == pytest.approx(2 * stats.t.sf(0.3 / error, 9), abs=0.02)
     assert pair.score.adjusted_p == pair.score.bootstrap_p, "a single pair needs no correction"
     assert pair.score.verdict == "no significant difference"
@@ -91,7 +91,7 @@ def test_holm_corrects_each_figure_over_the_pairs(folders: list[Path], tmp_path:
 def test_equal_runs_do_not_differ(tmp_path: Path) -> None:
     folders = [write_run(tmp_path / name, REFERENCE) for name in ("x", "y")]
     (pair,) = compare(folders).pairs
-    assert (pair.score.figure.value, pair.score.figure.low, pair.score.figure.high) == (0, 0, 0)
+    assert (pair.score.estimate.value, pair.score.estimate.low, pair.score.estimate.high) == (0, 0, 0)
     assert (pair.score.bootstrap_p, pair.accuracy.mcnemar_p, pair.routes_differ.value) == (1, 1, 0)
 
 
@@ -109,7 +109,7 @@ def test_files_hold_every_figure(folders: list[Path], tmp_path: Path) -> None:
     with paths[0].open(newline="") as file:
         rows = list(csv.DictReader(file))
     assert [row["run"] for row in rows] == ["first/run", "second/run", "random", "best single", "oracle"]
-    assert [row["kind"] for row in rows] == ["reference", "run", "baseline", "baseline", "baseline"]
+    assert [row["kind"] for row in rows] == ["first", "run", "reference", "reference", "reference"]
     reference, run, _, single, oracle = rows
     assert (reference["mean_score"], run["mean_score"], single["mean_score"], oracle["mean_score"]) == (
         "0.5",

@@ -67,7 +67,7 @@ def test_candidates_and_shares(splits: RoutingSplits) -> None:
 def test_baselines_are_those_of_the_test_split(splits: RoutingSplits) -> None:
     data = describe_data(splits)
     assert data.best_single == "strong"
-    scores = {name: baseline.mean_score.value for name, baseline in data.baselines.items()}
+    scores = {name: baseline.mean_score.value for name, baseline in data.references.items()}
     # On the four test queries: cheap 0, 1, 0.5, 0; strong 1, 0, 1, 0.
     assert scores == {"random": 0.4375, "best_single": 0.5, "oracle": 0.75, "bayes": 0.5}
 
@@ -78,7 +78,7 @@ def test_unknown_costs_stay_unknown(splits: RoutingSplits) -> None:
 
 
 def test_no_test_split_has_no_baselines(splits: RoutingSplits) -> None:
-    assert describe_data(replace(splits, test=[])).baselines == {}
+    assert describe_data(replace(splits, test=[])).references == {}
 
 
 def printed(splits: RoutingSplits) -> str:

@@ -39,7 +39,7 @@ def outcome(
     predicted: dict[str, float] | None = None,
 ) -> RouteOutcome:
     example = RoutingExample(str(index), "text", task, scores, costs)
-    parsed = ParsedRoute(route) if route else ParsedRoute(None, ParseFailure.EMPTY)
+    parsed = ParsedRoute(route) if route else ParsedRoute(None, ParseFailure.empty)
     return RouteOutcome(example, next(iter(scores)), Generation("text", "stop"), parsed, route, predicted=predicted)
 
 

@@ -34,7 +34,7 @@ def outcome(
     example = RoutingExample(
         query_id, "text", task, by_name(scores), costs, by_name(expected_scores) if expected else None
     )
-    route = ParsedRoute(None, ParseFailure.UNKNOWN) if candidate is None else ParsedRoute(candidate)
+    route = ParsedRoute(None, ParseFailure.unknown) if candidate is None else ParsedRoute(candidate)
     return RouteOutcome(example, label, Generation("text", "stop"), route, called_candidate(route, fallback))
 
 
@@ -77,7 +77,7 @@ def test_fallback_changes_score_and_cost_but_no_accuracy() -> None:
 
 
 def test_random_is_the_expectation_over_candidates(report: RoutingReport) -> None:
-    random = report.baselines["random"]
+    random = report.references["random"]
     assert random.mean_score.value == pytest.approx((1 / 3 + 2 / 3 + 0 + 1.5 / 3 + 2 / 3) / 5)
     assert random.routing_accuracy.value == pytest.approx((1 / 3 + 2 / 3 + 1 + 1 / 3 + 2 / 3) / 5)
     assert random.regret.value == pytest.approx((2 / 3 + 1 / 3 + 0 + 1.5 / 3 + 1 / 3) / 5)
@@ -86,7 +86,7 @@ def test_random_is_the_expectation_over_candidates(report: RoutingReport) -> Non
 
 
 def test_best_single_is_the_candidate_given(report: RoutingReport) -> None:
-    single = report.baselines["best_single"]
+    single = report.references["best_single"]
     assert report.best_single == "b"
     assert single.mean_score.value == pytest.approx((0 + 1 + 0 + 1 + 1) / 5)
     assert single.routing_accuracy.value == 4 / 5
@@ -96,7 +96,7 @@ def test_best_single_is_the_candidate_given(report: RoutingReport) -> None:
 
 
 def test_oracle_takes_the_cheapest_of_the_best(report: RoutingReport) -> None:
-    oracle = report.baselines["oracle"]
+    oracle = report.references["oracle"]
     assert oracle.mean_score.value == pytest.approx((1 + 1 + 0 + 1 + 1) / 5)
     assert oracle.routing_accuracy.value == 1
     assert oracle.regret.value == 0
@@ -105,7 +105,7 @@ def test_oracle_takes_the_cheapest_of_the_best(report: RoutingReport) -> None:
 
 
 def test_bayes_takes_the_highest_expected_score(report: RoutingReport) -> None:
-    bayes = report.baselines["bayes"]  # a, b, c, b, c
+    bayes = report.references["bayes"]  # a, b, c, b, c
     assert bayes.mean_score.value == pytest.approx((1 + 1 + 0 + 1 + 1) / 5)
     assert bayes.mean_cost is not None
     assert bayes.mean_cost.value == pytest.approx((0.01 + 0.02 + 0.03 + 0.02 + 0.03) / 5)
@@ -135,7 +135,7 @@ def test_shares_of_the_way_from_best_single(report: RoutingReport) -> None:
 
 def test_no_way_to_go_is_none() -> None:
     report = report_of(outcome("tie"), outcome("undecided"))
-    assert report.baselines["oracle"].mean_score == report.baselines["best_single"].mean_score
+    assert report.references["oracle"].mean_score == report.references["best_single"].mean_score
     assert report.gap_recovered is None
 
 
@@ -184,12 +184,12 @@ def test_every_task_has_its_figures(report: RoutingReport) -> None:
 def test_one_query_of_unknown_cost_makes_all_costs_unknown() -> None:
     report = report_of(outcome("right"), outcome("tie", costs=None))
     assert report.mean_cost is None
-    assert all(baseline.mean_cost is None for baseline in report.baselines.values())
+    assert all(baseline.mean_cost is None for baseline in report.references.values())
 
 
 def test_without_expected_scores_there_is_no_bayes() -> None:
     report = report_of(outcome("right"), outcome("tie", expected=False))
-    assert "bayes" not in report.baselines
+    assert "bayes" not in report.references
     assert report.bayes_score is report.bayes_gap_recovered is report.expected_gap_recovered is None
 
 

@@ -10,12 +10,12 @@ import pytest
 from numpy.typing import NDArray
 from sklearn.metrics import brier_score_loss, roc_auc_score
 
-from causal_lm_router.evaluation.intervals import Figure, mean_figure
+from causal_lm_router.evaluation.intervals import Estimate, mean_estimate
 from causal_lm_router.evaluation.measures import calibration, prediction_report
 from causal_lm_router.evaluation.measures import calibration as concentration
 from causal_lm_router.evaluation.measures.prediction_report import PredictionReport, report_predictions
 from causal_lm_router.evaluation.measures.predictions import Predictions
-from causal_lm_router.evaluation.measures.resampling import bootstrap_figure, bootstrap_figures
+from causal_lm_router.evaluation.measures.resampling import bootstrap_estimate, bootstrap_estimates
 from causal_lm_router.evaluation.report import _decode, _encode
 
 Floats = NDArray[np.float64]
@@ -113,12 +113,12 @@ def test_concentration_by_hand() -> None:
 
 def test_bootstrap_agrees_with_the_formula_and_stays_paired() -> None:
     values = np.random.default_rng(4).random(400)
-    figure, formula = bootstrap_figure(np.mean, [values]), mean_figure(values)
+    figure, formula = bootstrap_estimate(np.mean, [values]), mean_estimate(values)
     assert figure.value == formula.value
     for key in ("standard_error", "low", "high"):
         assert getattr(figure, key) == pytest.approx(getattr(formula, key), rel=0.1, abs=0.003)
-    assert bootstrap_figure(np.mean, [values]) == figure
-    difference = bootstrap_figure(lambda a, b: float(np.mean(a - b)), [values, values - 0.25], resamples=50)
+    assert bootstrap_estimate(np.mean, [values]) == figure
+    difference = bootstrap_estimate(lambda a, b: float(np.mean(a - b)), [values, values - 0.25], resamples=50)
     assert (difference.low, difference.high) == (pytest.approx(0.25), pytest.approx(0.25))
 
 
@@ -127,15 +127,15 @@ def test_bootstrap_of_what_is_undefined() -> None:
         return float(values[values > 0.5].min()) if (values > 0.5).any() else float("nan")
 
     often_undefined = np.array([1.0, 0, 0])
-    assert bootstrap_figure(smallest_above_half, [often_undefined]) == Figure(1.0, None, None, None)
-    assert bootstrap_figure(np.mean, [np.array([2.0])]) == Figure(2.0, None, None, None)
-    both = bootstrap_figures(lambda v: {"a": float(v.mean()), "b": smallest_above_half(v)}, [np.zeros(3)])
-    assert both == {"a": Figure(0.0, 0.0, 0.0, 0.0), "b": None}
+    assert bootstrap_estimate(smallest_above_half, [often_undefined]) == Estimate(1.0, None, None, None)
+    assert bootstrap_estimate(np.mean, [np.array([2.0])]) == Estimate(2.0, None, None, None)
+    both = bootstrap_estimates(lambda v: {"a": float(v.mean()), "b": smallest_above_half(v)}, [np.zeros(3)])
+    assert both == {"a": Estimate(0.0, 0.0, 0.0, 0.0), "b": None}
     with pytest.raises(ValueError, match="undefined on the sample itself"):
-        bootstrap_figure(smallest_above_half, [np.zeros(3)])
+        bootstrap_estimate(smallest_above_half, [np.zeros(3)])
     for arrays in ([], [np.zeros(0)], [np.zeros(2), np.zeros(3)]):
         with pytest.raises(ValueError, match="arrays of lengths"):
-            bootstrap_figure(np.mean, arrays)
+            bootstrap_estimate(np.mean, arrays)
 
 
 def make_predictions(num_queries: int, num_candidates: int, seed: int, **changes: Any) -> Predictions:

@@ -25,7 +25,7 @@ def make_report(
         example = RoutingExample(
             str(index), "text", task, scores, costs if known else None, expected if known else None
         )
-        route = ParsedRoute(None, ParseFailure.AMBIGUOUS) if index < num_failed else ParsedRoute(best)
+        route = ParsedRoute(None, ParseFailure.ambiguous) if index < num_failed else ParsedRoute(best)
         outcomes.append(RouteOutcome(example, best, Generation("text", "stop"), route, route.candidate))
     return evaluate_outcomes(outcomes, names, names[1], queries_per_second=12.34 if known else None)
 

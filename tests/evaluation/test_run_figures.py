@@ -37,7 +37,7 @@ def make_report(names: list[str]) -> RoutingReport:
     for index in range(3 * len(names)):
         label = names[index % len(names)]
         example = RoutingExample(str(index), "text", "task", {name: float(name == label) for name in names})
-        route = ParsedRoute(label) if index < 2 * len(names) else ParsedRoute(None, ParseFailure.EMPTY)
+        route = ParsedRoute(label) if index < 2 * len(names) else ParsedRoute(None, ParseFailure.empty)
         outcomes.append(RouteOutcome(example, label, Generation("text", "stop"), route, route.candidate))
     return evaluate_outcomes(outcomes, names, names[0], None)
 

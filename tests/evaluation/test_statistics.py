@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from causal_lm_router.evaluation.intervals import mean_figure
+from causal_lm_router.evaluation.intervals import mean_estimate
 from causal_lm_router.evaluation.statistics import (
-    Estimate,
+    MeanEstimate,
     Resampling,
     Sample,
     adjust_holm,
@@ -19,7 +19,7 @@ from causal_lm_router.evaluation.statistics import (
 MANY = Resampling(resamples=20_000)
 
 
-def estimate(samples: list[Sample], resampling: Resampling = MANY) -> Estimate:
+def estimate(samples: list[Sample], resampling: Resampling = MANY) -> MeanEstimate:
     (only,) = estimate_means(samples, resampling)
     return only
 
@@ -31,8 +31,8 @@ def crossed(table: np.ndarray) -> list[Sample]:
 
 def test_one_seed_is_the_mean_over_queries() -> None:
     values = np.random.default_rng(0).normal(0.6, 0.3, 400)
-    expected = mean_figure(values)
-    figure = estimate(crossed(values[None])).figure
+    expected = mean_estimate(values)
+    figure = estimate(crossed(values[None])).estimate
     assert figure.value == pytest.approx(expected.value)
     assert figure.standard_error == pytest.approx(expected.standard_error, rel=0.03)
     assert (figure.low, figure.high) == pytest.approx((expected.low, expected.high), abs=0.003)
@@ -41,12 +41,12 @@ def test_one_seed_is_the_mean_over_queries() -> None:
 def test_equal_seeds_do_not_make_queries_more_certain() -> None:
     values = np.random.default_rng(1).normal(size=200)
     one, four = estimate(crossed(values[None])), estimate(crossed(np.tile(values, (4, 1))))
-    assert four.figure.standard_error == pytest.approx(one.figure.standard_error, rel=0.03)
+    assert four.estimate.standard_error == pytest.approx(one.estimate.standard_error, rel=0.03)
 
 
 def test_seeds_alone_have_the_unbiased_standard_error_and_few_degrees_of_freedom() -> None:
     means = np.array([0.50, 0.56, 0.59])
-    figure = estimate(crossed(np.tile(means[:, None], (1, 50)))).figure
+    figure = estimate(crossed(np.tile(means[:, None], (1, 50)))).estimate
     standard_error = means.std(ddof=1) / np.sqrt(3)
     assert figure.standard_error == pytest.approx(standard_error, rel=0.03)
     assert figure.high == pytest.approx(0.55 + stats.t.ppf(0.975, 2) * standard_error, rel=0.02)
@@ -57,9 +57,9 @@ def test_other_queries_are_drawn_on_their_own() -> None:
     same, other = (
         estimate([Sample(name, values[:, None]) for name in names]) for names in ("aaaaaaaaaa", "abcdefghij")
     )
-    assert same.figure.standard_error == pytest.approx(0.5 / np.sqrt(200), rel=0.05)
+    assert same.estimate.standard_error == pytest.approx(0.5 / np.sqrt(200), rel=0.05)
     # Nine of ten equal seeds, drawn with replacement, are worth five: (9 + 9 * 8 / 10) / 9^2 = 1 / 5.
-    assert other.figure.standard_error == pytest.approx(0.5 / np.sqrt(200 * 5), rel=0.05)
+    assert other.estimate.standard_error == pytest.approx(0.5 / np.sqrt(200 * 5), rel=0.05)
 
 
 def test_columns_are_estimated_together_and_on_their_own() -> None:
@@ -67,8 +67,8 @@ def test_columns_are_estimated_together_and_on_their_own() -> None:
     both = estimate_means([Sample("q", rows) for rows in table], Resampling())
     alone = [estimate(crossed(table[:, :, column]), Resampling()) for column in (0, 1)]
     for one, other in zip(both, alone, strict=True):
-        assert one.figure.value == pytest.approx(other.figure.value)
-        assert one.figure.standard_error == pytest.approx(other.figure.standard_error)
+        assert one.estimate.value == pytest.approx(other.estimate.value)
+        assert one.estimate.standard_error == pytest.approx(other.estimate.standard_error)
 
 
 def test_large_tables_are_drawn_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -76,8 +76,8 @@ def test_large_tables_are_drawn_in_parts(monkeypatch: pytest.MonkeyPatch) -> Non
     whole = estimate(crossed(values), Resampling(2000, seed=5))
     monkeypatch.setattr("causal_lm_router.evaluation.statistics._MAX_DRAWN", 1000)
     parts = estimate(crossed(values), Resampling(2000, seed=5))
-    assert parts.figure.value == whole.figure.value
-    assert parts.figure.standard_error == pytest.approx(whole.figure.standard_error, rel=0.1)
+    assert parts.estimate.value == whole.estimate.value
+    assert parts.estimate.standard_error == pytest.approx(whole.estimate.standard_error, rel=0.1)
 
 
 def test_seed_of_the_bootstrap_decides_the_draws() -> None:
@@ -93,7 +93,7 @@ def test_interval_holds_the_truth_in_about_95_of_100_experiments() -> None:
     for _ in range(300):
         # Query, seed and their interaction, as in a sweep: 3 seeds, 100 queries, true mean 0.
         table = random.normal(0, 1, (1, 100)) + random.normal(0, 0.1, (3, 1)) + random.normal(0, 0.5, (3, 100))
-        figure = estimate(crossed(table), Resampling(400)).figure
+        figure = estimate(crossed(table), Resampling(400)).estimate
         assert figure.low is not None and figure.high is not None
         hits += figure.low <= 0 <= figure.high
     assert 0.93 <= hits / 300 <= 1
@@ -101,12 +101,12 @@ def test_interval_holds_the_truth_in_about_95_of_100_experiments() -> None:
 
 def test_one_query_has_no_interval() -> None:
     result = estimate([Sample("q", np.array([[0.5]]))])
-    assert (result.figure.value, result.figure.low, result.p_value) == (0.5, None, None)
+    assert (result.estimate.value, result.estimate.low, result.p_value) == (0.5, None, None)
 
 
 def test_equal_values_have_no_width() -> None:
     result = estimate(crossed(np.zeros((2, 30))))
-    assert (result.figure.low, result.figure.high, result.p_value) == (0.0, 0.0, 1.0)
+    assert (result.estimate.low, result.estimate.high, result.p_value) == (0.0, 0.0, 1.0)
 
 
 def test_too_few_resamples_are_refused() -> None:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from causal_lm_router.config import DataConfig
 from causal_lm_router.data.sources import load_source
-from causal_lm_router.evaluation.measures.resampling import bootstrap_figure
+from causal_lm_router.evaluation.measures.resampling import bootstrap_estimate
 from causal_lm_router.evaluation.measures.two_candidates import (
     apgr_code,
     apgr_paper,
@@ -127,7 +127,7 @@ def test_random_routers_on_real_data(
     routers = [np.random.default_rng(seed).random(num_queries) for seed in range(25)]
     values = [figure(*real_scores, router) for router in routers]
     num_intervals = 15 if num_queries < 5_000 else 2
-    figures = [bootstrap_figure(figure, [*real_scores, router], resamples=100) for router in routers[:num_intervals]]
+    figures = [bootstrap_estimate(figure, [*real_scores, router], resamples=100) for router in routers[:num_intervals]]
     num_held = sum(one.low <= expected <= one.high for one in figures if one.low is not None and one.high is not None)
     first = figures[0]
     print(

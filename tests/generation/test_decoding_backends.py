@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from causal_lm_router.config import Backend, TrainConfig
 from causal_lm_router.generation.generated_text import constrained_generation
 from causal_lm_router.generation.generator import Generator, open_generator
-from causal_lm_router.generation.trie_walks import logprobs_by_node, walk_trie
+from causal_lm_router.generation.trie_walks import greedy_search, logprobs_by_node
 from causal_lm_router.models.base_model import load_base_model, load_tokenizer
 from causal_lm_router.prompting.token_trie import TokenTrie, make_trie
 
@@ -188,7 +188,7 @@ def test_no_prompts(backend: str, rig: Rig) -> None:
     assert generator.generate_constrained([], trie) == []
     assert generator.next_logprobs([], []) == []
     assert generator.sequence_logprobs([], trie).shape == (0, 6)
-    assert walk_trie(generator.next_logprobs, [], trie) == []
+    assert greedy_search(generator.next_logprobs, [], trie) == []
 
 
 # Constrained generations and the walk
@@ -200,7 +200,7 @@ def test_constrained_and_walk_are_greedy_among_the_sequences(backend: str, rig: 
     reached = []
     for trie in [*random_pools(8), rig.names_trie()]:
         found = generator.generate_constrained(few, trie)
-        walked = walk_trie(generator.next_logprobs, few, trie)
+        walked = greedy_search(generator.next_logprobs, few, trie)
         for prompt, generation, number in zip(few, found, walked, strict=True):
             sequence, logprob = rig.greedy(prompt, trie.sequences)
             assert trie.sequences[number] == sequence
@@ -219,7 +219,7 @@ def test_5000_constrained_generations_stay_in_the_pool(rig: Rig, monkeypatch: py
     change(monkeypatch, rig.transformers, batch_size=500)
     found = rig.transformers.generate_constrained(queries, trie)
     assert {generation.text for generation in found} <= {f" {name}" for name in names}
-    walked = walk_trie(rig.transformers.next_logprobs, queries, trie)
+    walked = greedy_search(rig.transformers.next_logprobs, queries, trie)
     assert [f" {names[number]}" for number in walked] == [generation.text for generation in found]
     assert len(set(walked)) > 2
 
@@ -261,13 +261,13 @@ def test_walk_asks_only_where_the_trie_branches_and_for_all_prompts_of_a_round()
         likes = {1: -1.0, 2: 0.0, 3: 1.0}
         return [np.array(ids) * likes[prefix[0]] for prefix, ids in rounds[-1]]
 
-    assert walk_trie(next_logprobs, [[1], [2], [3]], trie) == [2, 2, 1]
+    assert greedy_search(next_logprobs, [[1], [2], [3]], trie) == [2, 2, 1]
     assert rounds == [
         [([1, 9], [4, 5]), ([2, 9], [4, 5]), ([3, 9], [4, 5])],
         [([3, 9, 5], [6, 7])],
     ]
     rounds.clear()
-    assert walk_trie(next_logprobs, [[1], [1]], make_trie([(4, 5, EOS)])) == [0, 0]
+    assert greedy_search(next_logprobs, [[1], [1]], make_trie([(4, 5, EOS)])) == [0, 0]
     assert rounds == [], "a pool of one needs no model"
 
 

@@ -19,7 +19,7 @@ from causal_lm_router.config import CutSide
 from causal_lm_router.models.base_model import load_tokenizer
 from causal_lm_router.prompting.encoder import CUT_MARK, EncodedPrompt, Encoder
 from causal_lm_router.routing import RoutingExample
-from causal_lm_router.training.rows import Teaching, collate, encode_examples
+from causal_lm_router.training.rows import Supervision, collate, encode_examples
 
 NAMES = ["alpha", "beta-2"]
 PAD, EOS = 0, 2
@@ -61,7 +61,7 @@ def test_rows_are_prompt_then_target(encoder: Encoder, tmp_path: Path) -> None:
         "num_tokens": [19, 19],
         "num_target_tokens": [6, 8],
         "weight": [1.0, 1.0],
-        "worths": [[], []],
+        "utilities": [[], []],
         "was_cut": [False, False],
     }
 
@@ -72,22 +72,22 @@ def test_rows_without_target_hold_what_each_candidate_is_worth(encoder: Encoder,
         examples[0], scores={"alpha": 1.0, "beta-2": 0.5}, costs={"alpha": 2.0, "beta-2": 1.0}
     )
     examples[1] = dataclasses.replace(examples[1], costs={"alpha": 0.0, "beta-2": 0.0})
-    teaching = Teaching(with_target=False, cost_weight=0.25, undecided_weight=0.5)
-    assert encode_examples(examples, labels, encoder, tmp_path, teaching)[:] == {
+    supervision = Supervision(with_target=False, cost_weight=0.25, undecided_weight=0.5)
+    assert encode_examples(examples, labels, encoder, tmp_path, supervision)[:] == {
         "input_ids": [PROMPT_AB, PROMPT_C],
         "num_tokens": [13, 11],
         "num_target_tokens": [0, 0],
         "weight": [1.0, 0.5],
-        "worths": [[0.5, 0.25], [0.5, 0.5]],
+        "utilities": [[0.5, 0.25], [0.5, 0.5]],
         "was_cut": [False, False],
     }
 
 
 def test_collate_masks_prompts_and_padding() -> None:
     rows = [
-        {"input_ids": [11, 12, 13, 21, EOS], "num_target_tokens": 2, "weight": 1.0, "worths": []},
-        {"input_ids": [14, 22, 23, EOS], "num_target_tokens": 3, "weight": 1.0, "worths": []},
-        {"input_ids": [24, EOS], "num_target_tokens": 2, "weight": 1.0, "worths": []},
+        {"input_ids": [11, 12, 13, 21, EOS], "num_target_tokens": 2, "weight": 1.0, "utilities": []},
+        {"input_ids": [14, 22, 23, EOS], "num_target_tokens": 3, "weight": 1.0, "utilities": []},
+        {"input_ids": [24, EOS], "num_target_tokens": 2, "weight": 1.0, "utilities": []},
     ]
     batch = {name: tensor.tolist() for name, tensor in collate(rows, PAD).items()}
     assert batch == {
@@ -96,18 +96,18 @@ def test_collate_masks_prompts_and_padding() -> None:
         "position_ids_BT": [[0, 1, 2, 3, 4], [0, 0, 1, 2, 3], [0, 0, 0, 0, 1]],
         "weights_B": [1.0, 1.0, 1.0],
         "labels_BK": [[-100, 21, EOS], [22, 23, EOS], [-100, 24, EOS]],
-        "worths_BC": [[], [], []],
+        "utilities_BC": [[], [], []],
     }
     kinds = {name: tensor.dtype for name, tensor in collate(rows, PAD).items()}
     assert all(
-        kind == (torch.float32 if name in ("weights_B", "worths_BC") else torch.long) for name, kind in kinds.items()
+        kind == (torch.float32 if name in ("weights_B", "utilities_BC") else torch.long) for name, kind in kinds.items()
     )
 
 
 def test_padding_that_equals_eos_hides_no_target() -> None:
     rows = [
-        {"input_ids": [11, 12, 21, EOS], "num_target_tokens": 2, "weight": 1.0, "worths": []},
-        {"input_ids": [24, EOS], "num_target_tokens": 2, "weight": 1.0, "worths": []},
+        {"input_ids": [11, 12, 21, EOS], "num_target_tokens": 2, "weight": 1.0, "utilities": []},
+        {"input_ids": [24, EOS], "num_target_tokens": 2, "weight": 1.0, "utilities": []},
     ]
     batch = collate(rows, EOS)
     assert batch["input_ids_BT"].tolist() == [[11, 12, 21, EOS], [EOS, EOS, 24, EOS]]
@@ -194,7 +194,7 @@ def test_real_queries_keep_instruction_and_target(
         assert row["num_target_tokens"] == len(target)
         assert row["num_tokens"] == len(row["input_ids"]) <= max_length
         text = encoder.tokenizer.decode(prompt)
-        query = encoder.format.neutralised(query)
+        query = encoder.format.neutralise(query)
         assert text.startswith("Query: ")
         assert text.endswith("\n\nBest LLM:")
         kept = text.removeprefix("Query: ").removesuffix("\n\nBest LLM:")

@@ -11,8 +11,8 @@ from causal_lm_router.prompting.parse import called_candidate, parse_generation
 from causal_lm_router.routing import Generation, ParsedRoute, ParseFailure, check_pool
 
 STRICT, LENIENT, FUZZY = ParseMode.strict, ParseMode.lenient, ParseMode.fuzzy
-EMPTY, UNKNOWN = ParseFailure.EMPTY, ParseFailure.UNKNOWN
-AMBIGUOUS, TRUNCATED = ParseFailure.AMBIGUOUS, ParseFailure.TRUNCATED
+EMPTY, UNKNOWN = ParseFailure.empty, ParseFailure.unknown
+AMBIGUOUS, TRUNCATED = ParseFailure.ambiguous, ParseFailure.truncated
 GPT_POOL = ["gpt-4", "gpt-4o", "gpt-4o-mini", "claude-3"]
 
 

@@ -79,7 +79,7 @@ def test_markers_are_the_words_before_colons_at_line_starts() -> None:
     ],
 )
 def test_markers_in_a_query_lose_their_colon(query: str, neutralised: str) -> None:
-    assert shipped("seed").neutralised(query) == neutralised
+    assert shipped("seed").neutralise(query) == neutralised
     assert shipped("seed").prompt_text(query) == f"Query: {neutralised}\n\nBest LLM:"
 
 
@@ -87,7 +87,7 @@ def test_markers_in_a_query_lose_their_colon(query: str, neutralised: str) -> No
     "query", ["Which LLM is best: a or b?", "Query the table; best LLM?", "Time: 10:30, ratio 1:2"]
 )
 def test_other_text_stays_as_it_is(query: str) -> None:
-    assert shipped("seed").neutralised(query) == query
+    assert shipped("seed").neutralise(query) == query
 
 
 def test_neutralising_can_be_switched_off() -> None:
@@ -119,6 +119,6 @@ def test_the_prompt_holds_each_marker_once(group: str, query: str) -> None:
 @pytest.mark.parametrize("query", HOSTILE)
 def test_no_beginning_taken_away_brings_a_marker_back(query: str) -> None:
     prompt = shipped("candidates")
-    neutralised = prompt.neutralised(query)
+    neutralised = prompt.neutralise(query)
     for start in range(len(neutralised)):
-        assert prompt.neutralised(neutralised[start:]) == neutralised[start:]
+        assert prompt.neutralise(neutralised[start:]) == neutralised[start:]

@@ -41,9 +41,9 @@ def test_texts() -> None:
 
 
 def test_other_text_is_a_parse_failure() -> None:
-    assert parse(Targets(TargetKind.short_id, NAMES), "gpt-4") == (None, ParseFailure.UNKNOWN)
-    assert parse(Targets(TargetKind.name, NAMES), "A") == (None, ParseFailure.UNKNOWN)
-    assert parse(Targets(TargetKind.token, NAMES), "<|llm:other|>", "length") == (None, ParseFailure.UNKNOWN)
+    assert parse(Targets(TargetKind.short_id, NAMES), "gpt-4") == (None, ParseFailure.unknown)
+    assert parse(Targets(TargetKind.name, NAMES), "A") == (None, ParseFailure.unknown)
+    assert parse(Targets(TargetKind.token, NAMES), "<|llm:other|>", "length") == (None, ParseFailure.unknown)
 
 
 def example(weak: float, strong: float) -> RoutingExample:
@@ -57,7 +57,7 @@ def test_score_classes_follow_routellm() -> None:
     assert numbers == [0, 1, 2, 3, 4]
     assert parse(targets, "<|score:3|>") == ("strong", None)
     assert parse(targets, "<|score:4|>") == ("weak", None)
-    assert parse(targets, "five") == (None, ParseFailure.UNKNOWN), "not silently the strong one"
+    assert parse(targets, "five") == (None, ParseFailure.unknown), "not silently the strong one"
 
 
 @pytest.mark.parametrize(("names", "strong"), [(NAMES, "llama"), (("a", "b"), "c"), (("a", "b"), None)])

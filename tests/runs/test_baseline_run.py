@@ -108,7 +108,7 @@ def test_baselines_agree_with_the_references_of_every_report(
     run_baseline(config(f"name={method}", "evaluation.final_validation=false"))
     report = read_report(tmp_path / "run")
     for figure in ("mean_score", "mean_cost", "routing_accuracy", "regret"):
-        assert report[figure]["value"] == report["baselines"][known_as][figure]["value"], figure
+        assert report[figure]["value"] == report["references"][known_as][figure]["value"], figure
 
 
 def test_the_highest_prediction_is_the_route_and_ties_go_to_the_best_on_train(

@@ -28,7 +28,7 @@ from causal_lm_router.runs.sweep_folder import SweepFolder, is_running, job_lock
 @pytest.fixture
 def sweep(tmp_path: Path) -> SweepFolder:
     folder = SweepFolder(tmp_path / "rank")
-    folder.make_card()
+    folder.make_metadata()
     return folder
 
 
@@ -38,18 +38,18 @@ def log(sweep: SweepFolder, *events: JobEvent) -> None:
 
 
 def test_a_sweep_keeps_its_unique_id(sweep: SweepFolder, tmp_path: Path) -> None:
-    card = sweep.read_card()
-    assert (card.name, len(card.uid)) == ("rank", 12)
-    assert sweep.make_card() == card
-    assert SweepFolder(tmp_path / "other").make_card().uid != card.uid
+    metadata = sweep.read_metadata()
+    assert (metadata.name, len(metadata.uid)) == ("rank", 12)
+    assert sweep.make_metadata() == metadata
+    assert SweepFolder(tmp_path / "other").make_metadata().uid != metadata.uid
 
 
 def test_a_folder_of_something_else_is_no_sweep(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"no sweep\.json of a sweep there"):
-        SweepFolder(tmp_path).read_card()
+        SweepFolder(tmp_path).read_metadata()
     (tmp_path / "sweep.json").write_text('{"name": 1')
     with pytest.raises(ValueError, match=r"no sweep\.json of a sweep there"):
-        SweepFolder(tmp_path).read_card()
+        SweepFolder(tmp_path).read_metadata()
 
 
 def test_the_sweep_of_a_run(sweep: SweepFolder, tmp_path: Path) -> None:

@@ -61,7 +61,7 @@ def config(smoke_run: Path) -> TrainConfig:
 
 @pytest.fixture(scope="module")
 def names(smoke_run: Path) -> list[str]:
-    return RunFolder(smoke_run).read_card().names
+    return RunFolder(smoke_run).read_metadata().candidate_names
 
 
 @pytest.fixture

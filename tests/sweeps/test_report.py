@@ -58,7 +58,7 @@ def write_evaluation(folder: Path, split: str, share_right: float, prefix: str =
         right, wrong = NAMES[index % 3], NAMES[(index + 1) % 3]
         route = ParsedRoute(right if index < round(share_right * NUM_QUERIES) else wrong)
         if index >= NUM_QUERIES - 2:
-            route = ParsedRoute(None, ParseFailure.UNKNOWN)
+            route = ParsedRoute(None, ParseFailure.unknown)
         outcomes.append(RouteOutcome(example, right, Generation("a\u2028b", "stop"), route, route.candidate))
     rows = outcome_rows(outcomes)
     rows = [row | {"scores": dict(one.example.scores)} for row, one in zip(rows, outcomes, strict=True)]
@@ -99,7 +99,7 @@ def sweep(tmp_path: Path) -> Path:
             job = folder / f"job-{rank}-{seed}"
             write_run(job, test + 0.05 * seed, validation=validation, lora__lora_r=rank, seed=seed)
     write_run(folder / "job-64-0", None, lora__lora_r=64)
-    SweepFolder(folder).make_card()
+    SweepFolder(folder).make_metadata()
     for job in ("job-16-0", "job-16-1", "job-4-0", "job-4-1", "job-64-0", "job-64-1"):
         append_event(SweepFolder(folder), JobEvent(job, JobState.queued, overrides=[]))
     message = "CUDA out of memory\n<b>tried</b> to allocate | 2 GiB"
@@ -154,7 +154,7 @@ def test_table_holds_means_over_seeds_and_baselines(sweep: Path) -> None:
     assert first["regret"] == pytest.approx((11 * 0.75 + 2) / 40)
     assert first["validation_routing_accuracy"] == pytest.approx(0.5)
     assert first["routing_accuracy_low"] < first["routing_accuracy"] < first["routing_accuracy_high"]
-    single = json.loads((sweep / "job-16-0" / "report.json").read_text())["baselines"]["best_single"]
+    single = json.loads((sweep / "job-16-0" / "report.json").read_text())["references"]["best_single"]
     assert rows[3]["routing_accuracy_low"] == single["routing_accuracy"]["low"]
     assert rows[3]["parse_failure_rate"] is None
 
@@ -314,7 +314,7 @@ def test_runs_on_other_queries_are_not_paired(sweep: Path) -> None:
     (one,) = findings.comparisons
     assert one.accuracy is None and one.score is None
     assert one.note == "not compared: asks other queries than the baseline, or routes among another pool"
-    assert len([baseline for baseline in findings.baselines if baseline.name == "random"]) == 2
+    assert len([baseline for baseline in findings.references if baseline.name == "random"]) == 2
 
 
 def test_the_same_configuration_and_seed_counts_once(sweep: Path, tmp_path: Path) -> None:
@@ -350,7 +350,7 @@ def test_best_single_as_baseline(sweep: Path) -> None:
     assert findings.baseline == "best_single"
     one = findings.comparisons[0]
     # Right on 26 and on 28 queries, best single on 13 of 40.
-    assert one.accuracy and one.accuracy.figure.value == pytest.approx(27 / 40 - 13 / 40)
+    assert one.accuracy and one.accuracy.estimate.value == pytest.approx(27 / 40 - 13 / 40)
 
 
 @pytest.mark.parametrize(

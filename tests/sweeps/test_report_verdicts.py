@@ -102,7 +102,7 @@ def test_difference_is_paired_by_seed_and_query() -> None:
     assert one.accuracy is not None
     assert one.only_baseline_right == 0
     assert one.only_configuration_right == (better & ~right).sum()
-    assert one.accuracy.figure.value == pytest.approx((better & ~right).sum() / 200)
+    assert one.accuracy.estimate.value == pytest.approx((better & ~right).sum() / 200)
     assert one.accuracy.verdict == "significantly better"
 
 
@@ -124,7 +124,7 @@ def test_best_single_as_baseline() -> None:
     (one,) = compare([always], None, QUICK)
     assert one.accuracy is not None and one.score is not None
     assert (one.only_configuration_right, one.only_baseline_right) == (100, 0)
-    assert (one.accuracy.figure.value, one.score.figure.value) == pytest.approx((0.5, 0.3))
+    assert (one.accuracy.estimate.value, one.score.estimate.value) == pytest.approx((0.5, 0.3))
     assert one.accuracy.verdict == "significantly better"
 
 
@@ -151,4 +151,4 @@ def test_part_of_the_queries_is_compared_and_said() -> None:
     long, short = np.arange(100) % 3 == 0, np.arange(60) % 3 == 0
     (one,) = compare([configuration(2, short[None])], configuration(1, long[None]), QUICK)
     assert (one.num_queries, one.note) == (60, "on the queries that both asked")
-    assert one.accuracy is not None and one.accuracy.figure.value == 0
+    assert one.accuracy is not None and one.accuracy.estimate.value == 0

@@ -55,11 +55,11 @@ def test_a_sweep_is_a_group_of_runs_that_can_be_uploaded(
     (folder,) = offline_folders(sweep.path)
     report = opened(folder)
     assert (report["run_group"], report["job_type"], report["display_name"]) == ("s", "report", "s-report")
-    assert report["run_id"] == f"{sweep.read_card().uid}-report"
+    assert report["run_id"] == f"{sweep.read_metadata().uid}-report"
     ids = {names["run_id"] for names in found.values()} | {report["run_id"]}
     assert len(ids) == 3
     artifacts = {(artifact["type"], artifact["name"]) for artifact in of_kind(records(folder), "artifact")}
-    assert ("report", f"report-{sweep.read_card().uid}") in artifacts
+    assert ("report", f"report-{sweep.read_metadata().uid}") in artifacts
     assert "run_table" in {kind for kind, _ in artifacts}, "the table of configurations"
     upload([*(offline_folders(sweep.run_dir(job))[0] for job in jobs), folder])
     sent = [asked for asked in server.variables("UpsertBucket") if asked.get("groupName") == "s"]

@@ -65,11 +65,11 @@ class Planted:
         self.before: Callable[[TrainConfig], None] = lambda config: None
         self.cost: Callable[[TrainConfig], float | None] = lambda config: None
 
-    def train_router(self, config: TrainConfig, workbench: Any, watch: Any) -> RoutingReport:
+    def train_router(self, config: TrainConfig, workbench: Any, on_evaluation: Any) -> RoutingReport:
         self.runs.append(config.sweep.trial)
         self.before(config)
         report = make_report(right_of_20(config), self.cost(config))
-        watch(report, 10)
+        on_evaluation(report, 10)
         text = json.dumps({"split": "validation", "seed": config.seed, **report.to_dict()})
         run_dir = Path(config.run_dir)
         (run_dir / "validation").mkdir(parents=True, exist_ok=True)

@@ -94,7 +94,7 @@ def make_loader(
             "num_tokens": lengths,
             "num_target_tokens": [2] * num_rows,
             "weight": [1.0] * num_rows,
-            "worths": [[]] * num_rows,
+            "utilities": [[]] * num_rows,
         }
     )
     return StepLoader(rows, PAD, rows_per_step, max_tokens, seed, place)

@@ -27,7 +27,7 @@ def tiny_rows(tiny_base: Any, tiny_config: Callable[..., Any], tmp_path: Path) -
     from tests.conftest import tiny_data
 
     data = tiny_data()
-    encoder = Encoder(tiny_base.tokenizer, tiny_config().prompt, data.names)
+    encoder = Encoder(tiny_base.tokenizer, tiny_config().prompt, data.candidate_names)
     return list(encode_examples(data.train, data.labels, encoder, tmp_path))
 
 

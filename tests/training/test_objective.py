@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from causal_lm_router.models.base_model import load_base_model
-from causal_lm_router.models.target_logprobs import score_log_odds, tree_logprobs
+from causal_lm_router.models.target_logprobs import score_log_odds, target_logprobs
 from causal_lm_router.prompting.token_trie import make_trie, reference_trie
 from causal_lm_router.training.objective import make_loss, multi_positive_loss, per_candidate_loss, soft_loss
 from causal_lm_router.training.rows import collate
@@ -22,8 +22,8 @@ WORTHS = [[1.0, 0.0, 0.5], [0.25, 0.25, 1.0]]
 
 def rows() -> list[dict[str, Any]]:
     return [
-        {"input_ids": prompt, "num_target_tokens": 0, "weight": weight, "worths": worths}
-        for prompt, worths, weight in zip(PROMPTS, WORTHS, (1.0, 0.5), strict=True)
+        {"input_ids": prompt, "num_target_tokens": 0, "weight": weight, "utilities": utilities}
+        for prompt, utilities, weight in zip(PROMPTS, WORTHS, (1.0, 0.5), strict=True)
     ]
 
 
@@ -44,7 +44,7 @@ def test_tree_logprobs_are_those_of_one_pass_a_target(model: torch.nn.Module, ke
     batch = collate(rows(), 0)
     trie = make_trie([*TARGETS, [END]])
     with torch.no_grad():
-        found = tree_logprobs(model, batch["input_ids_BT"], batch["attention_mask_BT"], trie)
+        found = target_logprobs(model, batch["input_ids_BT"], batch["attention_mask_BT"], trie)
         expected = [[plain_logprob(model, prompt, list(one)) for one in trie.sequences] for prompt in PROMPTS]
     assert torch.allclose(found, torch.tensor(expected), atol=1e-4)
 
@@ -53,21 +53,21 @@ def test_a_kernel_without_masks_of_its_own_is_refused(model: torch.nn.Module) ->
     batch = collate(rows(), 0)
     model.config._attn_implementation = "flash_attention_2"
     with pytest.raises(ValueError, match=r"base_model\.attn_implementation='flash_attention_2'.*sdpa \| eager"):
-        tree_logprobs(model, batch["input_ids_BT"], batch["attention_mask_BT"], make_trie(TARGETS))
+        target_logprobs(model, batch["input_ids_BT"], batch["attention_mask_BT"], make_trie(TARGETS))
 
 
-def reference_loss(kind: str, logprobs: list[Tensor], end: Tensor, worths: list[float]) -> Tensor:
+def reference_loss(kind: str, logprobs: list[Tensor], end: Tensor, utilities: list[float]) -> Tensor:
     """The losses written out candidate by candidate; temperature 0.5, offset 3, weight 0.2."""
     if kind == "multi_positive":
-        return -torch.log(sum(p.exp() for p, w in zip(logprobs, worths, strict=True) if w == max(worths)))
+        return -torch.log(sum(p.exp() for p, w in zip(logprobs, utilities, strict=True) if w == max(utilities)))
     if kind == "soft":
-        total = sum(math.exp(worth / 0.5) for worth in worths)
-        return -sum(math.exp(worth / 0.5) / total * p for p, worth in zip(logprobs, worths, strict=True))
+        total = sum(math.exp(utility / 0.5) for utility in utilities)
+        return -sum(math.exp(utility / 0.5) / total * p for p, utility in zip(logprobs, utilities, strict=True))
     entropy = torch.zeros(())
-    for logprob, worth in zip(logprobs, worths, strict=True):
+    for logprob, utility in zip(logprobs, utilities, strict=True):
         chance = 1 / (1 + torch.exp(-(logprob - end - 3.0)))
-        entropy = entropy - worth * torch.log(chance) - (1 - worth) * torch.log(1 - chance)
-    return entropy / len(worths) - 0.2 * torch.log(sum(p.exp() for p in logprobs))
+        entropy = entropy - utility * torch.log(chance) - (1 - utility) * torch.log(1 - chance)
+    return entropy / len(utilities) - 0.2 * torch.log(sum(p.exp() for p in logprobs))
 
 
 @pytest.mark.parametrize("kind", ["multi_positive", "soft", "per_candidate"])
@@ -81,9 +81,9 @@ def test_losses_and_gradients_are_those_of_the_reference(
     gradients = {name: weight.grad.clone() for name, weight in model.named_parameters()}
     model.zero_grad()
     expected = torch.zeros(())
-    for prompt, worths, weight in zip(PROMPTS, WORTHS, (1.0, 0.5), strict=True):
+    for prompt, utilities, weight in zip(PROMPTS, WORTHS, (1.0, 0.5), strict=True):
         logprobs = [plain_logprob(model, prompt, target) for target in TARGETS]
-        expected = expected + weight * reference_loss(kind, logprobs, plain_logprob(model, prompt, [END]), worths)
+        expected = expected + weight * reference_loss(kind, logprobs, plain_logprob(model, prompt, [END]), utilities)
     expected.backward()
     assert found.item() == pytest.approx(expected.item(), rel=1e-5)
     for name, weight in model.named_parameters():
@@ -96,12 +96,12 @@ def test_multi_positive_by_hand() -> None:
 
 
 def test_soft_is_least_at_the_shares_it_asks_for() -> None:
-    worths = torch.tensor([[1.0, 0.0]])
+    utilities = torch.tensor([[1.0, 0.0]])
     share = 1 / (1 + math.exp(-2))
     entropy = -share * math.log(share) - (1 - share) * math.log(1 - share)
-    at_best = soft_loss(torch.log(torch.tensor([[share, 1 - share]])), worths, temperature=0.5).item()
+    at_best = soft_loss(torch.log(torch.tensor([[share, 1 - share]])), utilities, temperature=0.5).item()
     assert at_best == pytest.approx(entropy)
-    assert soft_loss(torch.log(torch.tensor([[0.5, 0.5]])), worths, temperature=0.5).item() > at_best
+    assert soft_loss(torch.log(torch.tensor([[0.5, 0.5]])), utilities, temperature=0.5).item() > at_best
 
 
 def test_per_candidate_by_hand() -> None:
@@ -123,11 +123,11 @@ def test_all_candidates_can_be_good_at_once() -> None:
 def test_held_out_candidates_teach_nothing(tiny_config: Callable[..., Any], kind: str) -> None:
     config = tiny_config(f"objective={kind}").objective
     logprobs = torch.log(torch.tensor([[0.4, 0.2, 0.3, 0.1]])).requires_grad_()
-    worths = torch.tensor([[0.0, 1.0, math.nan]])
+    utilities = torch.tensor([[0.0, 1.0, math.nan]])
     losses = {
-        "multi_positive": lambda: multi_positive_loss(logprobs[:, :3], worths),
-        "soft": lambda: soft_loss(logprobs[:, :3], worths, config.temperature),
-        "per_candidate": lambda: per_candidate_loss(logprobs, worths, 1.0, 0.5),
+        "multi_positive": lambda: multi_positive_loss(logprobs[:, :3], utilities),
+        "soft": lambda: soft_loss(logprobs[:, :3], utilities, config.temperature),
+        "per_candidate": lambda: per_candidate_loss(logprobs, utilities, 1.0, 0.5),
     }
     losses[kind]().sum().backward()
     assert logprobs.grad is not None

@@ -13,7 +13,7 @@ from torch.nn import functional
 from causal_lm_router.baselines.embeddings import load_encoder
 from causal_lm_router.baselines.score_table import Floats
 from causal_lm_router.config import BaselineConfig
-from causal_lm_router.models.torch_state import random_state_kept
+from causal_lm_router.models.torch_state import keep_random_state
 
 logger = logging.getLogger(__name__)
 
@@ -51,7 +51,7 @@ def fit_encoder(
     there is one. Queries longer than `encoder_max_tokens` or the encoder's window lose their end. Raises ValueError
     where the encoder cannot be loaded.
     """
-    with random_state_kept():
+    with keep_random_state():
         torch.manual_seed(seed)
         encoder = load_encoder(settings.embedding)
         model = EncoderClassifier(encoder, settings.encoder_max_tokens, scores.shape[1]).to(encoder.device)

@@ -15,7 +15,7 @@ from torch.nn import functional
 
 from causal_lm_router.baselines.pairwise import mean_win_chances
 from causal_lm_router.baselines.score_table import Floats
-from causal_lm_router.models.torch_state import random_state_kept
+from causal_lm_router.models.torch_state import keep_random_state
 
 LEARNING_RATE = 1e-3
 WEIGHT_DECAY = 1e-5
@@ -47,7 +47,7 @@ def fit_factors(vectors: Floats, scores: Floats, rank: int, epochs: int, seed: i
     """
     size = _rms(vectors)
     inputs, targets = _tensor(vectors / size), _tensor(scores)
-    with random_state_kept():
+    with keep_random_state():
         torch.manual_seed(seed)
         factors = Factors(vectors.shape[1], scores.shape[1], rank)
         _train(factors, inputs, targets, epochs)

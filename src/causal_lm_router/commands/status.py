@@ -30,7 +30,7 @@ def main() -> None:
     arguments = parser.parse_args()
     sweep = SweepFolder(arguments.folder)
     try:
-        sweep.read_card()
+        sweep.read_metadata()
         statuses = list(read_statuses(sweep).values())
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)

@@ -19,7 +19,7 @@ def choose_labels(
     cost_weight: float = 0.0,
     held_out: Sequence[str] = (),
 ) -> dict[str, str]:
-    """Return query id -> label: a candidate of the query's highest worth, which is score - cost_weight * cost (USD).
+    """Return query id -> label: a candidate of the query's highest utility, which is score - cost_weight * cost (USD).
 
     Candidates that are `held_out` become no label.
 
@@ -33,12 +33,14 @@ def choose_labels(
     """
     sort_key = _tie_key(tie_break, pool, train, seed)
     return {
-        example.query_id: min(_worthiest(example, cost_weight, held_out), key=functools.partial(sort_key, example))
+        example.query_id: min(
+            _best_candidates(example, cost_weight, held_out), key=functools.partial(sort_key, example)
+        )
         for example in examples
     }
 
 
-def worths(example: RoutingExample, cost_weight: float) -> list[float]:
+def utilities(example: RoutingExample, cost_weight: float) -> list[float]:
     """Return score - cost_weight * cost (USD) of every candidate, in pool order.
 
     Raises ValueError where a weight above 0 meets a query without costs.
@@ -50,10 +52,10 @@ def worths(example: RoutingExample, cost_weight: float) -> list[float]:
     return [score - cost_weight * example.costs[name] for name, score in example.scores.items()]
 
 
-def _worthiest(example: RoutingExample, cost_weight: float, held_out: Sequence[str]) -> list[str]:
-    values = zip(example.scores, worths(example, cost_weight), strict=True)
-    allowed = {name: worth for name, worth in values if name not in held_out}
-    return [name for name, worth in allowed.items() if worth == max(allowed.values())]
+def _best_candidates(example: RoutingExample, cost_weight: float, held_out: Sequence[str]) -> list[str]:
+    values = zip(example.scores, utilities(example, cost_weight), strict=True)
+    allowed = {name: utility for name, utility in values if name not in held_out}
+    return [name for name, utility in allowed.items() if utility == max(allowed.values())]
 
 
 def best_single(train: Sequence[RoutingExample], pool: Sequence[Candidate]) -> str:

@@ -20,17 +20,17 @@ class PreparedData:
     """Splits with a label for every query. `train` is what training uses: without undecided queries if configured, and
     with scores shrunk to their task's mean if configured.
 
-    `taught` names the candidates that training may speak of, in pool order: all but those held out.
+    `supervised` names the candidates that training may speak of, in pool order: all but those held out.
     """
 
     splits: RoutingSplits
     train: list[RoutingExample]
     labels: Mapping[str, str]
     best_single: str
-    taught: tuple[str, ...] | None = None
+    supervised: tuple[str, ...] | None = None
 
     @property
-    def names(self) -> list[str]:
+    def candidate_names(self) -> list[str]:
         """Candidate names in pool order."""
         return [candidate.name for candidate in self.splits.pool]
 
@@ -40,7 +40,7 @@ class PreparedData:
         costs = [example.costs for example in self.splits.train if example.costs is not None]
         if len(costs) < len(self.splits.train):
             return None
-        return {name: math.fsum(row[name] for row in costs) / len(costs) for name in self.names}
+        return {name: math.fsum(row[name] for row in costs) / len(costs) for name in self.candidate_names}
 
     def examples(self, split: Split, max_queries: int | None = None, seed: int = 0) -> list[RoutingExample]:
         """Return a split's examples, or a fixed random part of them that depends on `seed` alone."""
@@ -58,8 +58,8 @@ def prepare_data(config: DataConfig) -> PreparedData:
     `keep_undecided=false` leaves nothing to train on.
     """
     splits = split_examples(rename_candidates(load_source(config), config.renamed_candidates), config)
-    taught = tuple(name for name in splits.candidate_names if name not in config.held_out_candidates)
-    if len(taught) < 2 or not set(config.held_out_candidates) <= set(splits.candidate_names):
+    supervised = tuple(name for name in splits.candidate_names if name not in config.held_out_candidates)
+    if len(supervised) < 2 or not set(config.held_out_candidates) <= set(splits.candidate_names):
         raise ValueError(
             f"data.held_out_candidates={config.held_out_candidates}: allowed is some of {splits.candidate_names}, but "
             "for at least 2"
@@ -75,4 +75,4 @@ def prepare_data(config: DataConfig) -> PreparedData:
     train = [example for example in shrunk if example.query_id in kept_ids]
     if not train:
         raise ValueError("data.keep_undecided=False: leaves no training query, all candidates score the same on all")
-    return PreparedData(splits, train, labels, best_single(splits.train, splits.pool), taught)
+    return PreparedData(splits, train, labels, best_single(splits.train, splits.pool), supervised)

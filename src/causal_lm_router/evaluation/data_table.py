@@ -1,4 +1,4 @@
-"""What a data config holds: sizes, tasks, scores by candidate, baselines and the leakage audit, in 80 columns."""
+"""What a data config holds: sizes, tasks, scores by candidate, references and the leakage audit, in 80 columns."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -14,9 +14,9 @@ from rich.text import Text
 from causal_lm_router.data.labels import best_single
 from causal_lm_router.data.leakage import LeakageAudit, NearDuplicate, NearDuplicates
 from causal_lm_router.data.split import RoutingSplits
-from causal_lm_router.evaluation.intervals import Figure
+from causal_lm_router.evaluation.intervals import Estimate
 from causal_lm_router.evaluation.metrics import evaluate_outcomes
-from causal_lm_router.evaluation.report import Baseline
+from causal_lm_router.evaluation.report import Reference
 from causal_lm_router.routing import Candidate, Generation, ParsedRoute, RouteOutcome, RoutingExample, SkippedRow
 
 MAX_TASKS = 30
@@ -55,7 +55,7 @@ class DataDescription:
     """Share of queries on which every candidate scores 0."""
     best_single: str
     """The candidate with the best mean score on the training queries."""
-    baselines: Mapping[str, Baseline]
+    references: Mapping[str, Reference]
     """Baselines on the test queries; {} without a test split."""
     audit: LeakageAudit
     skipped_rows: tuple[SkippedRow, ...]
@@ -76,14 +76,14 @@ def describe_data(splits: RoutingSplits) -> DataDescription:
         undecided_share=float(is_best.all(axis=1).mean()),
         unsolved_share=float((scores.max(axis=1) == 0).mean()),
         best_single=single,
-        baselines=_baselines(splits, single),
+        references=_references(splits, single),
         audit=splits.audit,
         skipped_rows=splits.skipped_rows,
     )
 
 
 def print_data(splits: RoutingSplits, console: Console) -> None:
-    """Print what `splits` hold: queries by task, scores and costs by candidate, baselines, leakage, skipped rows."""
+    """Print what `splits` hold: queries by task, scores and costs by candidate, references, leakage, skipped rows."""
     data = describe_data(splits)
     for table in (_task_table(data), _candidate_table(data), _baseline_table(data), _details_table(data)):
         console.print(table)
@@ -121,13 +121,13 @@ def _summarise(
     )
 
 
-def _baselines(splits: RoutingSplits, single: str) -> Mapping[str, Baseline]:
-    """A report's baselines do not depend on the routes: those of always calling best single serve."""
+def _references(splits: RoutingSplits, single: str) -> Mapping[str, Reference]:
+    """A report's references do not depend on the routes: those of always calling best single serve."""
     if not splits.test:
         return {}
     route = ParsedRoute(single)
     outcomes = [RouteOutcome(example, single, Generation("", "stop"), route, single) for example in splits.test]
-    return evaluate_outcomes(outcomes, splits.candidate_names, single, queries_per_second=None).baselines
+    return evaluate_outcomes(outcomes, splits.candidate_names, single, queries_per_second=None).references
 
 
 def _task_table(data: DataDescription) -> Table:
@@ -166,12 +166,12 @@ def _baseline_table(data: DataDescription) -> Table:
         "oracle": ("oracle", "best LLM, in hindsight"),
         "bayes": ("best possible", "highest expected score"),
     }
-    for name, baseline in data.baselines.items():
+    for name, reference in data.references.items():
         table.add_row(
             _two_lines(*explanations[name]),
-            _with_interval(baseline.mean_score, ".3f"),
-            _with_interval(baseline.routing_accuracy, ".1%"),
-            _cost(None if baseline.mean_cost is None else baseline.mean_cost.value),
+            _with_interval(reference.mean_score, ".3f"),
+            _with_interval(reference.routing_accuracy, ".1%"),
+            _cost(None if reference.mean_cost is None else reference.mean_cost.value),
         )
     return table
 
@@ -232,7 +232,7 @@ def _cost(cost: float | None) -> str:
     return f"{1000 * cost:.3g}" if cost < 1e-4 else f"{1000 * cost:,.3f}"
 
 
-def _with_interval(figure: Figure, spec: str) -> Text:
+def _with_interval(figure: Estimate, spec: str) -> Text:
     if figure.low is None or figure.high is None:
         return Text(format(figure.value, spec))
     return _two_lines(format(figure.value, spec), f"[{figure.low:{spec}}, {figure.high:{spec}}]")

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from causal_lm_router.config import DecodingMethod
-from causal_lm_router.evaluation.intervals import mean_figure, rate_figure
+from causal_lm_router.evaluation.intervals import mean_estimate, rate_estimate
 from causal_lm_router.evaluation.measures.prediction_report import report_predictions
 from causal_lm_router.evaluation.measures.predictions import Predictions
 from causal_lm_router.evaluation.metrics import evaluate_outcomes
@@ -56,7 +56,7 @@ def evaluate_router(
             _outcome(example, labels[example.query_id], decoding, prompt, fallback)
             for example, decoding, prompt in zip(examples, decodings, prompts, strict=True)
         ]
-        report = evaluate_outcomes(outcomes, encoder.targets.names, best_single, speeds[method])
+        report = evaluate_outcomes(outcomes, encoder.targets.candidate_names, best_single, speeds[method])
         evaluations[method] = Evaluation(report, outcomes)
     for method, evaluation in evaluations.items():
         report = replace(evaluation.report, decoding=_decoding_report(method, evaluations, decoded))
@@ -108,25 +108,25 @@ def _decoding_report(
     for one, other in itertools.combinations(decoded, 2):
         pairs = zip(decoded[one], decoded[other], strict=True)
         num_different = sum(first.route.candidate != second.route.candidate for first, second in pairs)
-        differing[f"{one.value}~{other.value}"] = rate_figure(num_different, len(free))
+        differing[f"{one.value}~{other.value}"] = rate_estimate(num_different, len(free))
     return DecodingReport(
         method=method.value,
-        free_parse_failure_rate=rate_figure(sum(route.failure is not None for route in free), len(free)),
-        off_list_rate=rate_figure(sum(route.failure is ParseFailure.UNKNOWN for route in free), len(free)),
-        valid_mass=mean_figure(masses) if masses else None,
+        free_parse_failure_rate=rate_estimate(sum(route.failure is not None for route in free), len(free)),
+        off_list_rate=rate_estimate(sum(route.failure is ParseFailure.unknown for route in free), len(free)),
+        valid_mass=mean_estimate(masses) if masses else None,
         mean_scores={name.value: evaluation.report.mean_score for name, evaluation in evaluations.items()},
         differing_routes=differing,
     )
 
 
 def _predictions(evaluation: Evaluation) -> Predictions | None:
-    outcomes, names = evaluation.outcomes, evaluation.report.candidates
+    outcomes, names = evaluation.outcomes, evaluation.report.candidate_names
     if any(outcome.predicted is None for outcome in outcomes):
         return None
     costs = [outcome.example.costs for outcome in outcomes]
     known = [row for row in costs if row is not None]
     return Predictions(
-        names=names,
+        candidate_names=names,
         scores=np.array([[outcome.example.scores[name] for name in names] for outcome in outcomes]),
         costs=np.array([[row[name] for name in names] for row in known]) if len(known) == len(costs) else None,
         predicted=np.array([[(outcome.predicted or {})[name] for name in names] for outcome in outcomes]),

@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-from causal_lm_router.evaluation.intervals import Figure
+from causal_lm_router.evaluation.intervals import Estimate
 
 Row = dict[str, Any]
 
@@ -29,12 +29,12 @@ def relative(folder: Path, base: Path) -> str:
     return Path(os.path.relpath(folder.resolve(), base.resolve())).as_posix()
 
 
-def figure_of(figure: Figure | None) -> float | None:
+def value_of(figure: Estimate | None) -> float | None:
     """Return a figure's value."""
     return None if figure is None else figure.value
 
 
-def format_figure(name: str, figure: Figure | float | None) -> str:
+def format_estimate(name: str, figure: Estimate | float | None) -> str:
     """Return a figure as it is printed, with its interval where it has one."""
     if figure is None:
         return "unknown"
@@ -46,7 +46,7 @@ def format_figure(name: str, figure: Figure | float | None) -> str:
     return f"{scale * figure.value:{spec}} [{scale * figure.low:{spec}}, {scale * figure.high:{spec}}]"
 
 
-def format_difference(figure: Figure, scale: float, spec: str, unit: str = "") -> str:
+def format_difference(figure: Estimate, scale: float, spec: str, unit: str = "") -> str:
     """Return a difference, times `scale`, as it is printed, with its interval where it has one."""
     text = f"{scale * figure.value:{spec}}{unit}"
     if figure.low is None or figure.high is None:

@@ -12,7 +12,7 @@ Values = Sequence[float] | NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True)
-class Figure:
+class Estimate:
     """An estimate over queries with its standard error and 95% interval.
 
     The three are None where a single query leaves the spread unknown.
@@ -24,7 +24,7 @@ class Figure:
     high: float | None
 
 
-def rate_figure(num_hits: int, num_total: int) -> Figure:
+def rate_estimate(num_hits: int, num_total: int) -> Estimate:
     """Return the share of hits with its Wilson 95% interval, which holds for few queries and for shares near 0 and 1.
 
     The standard error is sqrt(p (1 - p) / n). Source: Wilson (1927), JASA 22, 209-212; recommended by Brown, Cai and
@@ -40,10 +40,10 @@ def rate_figure(num_hits: int, num_total: int) -> Figure:
     # At the two ends the interval closes exactly; rounding would leave it a hair short.
     low = 0.0 if num_hits == 0 else centre - half
     high = 1.0 if num_hits == num_total else centre + half
-    return Figure(rate, standard_error, low, high)
+    return Estimate(rate, standard_error, low, high)
 
 
-def mean_figure(values: Values) -> Figure:
+def mean_estimate(values: Values) -> Estimate:
     """Return the mean with its normal 95% interval: 1.96 standard errors, s / sqrt(n) with s over n - 1, to each side.
 
     The interval is too narrow for a few dozen values, has no width where all values are equal, and may leave 0..1.
@@ -54,10 +54,10 @@ def mean_figure(values: Values) -> Figure:
     if array.size == 0 or not np.isfinite(array).all():
         raise ValueError(f"a mean over {array.size} values: allowed is at least one, all finite")
     standard_error = None if array.size == 1 else float(array.std(ddof=1)) / array.size**0.5
-    return _normal_figure(float(array.mean()), standard_error)
+    return _normal_estimate(float(array.mean()), standard_error)
 
 
-def ratio_figure(numerators: Values, denominators: Values) -> Figure | None:
+def ratio_estimate(numerators: Values, denominators: Values) -> Estimate | None:
     """Return mean(numerators) / mean(denominators) with the normal 95% interval; None unless the divisor is above 0.
 
     The standard error is that of the ratio estimator, the standard error of mean(y - ratio x) divided by mean(x).
@@ -69,11 +69,11 @@ def ratio_figure(numerators: Values, denominators: Values) -> Figure | None:
     if divisor <= 1e-12:
         return None
     ratio = float(y.mean()) / divisor
-    residual = mean_figure(y - ratio * x).standard_error
-    return _normal_figure(ratio, None if residual is None else residual / divisor)
+    residual = mean_estimate(y - ratio * x).standard_error
+    return _normal_estimate(ratio, None if residual is None else residual / divisor)
 
 
-def _normal_figure(value: float, standard_error: float | None) -> Figure:
+def _normal_estimate(value: float, standard_error: float | None) -> Estimate:
     if standard_error is None:
-        return Figure(value, None, None, None)
-    return Figure(value, standard_error, value - Z_95 * standard_error, value + Z_95 * standard_error)
+        return Estimate(value, None, None, None)
+    return Estimate(value, standard_error, value - Z_95 * standard_error, value + Z_95 * standard_error)

@@ -12,8 +12,8 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from causal_lm_router.evaluation.intervals import Figure, mean_figure, rate_figure, ratio_figure
-from causal_lm_router.evaluation.report import Baseline, RoutingReport, TaskReport
+from causal_lm_router.evaluation.intervals import Estimate, mean_estimate, rate_estimate, ratio_estimate
+from causal_lm_router.evaluation.report import Reference, RoutingReport, TaskReport
 from causal_lm_router.routing import ParseFailure, RouteOutcome
 
 Floats = NDArray[np.float64]
@@ -54,7 +54,7 @@ class _Table:
 def evaluate_outcomes(
     outcomes: Sequence[RouteOutcome], pool_names: Sequence[str], best_single: str, queries_per_second: float | None
 ) -> RoutingReport:
-    """Return the report over `outcomes`, on which `best_single` (chosen on the training queries) is one baseline.
+    """Return the report over `outcomes`, on which `best_single` (chosen on the training queries) is one reference.
 
     Rates have Wilson intervals; means of scores, regrets, costs and paired differences have normal intervals from the
     standard error of the mean; ratios of gains have normal intervals of the ratio estimator (see `intervals`). Costs
@@ -73,24 +73,24 @@ def evaluate_outcomes(
     return RoutingReport(
         num_queries=len(outcomes),
         num_decisive=int(is_decisive.sum()),
-        candidates=names,
+        candidate_names=names,
         best_single=best_single,
         routing_accuracy=_rate(table.is_right),
         label_accuracy=_rate(outcome.route.candidate == outcome.label for outcome in outcomes),
         decisive_accuracy=_rate(table.is_right[is_decisive]) if is_decisive.any() else None,
-        mean_score=mean_figure(table.score),
-        regret=mean_figure(table.best_score - table.score),
+        mean_score=mean_estimate(table.score),
+        regret=mean_estimate(table.best_score - table.score),
         mean_cost=_mean_chosen(table.called, table.costs),
         parse_failure_rate=_rate(route.failure is not None for route in routes),
         fuzzy_rate=_rate(route.fuzzy for route in routes),
         truncation_rate=_rate(outcome.truncated_query for outcome in outcomes),
         parse_failures={kind.value: sum(route.failure is kind for route in routes) for kind in ParseFailure},
         route_distribution=_shares((route.candidate for route in routes), names),
-        baselines=_baselines(table),
-        score_gain=mean_figure(gain),
-        accuracy_gain=mean_figure(table.is_right - single_is_best),
-        gap_recovered=ratio_figure(gain, table.best_score - table.single_score),
-        bayes_score=None if table.expected is None else mean_figure(table.expected.max(axis=1)),
+        references=_references(table),
+        score_gain=mean_estimate(gain),
+        accuracy_gain=mean_estimate(table.is_right - single_is_best),
+        gap_recovered=ratio_estimate(gain, table.best_score - table.single_score),
+        bayes_score=None if table.expected is None else mean_estimate(table.expected.max(axis=1)),
         bayes_gap_recovered=_bayes_gap_recovered(table),
         expected_gap_recovered=_expected_gap_recovered(table),
         per_task=_per_task(outcomes, table),
@@ -140,13 +140,13 @@ def _chosen(weights: Floats, values: Floats | Bools) -> Floats:
     return np.asarray((weights * values).sum(axis=1))
 
 
-def _mean_chosen(weights: Floats, values: Floats | None) -> Figure | None:
-    return None if values is None else mean_figure(_chosen(weights, values))
+def _mean_chosen(weights: Floats, values: Floats | None) -> Estimate | None:
+    return None if values is None else mean_estimate(_chosen(weights, values))
 
 
-def _rate(hits: Iterable[bool] | Bools) -> Figure:
+def _rate(hits: Iterable[bool] | Bools) -> Estimate:
     counted = [bool(hit) for hit in hits]
-    return rate_figure(sum(counted), len(counted))
+    return rate_estimate(sum(counted), len(counted))
 
 
 def _shares(routes: Iterable[str | None], names: Sequence[str]) -> dict[str, float]:
@@ -154,7 +154,7 @@ def _shares(routes: Iterable[str | None], names: Sequence[str]) -> dict[str, flo
     return {name: counts[name] / counts.total() for name in names}
 
 
-def _baselines(table: _Table) -> dict[str, Baseline]:
+def _references(table: _Table) -> dict[str, Reference]:
     """Choices that need no router. Ties: the oracle takes the cheapest best candidate (the first where costs are
     unknown), bayes the first candidate of the highest expected score."""
     tie_key = np.zeros_like(table.scores) if table.costs is None else table.costs
@@ -167,31 +167,33 @@ def _baselines(table: _Table) -> dict[str, Baseline]:
     }
     if table.expected is not None:
         choices["bayes"] = one_hot[table.expected.argmax(axis=1)]
-    return {name: _baseline(table, weights, is_rate=name != "random") for name, weights in choices.items()}
+    return {name: _reference(table, weights, is_rate=name != "random") for name, weights in choices.items()}
 
 
-def _baseline(table: _Table, weights: Floats, *, is_rate: bool) -> Baseline:
+def _reference(table: _Table, weights: Floats, *, is_rate: bool) -> Reference:
     is_right = _chosen(weights, table.is_best)
     score = _chosen(weights, table.scores)
-    return Baseline(
-        mean_score=mean_figure(score),
-        routing_accuracy=_rate(is_right) if is_rate else mean_figure(is_right),
-        regret=mean_figure(table.best_score - score),
+    return Reference(
+        mean_score=mean_estimate(score),
+        routing_accuracy=_rate(is_right) if is_rate else mean_estimate(is_right),
+        regret=mean_estimate(table.best_score - score),
         mean_cost=_mean_chosen(weights, table.costs),
     )
 
 
-def _bayes_gap_recovered(table: _Table) -> Figure | None:
+def _bayes_gap_recovered(table: _Table) -> Estimate | None:
     if table.expected is None:
         return None
-    return ratio_figure(table.score - table.single_score, table.expected.max(axis=1) - table.single_score)
+    return ratio_estimate(table.score - table.single_score, table.expected.max(axis=1) - table.single_score)
 
 
-def _expected_gap_recovered(table: _Table) -> Figure | None:
+def _expected_gap_recovered(table: _Table) -> Estimate | None:
     if table.expected is None:
         return None
     single_score = _chosen(table.single, table.expected)
-    return ratio_figure(_chosen(table.called, table.expected) - single_score, table.expected.max(axis=1) - single_score)
+    return ratio_estimate(
+        _chosen(table.called, table.expected) - single_score, table.expected.max(axis=1) - single_score
+    )
 
 
 def _per_task(outcomes: Sequence[RouteOutcome], table: _Table) -> dict[str, TaskReport]:
@@ -203,9 +205,9 @@ def _per_task(outcomes: Sequence[RouteOutcome], table: _Table) -> dict[str, Task
         reports[task] = TaskReport(
             num_queries=int(rows.sum()),
             routing_accuracy=_rate(table.is_right[rows]),
-            mean_score=mean_figure(table.score[rows]),
-            best_single_mean_score=mean_figure(table.single_score[rows]),
-            oracle_mean_score=mean_figure(table.best_score[rows]),
+            mean_score=mean_estimate(table.score[rows]),
+            best_single_mean_score=mean_estimate(table.single_score[rows]),
+            oracle_mean_score=mean_estimate(table.best_score[rows]),
             num_parse_failures=int(failed[rows].sum()),
         )
     return reports

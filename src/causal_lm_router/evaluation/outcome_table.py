@@ -21,7 +21,7 @@ NOBODY = -1
 class OutcomeTable:
     """The outcomes of one evaluation; what is not known of every query and candidate is None."""
 
-    names: tuple[str, ...]
+    candidate_names: tuple[str, ...]
     """Candidates in pool order, which is that of the columns."""
     tasks: tuple[str, ...]
     routes: Integers
@@ -71,7 +71,7 @@ def row_table(rows: Sequence[Mapping[str, Any]], names: Sequence[str]) -> Outcom
     scores = _matrix([row["scores"] for row in rows], names)
     assert scores is not None
     return OutcomeTable(
-        names=tuple(names),
+        candidate_names=tuple(names),
         tasks=tuple(row["task"] for row in rows),
         routes=_columns([row["route"] for row in rows], columns),
         called=_columns([row["called"] for row in rows], columns),

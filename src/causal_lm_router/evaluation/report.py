@@ -6,18 +6,18 @@ from dataclasses import dataclass
 from types import UnionType
 from typing import Any, get_args, get_origin, get_type_hints
 
-from causal_lm_router.evaluation.intervals import Figure
+from causal_lm_router.evaluation.intervals import Estimate
 from causal_lm_router.evaluation.measures.prediction_report import PredictionReport
 
 
 @dataclass(frozen=True, slots=True)
-class Baseline:
+class Reference:
     """What a way of choosing that needs no router gets on the same queries."""
 
-    mean_score: Figure
-    routing_accuracy: Figure
-    regret: Figure
-    mean_cost: Figure | None
+    mean_score: Estimate
+    routing_accuracy: Estimate
+    regret: Estimate
+    mean_cost: Estimate | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,10 +25,10 @@ class TaskReport:
     """The figures over one task's queries."""
 
     num_queries: int
-    routing_accuracy: Figure
-    mean_score: Figure
-    best_single_mean_score: Figure
-    oracle_mean_score: Figure
+    routing_accuracy: Estimate
+    mean_score: Estimate
+    best_single_mean_score: Estimate
+    oracle_mean_score: Estimate
     num_parse_failures: int
 
 
@@ -38,15 +38,15 @@ class DecodingReport:
 
     method: str
     """How the routes of the report were read."""
-    free_parse_failure_rate: Figure
+    free_parse_failure_rate: Estimate
     """Share of queries whose free generation names no candidate; under a constraint there are no failures to count."""
-    off_list_rate: Figure
+    off_list_rate: Estimate
     """Share of queries whose free generation is text other than any target: parse failures of kind `unknown`."""
-    valid_mass: Figure | None
+    valid_mass: Estimate | None
     """Mean probability of generating any target at all; None unless all were looked at (`scored`)."""
-    mean_scores: Mapping[str, Figure]
+    mean_scores: Mapping[str, Estimate]
     """Method -> mean score of its routes."""
-    differing_routes: Mapping[str, Figure]
+    differing_routes: Mapping[str, Estimate]
     """Pair of methods, as `free~scored` -> share of queries on which their routes differ."""
 
 
@@ -61,47 +61,47 @@ class RoutingReport:
     num_queries: int
     num_decisive: int
     """Queries on which not all candidates score the same."""
-    candidates: tuple[str, ...]
+    candidate_names: tuple[str, ...]
     """Names in pool order."""
     best_single: str
     """The candidate with the best mean score on the training queries."""
-    routing_accuracy: Figure
+    routing_accuracy: Estimate
     """Share of queries whose route scores as high as any candidate: ties count as right."""
-    label_accuracy: Figure
+    label_accuracy: Estimate
     """Share of queries whose route is the label."""
-    decisive_accuracy: Figure | None
+    decisive_accuracy: Estimate | None
     """Routing accuracy over the decisive queries alone; None when there are none."""
-    mean_score: Figure
+    mean_score: Estimate
     """Mean score of the called candidates."""
-    regret: Figure
+    regret: Estimate
     """Mean of best score minus score."""
-    mean_cost: Figure | None
+    mean_cost: Estimate | None
     """Mean cost of the called candidates; None unless the costs of all queries are known."""
-    parse_failure_rate: Figure
+    parse_failure_rate: Estimate
     """Share of queries whose generation names no candidate."""
-    fuzzy_rate: Figure
+    fuzzy_rate: Estimate
     """Share of queries whose route was found by similarity alone."""
-    truncation_rate: Figure
+    truncation_rate: Estimate
     """Share of queries that were cut to fit the prompt."""
     parse_failures: Mapping[str, int]
     """Kind of parse failure -> queries, every kind listed."""
     route_distribution: Mapping[str, float]
     """Candidate -> share of all queries routed to it; what is missing to 1 are parse failures."""
-    baselines: Mapping[str, Baseline]
+    references: Mapping[str, Reference]
     """`random`, `best_single`, `oracle`, and `bayes` where expected scores are known."""
-    score_gain: Figure
+    score_gain: Estimate
     """Mean score minus that of best single, paired by query."""
-    accuracy_gain: Figure
+    accuracy_gain: Estimate
     """Routing accuracy minus that of best single, paired by query."""
-    gap_recovered: Figure | None
+    gap_recovered: Estimate | None
     """Share of the way from best single to oracle: score gain / (oracle - best single); None where they are equal."""
-    bayes_score: Figure | None
+    bayes_score: Estimate | None
     """Mean over queries of the highest expected score: what the best possible router gets; None where unknown."""
-    bayes_gap_recovered: Figure | None
+    bayes_gap_recovered: Estimate | None
     """Share of the way from best single to `bayes_score` by realised scores: score gain / (bayes_score - best single).
 
     None where expected scores are unknown or best single has `bayes_score` already."""
-    expected_gap_recovered: Figure | None
+    expected_gap_recovered: Estimate | None
     """The same by the expected scores of the router's and best single's candidates: without the luck of the answers."""
     per_task: Mapping[str, TaskReport]
     """Task -> its figures, by name of the task."""
@@ -129,7 +129,7 @@ class RoutingReport:
     def to_metrics(self) -> dict[str, float]:
         """Return the known figures by flat name, for trackers: `routing_accuracy`, `best_single/mean_score`, ..."""
         named: dict[str, Any] = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
-        named |= self.baselines
+        named |= self.references
         metrics = dict(_figures("", {name: value for name, value in named.items() if name not in _APART}))
         metrics |= {f"parse_failures/{kind}": float(count) for kind, count in self.parse_failures.items()}
         if self.queries_per_second is not None:
@@ -137,14 +137,14 @@ class RoutingReport:
         return metrics
 
 
-_APART = ("baselines", "per_task")
+_APART = ("references", "per_task")
 """Fields that `to_metrics` does not list under their own names."""
 
 
 def _figures(prefix: str, named: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
     """The figures in records, by their path."""
     for name, value in named.items():
-        if isinstance(value, Figure):
+        if isinstance(value, Estimate):
             yield f"{prefix}{name}", value.value
         elif isinstance(value, Mapping):
             yield from _figures(f"{prefix}{name}/", value)

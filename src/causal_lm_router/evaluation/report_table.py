@@ -5,8 +5,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from causal_lm_router.evaluation.intervals import Figure
-from causal_lm_router.evaluation.report import Baseline, DecodingReport, RoutingReport
+from causal_lm_router.evaluation.intervals import Estimate
+from causal_lm_router.evaluation.report import DecodingReport, Reference, RoutingReport
 
 LEGEND = (
     "Routing accuracy: share of queries sent to an LLM that no other LLM beats on them. Mean score: quality of the "
@@ -16,7 +16,7 @@ LEGEND = (
 
 
 def print_report(report: RoutingReport, console: Console, max_tasks: int = 20) -> None:
-    """Print how the router did beside its baselines, how sure that is, and the `max_tasks` tasks with most queries."""
+    """Print how the router did beside its references, how sure that is, and the `max_tasks` tasks with most queries."""
     tables = [_comparison_table(report), _details_table(report)]
     if report.decoding is not None and len(report.decoding.mean_scores) > 1:
         tables.append(_decoding_table(report.decoding))
@@ -29,12 +29,12 @@ def print_report(report: RoutingReport, console: Console, max_tasks: int = 20) -
 
 
 def _comparison_table(report: RoutingReport) -> Table:
-    title = f"{_count_queries(report.num_queries)}, {len(report.candidates)} LLMs to choose from"
+    title = f"{_count_queries(report.num_queries)}, {len(report.candidate_names)} LLMs to choose from"
     table = Table(title=title, title_justify="left", title_style="bold")
     table.add_column("Who chooses", overflow="fold")
     for heading in ("Mean score", "Routing\naccuracy", "USD per\n1,000 queries"):
         table.add_column(heading, justify="right", overflow="fold")
-    router = Baseline(report.mean_score, report.routing_accuracy, report.regret, report.mean_cost)
+    router = Reference(report.mean_score, report.routing_accuracy, report.regret, report.mean_cost)
     table.add_row(*_comparison_cells("the router", "", router), style="bold", end_section=True)
     explanations = {
         "random": ("random", "any LLM, by lot"),
@@ -42,19 +42,19 @@ def _comparison_table(report: RoutingReport) -> Table:
         "oracle": ("oracle", "best LLM, in hindsight"),
         "bayes": ("best possible", "highest expected score"),
     }
-    for name, baseline in report.baselines.items():
-        table.add_row(*_comparison_cells(*explanations[name], baseline))
+    for name, reference in report.references.items():
+        table.add_row(*_comparison_cells(*explanations[name], reference))
     return table
 
 
-def _comparison_cells(name: str, explanation: str, baseline: Baseline) -> list[Text]:
+def _comparison_cells(name: str, explanation: str, reference: Reference) -> list[Text]:
     # Three decimals say nothing of cheap LLMs: below 0.1 the digits that count follow the zeros.
-    is_cheap = baseline.mean_cost is not None and baseline.mean_cost.value < 1e-4
+    is_cheap = reference.mean_cost is not None and reference.mean_cost.value < 1e-4
     return [
         Text.assemble(name, ("\n" + explanation, "dim not bold")),
-        _two_lines(baseline.mean_score, ".3f"),
-        _two_lines(baseline.routing_accuracy, ".1%"),
-        _two_lines(baseline.mean_cost, ".3g" if is_cheap else ",.3f", scale=1000),
+        _two_lines(reference.mean_score, ".3f"),
+        _two_lines(reference.routing_accuracy, ".1%"),
+        _two_lines(reference.mean_cost, ".3g" if is_cheap else ",.3f", scale=1000),
     ]
 
 
@@ -147,7 +147,7 @@ def _most_routed(report: RoutingReport, max_names: int = 5) -> str:
     return ", ".join([*shown, f"{len(shares) - max_names} others {rest:.0%}"] if len(shares) > max_names else shown)
 
 
-def _way(figure: Figure | None) -> str:
+def _way(figure: Estimate | None) -> str:
     return "nothing to gain" if figure is None else _one_line(figure, ".0%", unit=" of the way")
 
 
@@ -177,7 +177,7 @@ def _task_table(report: RoutingReport, max_tasks: int) -> Table:
     return table
 
 
-def _parts(figure: Figure | None, spec: str, scale: float) -> tuple[str, str]:
+def _parts(figure: Estimate | None, spec: str, scale: float) -> tuple[str, str]:
     """The value and its bracketed interval (empty where there is none)."""
     if figure is None:
         return "unknown", ""
@@ -186,11 +186,11 @@ def _parts(figure: Figure | None, spec: str, scale: float) -> tuple[str, str]:
     return format(scale * figure.value, spec), f"[{scale * figure.low:{spec}}, {scale * figure.high:{spec}}]"
 
 
-def _one_line(figure: Figure | None, spec: str, scale: float = 1, unit: str = "") -> str:
+def _one_line(figure: Estimate | None, spec: str, scale: float = 1, unit: str = "") -> str:
     value, interval = _parts(figure, spec, scale)
     return f"{value}{unit} {interval}".rstrip()
 
 
-def _two_lines(figure: Figure | None, spec: str, scale: float = 1) -> Text:
+def _two_lines(figure: Estimate | None, spec: str, scale: float = 1) -> Text:
     value, interval = _parts(figure, spec, scale)
     return Text.assemble(value, (f"\n{interval}", "dim not bold"))

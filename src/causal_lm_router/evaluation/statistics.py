@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import signal, stats
 
-from causal_lm_router.evaluation.intervals import Figure
+from causal_lm_router.evaluation.intervals import Estimate
 
 Floats = NDArray[np.float64]
 # Numbers held at once while queries are drawn: bounds the memory, not the result.
@@ -50,21 +50,21 @@ class Resampling:
 
 
 @dataclass(frozen=True)
-class Estimate:
+class MeanEstimate:
     """A mean over seeds and queries, and the two-sided p-value of its being 0 (None where one query tells nothing)."""
 
-    figure: Figure
+    estimate: Estimate
     p_value: float | None
 
 
-def estimate_means(samples: Sequence[Sample], resampling: Resampling) -> list[Estimate]:
+def estimate_means(samples: Sequence[Sample], resampling: Resampling) -> list[MeanEstimate]:
     """Return per column the mean over seeds of the mean over queries, with its hierarchical bootstrap 95% interval.
 
     One seed leaves the spread between seeds unknown: the interval then speaks of queries alone.
     """
     means = np.stack([sample.values.mean(axis=0) for sample in samples])
     if any(len(sample.values) < 2 for sample in samples):
-        return [Estimate(Figure(float(value), None, None, None), None) for value in means.mean(axis=0)]
+        return [MeanEstimate(Estimate(float(value), None, None, None), None) for value in means.mean(axis=0)]
     errors = _resampled_means(samples, resampling).std(axis=0, ddof=1)
     degrees = _degrees_of_freedom(samples, means)
     return [_estimate(*numbers) for numbers in zip(means.mean(axis=0), errors, degrees, strict=True)]
@@ -106,13 +106,13 @@ def adjust_holm(p_values: Mapping[Hashable, float]) -> dict[Hashable, float]:
     return adjusted
 
 
-def _estimate(value: float, error: float, degrees: float) -> Estimate:
+def _estimate(value: float, error: float, degrees: float) -> MeanEstimate:
     if error < 1e-12:
         same = float(value)
-        return Estimate(Figure(same, 0.0, same, same), float(abs(same) < 1e-12))
+        return MeanEstimate(Estimate(same, 0.0, same, same), float(abs(same) < 1e-12))
     half = float(stats.t.ppf(0.975, degrees)) * float(error)
-    figure = Figure(float(value), float(error), float(value) - half, float(value) + half)
-    return Estimate(figure, float(2 * stats.t.sf(abs(value) / error, degrees)))
+    figure = Estimate(float(value), float(error), float(value) - half, float(value) + half)
+    return MeanEstimate(figure, float(2 * stats.t.sf(abs(value) / error, degrees)))
 
 
 def _resampled_means(samples: Sequence[Sample], resampling: Resampling) -> Floats:
@@ -166,9 +166,9 @@ NO_DIFFERENCE = "no significant difference"
 
 @dataclass(frozen=True)
 class Difference:
-    """A configuration's figure minus the baseline's, paired by query and averaged over seeds."""
+    """A configuration's figure minus the reference's, paired by query and averaged over seeds."""
 
-    figure: Figure
+    estimate: Estimate
     bootstrap_p: float
     mcnemar_p: float | None
     """Of routing accuracy alone."""
@@ -185,4 +185,4 @@ class Difference:
         """In words, at a family-wise level of 5%."""
         if self.adjusted_p > LEVEL:
             return NO_DIFFERENCE
-        return "significantly better" if self.figure.value > 0 else "significantly worse"
+        return "significantly better" if self.estimate.value > 0 else "significantly worse"

@@ -35,7 +35,7 @@ class RunEvaluation:
     @cached_property
     def queries(self) -> str:
         """Fingerprint: equal where split, pool and queries are the same."""
-        identity = json.dumps([self.split, sorted(self.report.candidates), self.query_ids, self.facts])
+        identity = json.dumps([self.split, sorted(self.report.candidate_names), self.query_ids, self.facts])
         return hashlib.sha256(identity.encode()).hexdigest()
 
 
@@ -62,7 +62,7 @@ def shared_queries(one: RunEvaluation, other: RunEvaluation) -> list[str]:
 
     A query id with another task or another best score means other data, in which equal ids mean nothing.
     """
-    if one.split != other.split or set(one.report.candidates) != set(other.report.candidates):
+    if one.split != other.split or set(one.report.candidate_names) != set(other.report.candidate_names):
         return []
     theirs = dict(zip(other.query_ids, other.facts, strict=True))
     ours = dict(zip(one.query_ids, one.facts, strict=True))

@@ -16,7 +16,7 @@ from causal_lm_router.config import (
     ParsingConfig,
 )
 from causal_lm_router.generation.generator import Generator
-from causal_lm_router.generation.trie_walks import walk_trie
+from causal_lm_router.generation.trie_walks import greedy_search
 from causal_lm_router.models.target_logprobs import score_log_odds
 from causal_lm_router.prompting.encoder import EncodedPrompt, Encoder
 from causal_lm_router.prompting.token_trie import reference_trie
@@ -64,7 +64,7 @@ class Decoder:
             )
         self._generator, self._encoder, self._parsing = generator, encoder, parsing
         self._decoding, self._objective = decoding, objective
-        names = encoder.targets.names
+        names = encoder.targets.candidate_names
         self._costs = np.array([mean_costs[name] if mean_costs else 0.0 for name in names])
 
     def decode(self, method: DecodingMethod, prompts: Sequence[EncodedPrompt]) -> list[Decoding]:
@@ -79,7 +79,7 @@ class Decoder:
                 generations = self._generator.generate_constrained(ids, self._encoder.trie)
                 return [self._parsed(generation) for generation in generations]
             case DecodingMethod.trie:
-                numbers = walk_trie(self._generator.next_logprobs, ids, self._encoder.trie)
+                numbers = greedy_search(self._generator.next_logprobs, ids, self._encoder.trie)
                 return [self._named(number) for number in numbers]
             case DecodingMethod.scored:
                 return self._scored(ids)
@@ -96,7 +96,7 @@ class Decoder:
 
     def _scored(self, prompts: Sequence[Sequence[int]]) -> list[Decoding]:
         """The candidate of the highest prediction, with the likeliest of its targets as the text."""
-        names = self._encoder.targets.names
+        names = self._encoder.targets.candidate_names
         logprobs, predicted = self._predict(prompts)
         stands_for = np.array([names.index(name) for name in self._encoder.targets.candidates])
         routes = (predicted - self._decoding.cost_weight * self._costs).argmax(axis=1)
@@ -118,7 +118,7 @@ class Decoder:
         logprobs = self._generator.sequence_logprobs(prompts, self._encoder.trie)
         shares = softmax(self._normalised(logprobs), axis=1)
         targets = self._encoder.targets
-        stands_for = [[candidate == name for name in targets.names] for candidate in targets.candidates]
+        stands_for = [[candidate == name for name in targets.candidate_names] for candidate in targets.candidates]
         return logprobs, shares @ np.array(stands_for, dtype=np.float64)
 
     def _normalised(self, logprobs: Floats) -> Floats:

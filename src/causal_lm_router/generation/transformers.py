@@ -14,7 +14,7 @@ from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerB
 from causal_lm_router.config import BaseModelConfig, InferenceConfig
 from causal_lm_router.generation.generated_text import constrained_generation, generated_text
 from causal_lm_router.models.base_model import load_base_model, load_trained
-from causal_lm_router.models.target_logprobs import tree_logprobs
+from causal_lm_router.models.target_logprobs import target_logprobs
 from causal_lm_router.prompting.token_trie import TokenTrie
 from causal_lm_router.routing import Generation
 
@@ -107,7 +107,7 @@ class TransformersGenerator:
 
         def answers(batch: list[int]) -> list[NDArray[np.float64]]:
             input_ids, attention_mask = self._padded([prompts[index] for index in batch])
-            logprobs = tree_logprobs(self._loaded(), input_ids, attention_mask, trie)
+            logprobs = target_logprobs(self._loaded(), input_ids, attention_mask, trie)
             return list(logprobs.double().cpu().numpy())
 
         return np.array(self._in_batches(prompts, answers)).reshape(len(prompts), len(trie.sequences))

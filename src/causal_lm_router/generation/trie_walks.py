@@ -30,7 +30,7 @@ def logprobs_by_node(
     return np.stack([of_nodes[:, list(path)].sum(axis=1) for path in trie.paths], axis=1)
 
 
-def walk_trie(next_logprobs: NextLogprobs, prompts: Sequence[Sequence[int]], trie: TokenTrie) -> list[int]:
+def greedy_search(next_logprobs: NextLogprobs, prompts: Sequence[Sequence[int]], trie: TokenTrie) -> list[int]:
     """Return for every prompt the number of the sequence that the greedy walk reaches.
 
     The base model is asked only where the trie branches, for all prompts of a round together. Of children that are

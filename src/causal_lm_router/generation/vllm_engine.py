@@ -19,7 +19,7 @@ import torch
 
 from causal_lm_router.config import BaseModelConfig
 from causal_lm_router.models.base_model import is_adapter, load_trained, local_folder, vllm_serves
-from causal_lm_router.models.torch_state import random_state_kept, torch_settings_kept
+from causal_lm_router.models.torch_state import keep_random_state, keep_torch_settings
 
 BASE = "base"
 ROOM = ("max_model_len", "max_lora_rank")  # arguments of which an engine may have more than is asked for
@@ -100,7 +100,7 @@ class VllmEngine:
     def generate(self, requests: Sequence[dict[str, Any]], sampling: Sequence[Any]) -> list[Any]:
         """Return vLLM's output for every request, in order. The process's random state stays as it is."""
         use_tqdm = len(requests) > 50
-        with self._closed_on_error(), random_state_kept(), self._compiler_kept_out():
+        with self._closed_on_error(), keep_random_state(), self._compiler_kept_out():
             outputs: list[Any] = self.llm.generate(
                 requests, sampling, lora_request=self._lora_request, use_tqdm=use_tqdm
             )
@@ -199,7 +199,7 @@ def _new_llm(arguments: dict[str, Any]) -> Any:
     }
     if in_own_process and arguments.get("enforce_eager"):
         settings["TORCH_COMPILE_DISABLE"] = "1"
-    with _environment(settings), random_state_kept(), torch_settings_kept():
+    with _environment(settings), keep_random_state(), keep_torch_settings():
         from vllm import LLM, envs
 
         envs.disable_envs_cache()

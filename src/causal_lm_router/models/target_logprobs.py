@@ -14,7 +14,7 @@ from torch import Tensor
 from causal_lm_router.prompting.token_trie import TokenTrie
 
 
-def tree_logprobs(
+def target_logprobs(
     model: torch.nn.Module,
     input_ids_BT: Tensor,
     attention_mask_BT: Tensor,

@@ -8,7 +8,7 @@ from pytorch_lightning.utilities.seed import isolate_rng
 
 
 @contextmanager
-def random_state_kept(*, include_cuda: bool = True) -> Iterator[None]:
+def keep_random_state(*, include_cuda: bool = True) -> Iterator[None]:
     """Put the random generators of Python, NumPy and torch back at the end, also where the block raises."""
     isolation = isolate_rng(include_cuda)
     isolation.__enter__()
@@ -19,7 +19,7 @@ def random_state_kept(*, include_cuda: bool = True) -> Iterator[None]:
 
 
 @contextmanager
-def torch_settings_kept() -> Iterator[None]:
+def keep_torch_settings() -> Iterator[None]:
     """Undo at the end what the block does to threads, precision of float32 products and choice of algorithms.
 
     vLLM on a CPU also makes `torch.set_num_threads` do nothing; that is undone too.

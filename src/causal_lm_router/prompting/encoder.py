@@ -81,7 +81,14 @@ class Encoder:
         """Hash of everything the encoding of a (query, label) pair depends on, the code that does it included."""
         code = [inspect.getsource(sys.modules[part.__module__]) for part in (PromptFormat, Targets, Encoder)]
         backend = self.tokenizer.backend_tokenizer.to_str()
-        settings = [code, backend, self.format.template, self.targets.texts, self.format.names, self.config.max_length]
+        settings = [
+            code,
+            backend,
+            self.format.template,
+            self.targets.texts,
+            self.format.candidate_names,
+            self.config.max_length,
+        ]
         settings += [self.config.cut_side, self.config.neutralise_markers, self.config.shuffle_seed]
         settings += [self.targets.strong, self.tokenizer.eos_token_id]
         return hashlib.sha256(json.dumps(settings).encode()).hexdigest()
@@ -125,7 +132,7 @@ class Encoder:
 
     def _cut(self, query: str, ids: list[int], listed: Sequence[str] | None) -> list[int]:
         head, tail = self.format.frame(query, listed)
-        query = self.format.neutralised(query)
+        query = self.format.neutralise(query)
         options = {"add_special_tokens": False, "split_special_tokens": True, "return_offsets_mapping": True}
         offsets = self.tokenizer(query, **options)["offset_mapping"]
         keep = len(offsets)

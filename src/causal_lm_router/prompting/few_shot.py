@@ -42,6 +42,6 @@ def few_shot_template(prompt: PromptFormat, shots: Sequence[RoutingExample], lab
     targets = dict(zip(prompt.targets.candidates, prompt.targets.texts, strict=True))
     texts = []
     for shot in shots:
-        query = " ".join(prompt.neutralised(shot.query).split())[:SHOT_CHARS].translate(_NO_PLACEHOLDERS)
+        query = " ".join(prompt.neutralise(shot.query).split())[:SHOT_CHARS].translate(_NO_PLACEHOLDERS)
         texts.append(f"{block.prompt_text(query)}{targets[labels[shot.query_id]]}\n\n")
     return prompt.template[:begin] + "".join(texts) + block.template

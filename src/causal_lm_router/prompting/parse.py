@@ -41,14 +41,14 @@ def parse_generation(
     by_normalised = {unicodedata.normalize("NFC", name): name for name in names}
     text = unicodedata.normalize("NFC", generation.text).strip()
     if not text:
-        return ParsedRoute(None, ParseFailure.EMPTY)
+        return ParsedRoute(None, ParseFailure.empty)
     if generation.finish_reason == "length" and _may_continue(generation.text, names):
-        return ParsedRoute(None, ParseFailure.TRUNCATED)
+        return ParsedRoute(None, ParseFailure.truncated)
     if mode is ParseMode.strict:
         return _named(by_normalised.get(text))
     first_line = text.splitlines()[0]
     route = _parse_start(first_line, by_normalised)
-    if mode is ParseMode.fuzzy and route.failure is ParseFailure.UNKNOWN:
+    if mode is ParseMode.fuzzy and route.failure is ParseFailure.unknown:
         return _parse_nearest(first_line, by_normalised, fuzzy_threshold)
     return route
 
@@ -59,7 +59,7 @@ def called_candidate(route: ParsedRoute, fallback: str | None) -> str | None:
 
 
 def _named(candidate: str | None) -> ParsedRoute:
-    return ParsedRoute(candidate, ParseFailure.UNKNOWN if candidate is None else None)
+    return ParsedRoute(candidate, ParseFailure.unknown if candidate is None else None)
 
 
 def _may_continue(text: str, names: Sequence[str]) -> bool:
@@ -81,7 +81,7 @@ def _parse_start(line: str, by_normalised: Mapping[str, str]) -> ParsedRoute:
     longest_first = sorted(by_normalised, key=len, reverse=True)
     mention = re.compile(f"{_NAME_START}(?:{'|'.join(map(re.escape, longest_first))}){_NAME_END}")
     if any(match.group() != begun for match in mention.finditer(line, len(begun))):
-        return ParsedRoute(None, ParseFailure.AMBIGUOUS)
+        return ParsedRoute(None, ParseFailure.ambiguous)
     return _named(by_normalised[begun])
 
 
@@ -92,5 +92,5 @@ def _parse_nearest(line: str, by_normalised: Mapping[str, str], threshold: float
     if best < threshold:
         return _named(None)
     if len(nearest) > 1:
-        return ParsedRoute(None, ParseFailure.AMBIGUOUS)
+        return ParsedRoute(None, ParseFailure.ambiguous)
     return ParsedRoute(by_normalised[nearest[0]], fuzzy=True)

@@ -27,25 +27,25 @@ class PromptFormat:
     shuffle_seed: int | None = None
 
     @property
-    def names(self) -> tuple[str, ...]:
+    def candidate_names(self) -> tuple[str, ...]:
         """Names of the pool, in its order."""
-        return self.targets.names
+        return self.targets.candidate_names
 
     def frame(self, query: str, listed: Sequence[str] | None = None) -> tuple[str, str]:
         """Return the prompt's text before and after a query; it lists the candidates in `listed`, None meaning all."""
         head, _, tail = self.template.partition(QUERY)
         if CANDIDATES not in self.template:
             return head, tail
-        candidates = ", ".join(self._listing(query, self.names if listed is None else listed))
+        candidates = ", ".join(self._listing(query, self.candidate_names if listed is None else listed))
         return head.replace(CANDIDATES, candidates), tail.replace(CANDIDATES, candidates)
 
     def _listing(self, query: str, listed: Sequence[str]) -> list[str]:
         shows_id = self.targets.kind is TargetKind.short_id
         texts = {
             name: f"{shown} = {name}" if shows_id else name
-            for name, shown in zip(self.names, self.targets.shown, strict=False)
+            for name, shown in zip(self.candidate_names, self.targets.shown, strict=False)
         }
-        names = [name for name in self.names if name in listed]
+        names = [name for name in self.candidate_names if name in listed]
         if self.shuffle_seed is not None:
             # Python's own generator draws the same from a text in every process.
             random.Random(f"{self.shuffle_seed} {query}").shuffle(names)
@@ -57,7 +57,7 @@ class PromptFormat:
         found = re.findall(r"^[ \t]*([^\n{}:]+?)[ \t]*:", self.template, flags=re.MULTILINE)
         return tuple(dict.fromkeys(found))
 
-    def neutralised(self, query: str) -> str:
+    def neutralise(self, query: str) -> str:
         """Return the query with the colon of every marker in it turned into a dash: it cannot mimic the prompt.
 
         Case and white space inside a marker do not matter, nor what stands before it, since a cut may take that away.
@@ -73,7 +73,7 @@ class PromptFormat:
     def prompt_text(self, query: str, listed: Sequence[str] | None = None) -> str:
         """Return the prompt of a query, up to where the generation starts."""
         head, tail = self.frame(query, listed)
-        return f"{head}{self.neutralised(query)}{tail}"
+        return f"{head}{self.neutralise(query)}{tail}"
 
 
 def make_format(template: str, target: str, names: Sequence[str], neutralise_markers: bool) -> PromptFormat:

@@ -28,40 +28,44 @@ class Targets:
     """The targets of a pool. `strong`, needed by `score_class` alone, is called where the weak one would not do."""
 
     kind: TargetKind
-    names: tuple[str, ...]
+    candidate_names: tuple[str, ...]
     template: str = " {name}"
     strong: str | None = None
 
     def __post_init__(self) -> None:
         if self.kind is TargetKind.score_class:
-            if len(self.names) != 2:
-                raise ValueError(f"target.kind=score_class: the pool holds {len(self.names)} candidates, allowed is 2")
-            if self.strong not in self.names:
-                raise ValueError(f"target.kind=score_class: strong candidate {self.strong!r}, allowed is {self.names}")
+            if len(self.candidate_names) != 2:
+                raise ValueError(
+                    f"target.kind=score_class: the pool holds {len(self.candidate_names)} candidates, allowed is 2"
+                )
+            if self.strong not in self.candidate_names:
+                raise ValueError(
+                    f"target.kind=score_class: strong candidate {self.strong!r}, allowed is {self.candidate_names}"
+                )
 
     @cached_property
     def candidates(self) -> tuple[str, ...]:
         """The candidate that each target stands for."""
         if self.kind is not TargetKind.score_class:
-            return self.names
+            return self.candidate_names
         strong, weak = str(self.strong), self.weak
         return tuple(weak if number >= WEAK_FROM else strong for number in range(1, SCORE_CLASSES + 1))
 
     @cached_property
     def weak(self) -> str:
         """The other one of two candidates."""
-        return next(name for name in self.names if name != self.strong)
+        return next(name for name in self.candidate_names if name != self.strong)
 
     @cached_property
     def shown(self) -> tuple[str, ...]:
         """What a generation has to say, for each target, without the white space around it."""
         match self.kind:
             case TargetKind.name:
-                return self.names
+                return self.candidate_names
             case TargetKind.short_id:
-                return tuple(_letters(number) for number in range(len(self.names)))
+                return tuple(_letters(number) for number in range(len(self.candidate_names)))
             case TargetKind.token:
-                return tuple(f"<|llm:{name}|>" for name in self.names)
+                return tuple(f"<|llm:{name}|>" for name in self.candidate_names)
             case TargetKind.score_class:
                 return tuple(f"<|score:{number}|>" for number in range(1, SCORE_CLASSES + 1))
 
@@ -79,7 +83,7 @@ class Targets:
     def new_tokens(self) -> Mapping[str, str]:
         """New token -> the text whose tokens' mean embedding it starts from."""
         if self.kind is TargetKind.token:
-            return dict(zip(self.shown, self.names, strict=True))
+            return dict(zip(self.shown, self.candidate_names, strict=True))
         if self.kind is TargetKind.score_class:
             return {text: str(number) for number, text in enumerate(self.shown, start=1)}
         return {}
@@ -88,7 +92,7 @@ class Targets:
         """Return which target an example with this label teaches."""
         if self.kind is TargetKind.score_class:
             return round((SCORE_CLASSES - 1) * example.scores[self.weak])
-        return self.names.index(label)
+        return self.candidate_names.index(label)
 
     def parse(self, generation: Generation, mode: ParseMode, fuzzy_threshold: float) -> ParsedRoute:
         """Return the candidate that a generation names, or why it names none; see `parse_generation`."""

@@ -28,13 +28,13 @@ from causal_lm_router.evaluation.metrics import evaluate_outcomes
 from causal_lm_router.evaluation.report import RoutingReport
 from causal_lm_router.evaluation.report_table import print_report
 from causal_lm_router.files import write_text
-from causal_lm_router.models.torch_state import random_state_kept, torch_settings_kept
+from causal_lm_router.models.torch_state import keep_random_state, keep_torch_settings
 from causal_lm_router.prompting.few_shot import draw_shots, few_shot_template
 from causal_lm_router.prompting.prompt import PromptFormat
 from causal_lm_router.prompting.targets import Targets
 from causal_lm_router.routing import Generation, ParsedRoute, RouteOutcome, RoutingExample
 from causal_lm_router.runs.finish import report_facts
-from causal_lm_router.runs.run_folder import RouterCard, RunFolder, check_folder
+from causal_lm_router.runs.run_folder import RouterMetadata, RunFolder, check_folder
 from causal_lm_router.runs.run_tracking import open_run_tracking
 from causal_lm_router.runs.session import check_splits, is_first_process, open_session, record_evaluation
 from causal_lm_router.runs.sweep_folder import sweep_of
@@ -82,7 +82,7 @@ def _finish(
     tracking: Tracking,
     facts: dict[str, Any],
 ) -> RoutingReport:
-    folder.write_card(RouterCard(data.splits.pool, data.best_single))
+    folder.write_metadata(RouterMetadata(data.splits.pool, data.best_single))
     validation = None
     if config.evaluation.final_validation and data.splits.validation:
         validation = evaluate(data.splits.validation)
@@ -93,7 +93,7 @@ def _finish(
     record_evaluation(tracking, evaluation, split.value, STEP)
     pictures = write_evaluation(folder.path, evaluation, {**_facts(config, data, split), **facts}, validation)
     confusion = folder.path / "confusion.png"
-    tracking.log_confusion(data.names, evaluation.report.confusion, split.value, STEP, confusion)
+    tracking.log_confusion(data.candidate_names, evaluation.report.confusion, split.value, STEP, confusion)
     tracking.log_pictures(pictures, split.value, STEP)
     tracking.log_files([folder.report])
     if sweep_of(folder.path) is None:
@@ -120,7 +120,7 @@ def _open_baseline(
         with open_session(prompting, folder, workbench) as session:
             yield lambda examples: session.evaluate(None, examples, prompting.decoding.also)
         return
-    with random_state_kept(), torch_settings_kept():
+    with keep_random_state(), keep_torch_settings():
         if config.trainer.num_threads is not None:
             torch.set_num_threads(config.trainer.num_threads)
         predict = fit_baseline(
@@ -140,14 +140,19 @@ def _evaluate(predict: Predictor, data: PreparedData, examples: Sequence[Routing
     Without a speed: how long it takes depends on which queries have been embedded before.
     """
     predicted = predict(examples)  # a row per example, a column per candidate
-    assert predicted.shape == (len(examples), len(data.names)), predicted.shape
+    assert predicted.shape == (len(examples), len(data.candidate_names)), predicted.shape
     assert np.isfinite(predicted).all(), "every candidate has a number"
     preferred = rank_on_train(data.splits.train, data.splits.pool)
     outcomes = [
-        _outcome(example, data.labels[example.query_id], dict(zip(data.names, map(float, row), strict=True)), preferred)
+        _outcome(
+            example,
+            data.labels[example.query_id],
+            dict(zip(data.candidate_names, map(float, row), strict=True)),
+            preferred,
+        )
         for example, row in zip(examples, predicted, strict=True)
     ]
-    return Evaluation(evaluate_outcomes(outcomes, data.names, data.best_single, None), outcomes)
+    return Evaluation(evaluate_outcomes(outcomes, data.candidate_names, data.best_single, None), outcomes)
 
 
 def _outcome(
@@ -171,7 +176,7 @@ def prompting_config(config: BaselineRunConfig, data: PreparedData, tokenizer: P
             f"target.kind={kind.value!r}: baseline.method={config.baseline.method.value} asks an untrained base model, "
             "allowed is name | short_id"
         )
-    targets = Targets(kind, tuple(data.names), prompt.target)
+    targets = Targets(kind, tuple(data.candidate_names), prompt.target)
     text = PromptFormat(prompt.template, targets, prompt.neutralise_markers, prompt.shuffle_seed)
     if config.baseline.method is BaselineMethod.few_shot:
         shots = draw_shots(data.train, data.labels, config.baseline.num_shots, config.seed)

@@ -21,9 +21,9 @@ from causal_lm_router.runs.session import (
 def evaluate_run(config: EvaluateConfig) -> RoutingReport:
     """Evaluate a run's weights on `evaluation.final_split` and write the results to `output_dir`."""
     folder = RunFolder(Path(config.run_dir))
-    card = folder.read_card()
+    metadata = folder.read_metadata()
     with open_session(config, folder) as session:
-        check_pool_of_run(config, card, session.data)
+        check_pool_of_run(config, metadata, session.data)
         split = config.evaluation.final_split
         also = config.decoding.also
         validation = None

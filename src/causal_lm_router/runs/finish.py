@@ -15,7 +15,7 @@ from causal_lm_router.evaluation.report import RoutingReport
 from causal_lm_router.evaluation.report_table import print_report
 from causal_lm_router.models.base_model import is_adapter
 from causal_lm_router.runs.merge_run import merge_weights
-from causal_lm_router.runs.run_folder import RouterCard
+from causal_lm_router.runs.run_folder import RouterMetadata
 from causal_lm_router.runs.session import (
     Session,
     record_evaluation,
@@ -26,10 +26,10 @@ from causal_lm_router.runs.tracking import Tracking, read_metrics
 
 def finish_run(session: Session, tracking: Tracking, fit_seconds: float) -> RoutingReport:
     config, folder = session.config, session.folder
-    card = RouterCard(session.data.splits.pool, session.data.best_single, session.data.mean_costs)
-    folder.write_card(card)
+    metadata = RouterMetadata(session.data.splits.pool, session.data.best_single, session.data.mean_costs)
+    folder.write_metadata(metadata)
     if config.lora.merge_lora and is_adapter(folder.weights):
-        merge_weights(config, folder, card)
+        merge_weights(config, folder, metadata)
     rows = read_metrics(folder.metrics)
     step = max((row.step for row in rows), default=0)
     validation = _validate(session, tracking, step)
@@ -41,7 +41,7 @@ def finish_run(session: Session, tracking: Tracking, fit_seconds: float) -> Rout
     facts = {**report_facts(config, session.data, split), "fit_seconds": fit_seconds}
     pictures = write_evaluation(folder.path, evaluation, facts, validation)
     picture = folder.path / "confusion.png"
-    tracking.log_confusion(session.data.names, evaluation.report.confusion, split.value, step, picture)
+    tracking.log_confusion(session.data.candidate_names, evaluation.report.confusion, split.value, step, picture)
     tracking.log_pictures(pictures, split.value, step)
     tracking.log_adapter(folder.weights)
     tracking.log_files([folder.report, folder.path / "learning_curve.png"])

@@ -21,10 +21,10 @@ from causal_lm_router.runs.tracking import Tracking
 from causal_lm_router.training.batches import StepLoader
 from causal_lm_router.training.callback import RoutingEvaluation
 from causal_lm_router.training.checkpoint import LastCheckpoint, last_checkpoint
-from causal_lm_router.training.frozen_layers import HiddenStates, frozen_layers_reused
+from causal_lm_router.training.frozen_layers import HiddenStates, reuse_frozen_layers
 from causal_lm_router.training.module import RouterModule
 from causal_lm_router.training.objective import make_loss
-from causal_lm_router.training.rows import Teaching, encode_examples
+from causal_lm_router.training.rows import Supervision, encode_examples
 from causal_lm_router.training.trainer import make_trainer
 
 logger = logging.getLogger(__name__)
@@ -41,7 +41,7 @@ def fit(session: Session, tracking: Tracking) -> None:
     config = session.config
     encoder = session.encoder
     rows = encode_examples(
-        session.data.train, session.data.labels, encoder, cache_dir(), _teaching(config, session.data.taught)
+        session.data.train, session.data.labels, encoder, cache_dir(), _supervision(config, session.data.supervised)
     )
     new_tokens = encoder.targets.new_tokens
     with (
@@ -53,11 +53,11 @@ def fit(session: Session, tracking: Tracking) -> None:
             save_weights(model.cpu(), session.encoder.tokenizer, session.folder.weights)
 
 
-def _teaching(config: TrainConfig, taught: tuple[str, ...] | None) -> Teaching:
+def _supervision(config: TrainConfig, supervised: tuple[str, ...] | None) -> Supervision:
     kind, weight = config.objective.kind, config.objective.undecided_weight
     # Per candidate it is the score that is predicted; costs come in when the predictions are used.
     cost_weight = 0.0 if kind is ObjectiveKind.per_candidate else config.data.cost_weight
-    return Teaching(kind is ObjectiveKind.completion, cost_weight, weight, taught)
+    return Supervision(kind is ObjectiveKind.completion, cost_weight, weight, supervised)
 
 
 def _hidden_states(
@@ -74,7 +74,7 @@ def _hidden_states(
         )
     identity = repr((config.base_model, encoder.targets.new_tokens))
     pad = encoder.tokenizer.pad_token_id
-    return frozen_layers_reused(model, rows, pad, config.lora.num_layers, identity, cache_dir())
+    return reuse_frozen_layers(model, rows, pad, config.lora.num_layers, identity, cache_dir())
 
 
 def _fit_model(
@@ -128,8 +128,8 @@ def _evaluation_callback(session: Session, tracking: Tracking, steps_per_epoch: 
 
     def record(result: Evaluation, step: int) -> None:
         record_evaluation(tracking, result, evaluation.split.value, step)
-        if session.watch is not None:
-            session.watch(result.report, step)
+        if session.on_evaluation is not None:
+            session.on_evaluation(result.report, step)
 
     return RoutingEvaluation(
         evaluation,

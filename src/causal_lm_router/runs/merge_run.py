@@ -5,7 +5,7 @@ from pathlib import Path
 from causal_lm_router.config import TrainConfig, generating_model
 from causal_lm_router.models.base_model import merge_adapter
 from causal_lm_router.models.new_tokens import base_model_source
-from causal_lm_router.runs.run_folder import RouterCard, RunFolder
+from causal_lm_router.runs.run_folder import RouterMetadata, RunFolder
 from causal_lm_router.runs.session import (
     run_targets,
 )
@@ -14,13 +14,13 @@ from causal_lm_router.runs.session import (
 def merge_run(config: TrainConfig) -> Path:
     """Write the merged checkpoint of a run where it is missing and return its folder."""
     folder = RunFolder(Path(config.run_dir))
-    merge_weights(config, folder, folder.read_card())
+    merge_weights(config, folder, folder.read_metadata())
     print(folder.merged)
     return folder.merged
 
 
-def merge_weights(config: TrainConfig, folder: RunFolder, card: RouterCard) -> None:
+def merge_weights(config: TrainConfig, folder: RunFolder, metadata: RouterMetadata) -> None:
     if not folder.merged.is_dir():
-        targets = run_targets(config, card.names, card.best_single)
+        targets = run_targets(config, metadata.candidate_names, metadata.best_single)
         source = base_model_source(config.base_model, targets.new_tokens)
         merge_adapter(source, generating_model(config.base_model, config.inference), folder.weights, folder.merged)

@@ -65,7 +65,7 @@ class CausalLMRouter:
         router.files = None
         router._folder = RunFolder(Path(run_dir))
         router._loaded = None
-        router._folder.read_card()
+        router._folder.read_metadata()
         return router
 
     def route(self, queries: Sequence[str]) -> list[Route]:
@@ -79,7 +79,7 @@ class CausalLMRouter:
             return []
         encoder, generator = self._load()
         config = self.config
-        mean_costs = self._folder.read_card().mean_costs if config.decoding.cost_weight else None
+        mean_costs = self._folder.read_metadata().mean_costs if config.decoding.cost_weight else None
         decoder = Decoder(generator, encoder, config.decoding, config.objective, config.parsing, mean_costs)
         return [
             Route(
@@ -126,9 +126,9 @@ class CausalLMRouter:
     def _load(self) -> tuple[Encoder, Generator]:
         if self._loaded is None:
             config = self.config
-            card = self._folder.read_card()
-            check_fallback(config.parsing.fallback_candidate, card.names)
-            targets = run_targets(config, card.names, card.best_single)
+            metadata = self._folder.read_metadata()
+            check_fallback(config.parsing.fallback_candidate, metadata.candidate_names)
+            targets = run_targets(config, metadata.candidate_names, metadata.best_single)
             base = base_model_source(config.base_model, targets.new_tokens)
             tokenizer = load_tokenizer(base, config.base_model)
             encoder = Encoder(tokenizer, config.prompt, targets)

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class RouterCard:
+class RouterMetadata:
     """What routing needs to know besides config and weights: the pool, the best single candidate and costs on train."""
 
     pool: tuple[Candidate, ...]
@@ -33,7 +33,7 @@ class RouterCard:
     """Mean cost (USD) of every candidate on train; None where costs are unknown."""
 
     @property
-    def names(self) -> list[str]:
+    def candidate_names(self) -> list[str]:
         """Candidate names in pool order."""
         return [candidate.name for candidate in self.pool]
 
@@ -79,12 +79,12 @@ class RunFolder:
         """Report of the final evaluation; written last, so it marks a finished run."""
         return self.path / "report.json"
 
-    def write_card(self, card: RouterCard) -> None:
+    def write_metadata(self, metadata: RouterMetadata) -> None:
         """Write router.json."""
-        text = json.dumps(asdict(card), indent=2, ensure_ascii=False)
+        text = json.dumps(asdict(metadata), indent=2, ensure_ascii=False)
         write_text(self.path / "router.json", text + "\n")
 
-    def read_card(self) -> RouterCard:
+    def read_metadata(self) -> RouterMetadata:
         """Return router.json's content; raise FileNotFoundError where the run has not come that far."""
         path = self.path / "router.json"
         if not path.is_file() or not self.weights.is_dir():
@@ -93,7 +93,7 @@ class RunFolder:
             )
         plain = json.loads(path.read_text(encoding="utf-8"))
         pool = tuple(Candidate(**candidate) for candidate in plain["pool"])
-        return RouterCard(pool, plain["best_single"], plain.get("mean_costs"))
+        return RouterMetadata(pool, plain["best_single"], plain.get("mean_costs"))
 
 
 def check_folder(folder: RunFolder, config: TrainConfig) -> None:

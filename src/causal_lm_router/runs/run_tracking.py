@@ -36,8 +36,8 @@ def _wandb_names(config: TrainConfig, folder: RunFolder) -> _WandbNames:
     group, sweep = config.tracking.wandb.group, sweep_of(folder.path)
     if sweep is None:
         return _WandbNames(config.name, _digest(str(folder.path.resolve())), group)
-    card, job = sweep.read_card(), folder.path.name
-    return _WandbNames(f"{config.name}-{job}", _digest(f"{card.uid}/{job}"), group or card.name)
+    metadata, job = sweep.read_metadata(), folder.path.name
+    return _WandbNames(f"{config.name}-{job}", _digest(f"{metadata.uid}/{job}"), group or metadata.name)
 
 
 def _digest(text: str) -> str:

@@ -16,15 +16,15 @@ from causal_lm_router.evaluation.evaluation_folder import outcome_rows
 from causal_lm_router.evaluation.report import RoutingReport
 from causal_lm_router.generation.decoder import Decoder
 from causal_lm_router.generation.generator import Generator
-from causal_lm_router.models.torch_state import random_state_kept, torch_settings_kept
+from causal_lm_router.models.torch_state import keep_random_state, keep_torch_settings
 from causal_lm_router.prompting.encoder import Encoder
 from causal_lm_router.prompting.targets import Targets
 from causal_lm_router.routing import RoutingExample
-from causal_lm_router.runs.run_folder import RouterCard, RunFolder
+from causal_lm_router.runs.run_folder import RouterMetadata, RunFolder
 from causal_lm_router.runs.tracking import Tracking
 from causal_lm_router.runs.workbench import Workbench
 
-Watch = Callable[[RoutingReport, int], None]
+OnEvaluation = Callable[[RoutingReport, int], None]
 """Sees the report and the step of every evaluation during training; it may end the run with PrunedError."""
 
 
@@ -38,7 +38,7 @@ class Session:
     encoder: Encoder
     generator: Generator
     workbench: Workbench
-    watch: Watch | None = None
+    on_evaluation: OnEvaluation | None = None
 
     def evaluate(
         self, weights_dir: Path | None, examples: Sequence[RoutingExample], also: Sequence[DecodingMethod] = ()
@@ -60,7 +60,10 @@ class Session:
 
 @contextmanager
 def open_session(
-    config: TrainConfig, folder: RunFolder, workbench: Workbench | None = None, watch: Watch | None = None
+    config: TrainConfig,
+    folder: RunFolder,
+    workbench: Workbench | None = None,
+    on_evaluation: OnEvaluation | None = None,
 ) -> Iterator[Session]:
     """Yield the session of a config; without a workbench it has one of its own, closed at the end.
 
@@ -68,23 +71,23 @@ def open_session(
     an earlier one. Raises ValueError for data, prompt or parsing settings that do not fit together.
     """
     with (
-        random_state_kept(include_cuda=False),  # each training step seeds the GPUs' own
-        torch_settings_kept(),
+        keep_random_state(include_cuda=False),  # each training step seeds the GPUs' own
+        keep_torch_settings(),
         nullcontext(workbench) if workbench else Workbench(keeps_base_model=False) as workbench,
     ):
         if config.trainer.num_threads is not None:
             torch.set_num_threads(config.trainer.num_threads)
         check_objective(config)
         data = workbench.data(config.data)
-        check_fallback(config.parsing.fallback_candidate, data.names)
-        targets = run_targets(config, data.names, data.best_single)
+        check_fallback(config.parsing.fallback_candidate, data.candidate_names)
+        targets = run_targets(config, data.candidate_names, data.best_single)
         encoder = Encoder(workbench.tokenizer(config.base_model, targets.new_tokens), config.prompt, targets)
         generator = workbench.generator(config, encoder.max_prompt_tokens, targets.new_tokens)
         try:
-            yield Session(config, folder, data, encoder, generator, workbench, watch)
+            yield Session(config, folder, data, encoder, generator, workbench, on_evaluation)
         finally:
             generator.close()
-            workbench.tidy()
+            workbench.release()
 
 
 def check_fallback(fallback_candidate: str | None, names: Sequence[str]) -> None:
@@ -98,15 +101,15 @@ def run_targets(config: TrainConfig, names: Sequence[str], best_single: str) -> 
     return Targets(config.target.kind, tuple(names), config.prompt.target, best_single)
 
 
-def check_pool_of_run(config: TrainConfig, card: RouterCard, data: PreparedData) -> None:
+def check_pool_of_run(config: TrainConfig, metadata: RouterMetadata, data: PreparedData) -> None:
     """Raise ValueError where the data's pool is not the run's, but for candidates that the config renames."""
-    known = [config.data.renamed_candidates.get(name, name) for name in card.names]
-    if data.names != known:
-        raise ValueError(f"data: its pool is {data.names}, the run's is {known}")
+    known = [config.data.renamed_candidates.get(name, name) for name in metadata.candidate_names]
+    if data.candidate_names != known:
+        raise ValueError(f"data: its pool is {data.candidate_names}, the run's is {known}")
 
 
 def check_objective(config: TrainConfig) -> None:
-    """Raise ValueError for an objective that the targets cannot be taught by."""
+    """Raise ValueError for an objective that the targets cannot be supervised by."""
     if config.target.kind is TargetKind.score_class and config.objective.kind is not ObjectiveKind.completion:
         raise ValueError(
             f"objective.kind={config.objective.kind.value!r}: target.kind=score_class takes objective.kind=completion"

@@ -22,7 +22,7 @@ _SHORT_WAIT_S = 2.0  # those who ask whether a job runs hold its lock for a mome
 
 
 @dataclass(frozen=True)
-class SweepCard:
+class SweepMetadata:
     """Who a sweep is. `uid` is drawn once: two sweeps of one name, on two machines, are told apart by it."""
 
     name: str
@@ -37,7 +37,7 @@ class SweepFolder:
     path: Path
 
     @property
-    def card(self) -> Path:
+    def metadata(self) -> Path:
         """Name, unique id and time of creation."""
         return self.path / "sweep.json"
 
@@ -62,21 +62,23 @@ class SweepFolder:
 
     def is_sweep(self) -> bool:
         """True where a sweep has started in this folder."""
-        return self.card.is_file()
+        return self.metadata.is_file()
 
-    def make_card(self) -> SweepCard:
-        """Return the sweep's card; make folder and card where they are missing."""
+    def make_metadata(self) -> SweepMetadata:
+        """Return the sweep's metadata; make folder and metadata where they are missing."""
         self.path.mkdir(parents=True, exist_ok=True)
         with FileLock(self.path / ".sweep.lock"):
-            if not self.card.is_file():
+            if not self.metadata.is_file():
                 made = datetime.now(UTC).isoformat(timespec="seconds")
-                write_text(self.card, json.dumps(asdict(SweepCard(self.path.name, secrets.token_hex(6), made))) + "\n")
-        return self.read_card()
+                write_text(
+                    self.metadata, json.dumps(asdict(SweepMetadata(self.path.name, secrets.token_hex(6), made))) + "\n"
+                )
+        return self.read_metadata()
 
-    def read_card(self) -> SweepCard:
-        """Return the sweep's card; raise ValueError where the folder is not that of a sweep."""
+    def read_metadata(self) -> SweepMetadata:
+        """Return the sweep's metadata; raise ValueError where the folder is not that of a sweep."""
         try:
-            return SweepCard(**json.loads(self.card.read_text(encoding="utf-8")))
+            return SweepMetadata(**json.loads(self.metadata.read_text(encoding="utf-8")))
         except (FileNotFoundError, TypeError, json.JSONDecodeError) as error:
             raise ValueError(f"{self.path}: no sweep.json of a sweep there") from error
 

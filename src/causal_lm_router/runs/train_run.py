@@ -16,8 +16,8 @@ from causal_lm_router.runs.run_folder import (
 )
 from causal_lm_router.runs.run_tracking import open_run_tracking
 from causal_lm_router.runs.session import (
+    OnEvaluation,
     Session,
-    Watch,
     check_splits,
     is_first_process,
     open_session,
@@ -28,20 +28,20 @@ logger = logging.getLogger(__name__)
 
 
 def train_router(
-    config: TrainConfig, workbench: Workbench | None = None, watch: Watch | None = None
+    config: TrainConfig, workbench: Workbench | None = None, on_evaluation: OnEvaluation | None = None
 ) -> RoutingReport | None:
     """Train, evaluate and leave a run folder; go on where an interrupted run of the same config stopped.
 
-    Jobs of one process share a workbench; without one the run has its own, closed at its end. `watch` sees every
-    evaluation during training. Returns the final report; None on processes other than the first.
+    Jobs of one process share a workbench; without one the run has its own, closed at its end. `on_evaluation` sees
+    every evaluation during training. Returns the final report; None on processes other than the first.
 
     Raises:
         ValueError: the folder holds a finished run, or one of another config.
-        PrunedError: `watch` ended the run.
+        PrunedError: `on_evaluation` ended the run.
     """
     folder = RunFolder(Path(config.run_dir))
     check_folder(folder, config)
-    with open_session(config, folder, workbench, watch) as session:
+    with open_session(config, folder, workbench, on_evaluation) as session:
         check_splits(config.evaluation, session.data)
         if is_first_process() and not folder.config.is_file():
             folder.path.mkdir(parents=True, exist_ok=True)

@@ -80,7 +80,7 @@ class Workbench:
             config.inference, base_model, config.lora, source, tokenizer, max_prompt_tokens, self._engine
         )
 
-    def tidy(self) -> None:
+    def release(self) -> None:
         """Give back the memory that a finished job leaves, so that a process of many jobs does not grow.
 
         A trainer and its module refer to each other, and glibc keeps most of what was freed for later use.

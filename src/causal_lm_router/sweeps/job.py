@@ -32,7 +32,7 @@ from causal_lm_router.runs.job_log import (
     record_end,
 )
 from causal_lm_router.runs.run_folder import RunFolder
-from causal_lm_router.runs.session import Watch, is_first_process
+from causal_lm_router.runs.session import OnEvaluation, is_first_process
 from causal_lm_router.runs.sweep_folder import SweepFolder, job_lock
 from causal_lm_router.runs.workbench import Workbench
 from causal_lm_router.sweeps.versions import check_unmixed, code_version, data_version
@@ -104,7 +104,7 @@ def failure_reason(error: BaseException) -> FailureReason:
 
 def _run_locked(sweep: SweepFolder, config: TrainConfig, workbench: Workbench) -> None:
     job = Path(config.run_dir).name
-    with _end_recorded(sweep, job):
+    with _record_end_of(sweep, job):
         code, data = code_version(), data_version(config.data, workbench.data(config.data))
         for difference in check_unmixed(sweep, code, data, config.sweep.allow_mixed):
             logger.warning("sweep.allow_mixed=true: %s", difference)
@@ -116,7 +116,7 @@ def _run_locked(sweep: SweepFolder, config: TrainConfig, workbench: Workbench) -
         logger.info("job %s: done: routing accuracy %.1f%%, parse failures %.1f%%", job, 100 * accuracy, 100 * failures)
 
 
-def _pruning(sweep: SweepFolder, trial: int | None) -> Watch | None:
+def _pruning(sweep: SweepFolder, trial: int | None) -> OnEvaluation | None:
     """Return what ends the job when the search it is a trial of has seen enough of it."""
     if trial is None:
         return None
@@ -124,15 +124,15 @@ def _pruning(sweep: SweepFolder, trial: int | None) -> Watch | None:
 
     monitor = open_trial(sweep.path, trial)
 
-    def watch(report: RoutingReport, step: int) -> None:
+    def on_evaluation(report: RoutingReport, step: int) -> None:
         if monitor.report(report.to_metrics(), step):
             raise PrunedError(f"trial {trial} at step {step}")
 
-    return watch
+    return on_evaluation
 
 
 @contextlib.contextmanager
-def _end_recorded(sweep: SweepFolder, job: str) -> Iterator[None]:
+def _record_end_of(sweep: SweepFolder, job: str) -> Iterator[None]:
     start = time.time()
     try:
         yield

@@ -57,7 +57,7 @@ class SweepJobs:
 
     def start(self) -> None:
         """Make the sweep folder and record that a command works on it."""
-        self.folder.make_card()
+        self.folder.make_metadata()
         OmegaConf.save(self._config, self.folder.path / "multirun.yaml")
         append_event(self.folder, JobEvent("", JobState.started))
 
@@ -167,12 +167,12 @@ class SweepJobs:
         from causal_lm_router.sweeps.report.report_folder import write_report
         from causal_lm_router.sweeps.report.terminal import print_summary
 
-        card = self.folder.read_card()
+        metadata = self.folder.read_metadata()
         try:
             report = write_report([self.folder.path], Path(os.path.relpath(self.folder.report)))
             print_summary(report.findings, report.folder, Console())
             wandb = config.tracking.wandb
-            log_sweep_report(wandb, card.name, card.uid, self.folder.path, report.rows, report.folder)
+            log_sweep_report(wandb, metadata.name, metadata.uid, self.folder.path, report.rows, report.folder)
         except (ValueError, OSError) as error:
             # The jobs have their results; `causal-lm-router report` makes up for it.
             logger.error("the sweep's report: %s", error)

@@ -14,7 +14,7 @@ from optuna.pruners import BasePruner, MedianPruner, NopPruner, SuccessiveHalvin
 from optuna.samplers import BaseSampler, GPSampler, NSGAIISampler, QMCSampler, RandomSampler, TPESampler
 from optuna.study import StudyDirection
 
-from causal_lm_router.evaluation.intervals import Figure
+from causal_lm_router.evaluation.intervals import Estimate
 from causal_lm_router.evaluation.report import RoutingReport
 from causal_lm_router.routing import ParseFailure
 
@@ -27,7 +27,7 @@ SAMPLERS: dict[str, type[BaseSampler]] = {
 }
 PRUNERS: dict[str, type[BasePruner]] = {"none": NopPruner, "median": MedianPruner, "asha": SuccessiveHalvingPruner}
 FIGURES = (
-    *(name for name, kind in get_type_hints(RoutingReport).items() if kind is Figure or Figure in get_args(kind)),
+    *(name for name, kind in get_type_hints(RoutingReport).items() if kind is Estimate or Estimate in get_args(kind)),
     *(f"parse_failures/{kind}" for kind in ParseFailure),
     "queries_per_second",
 )
@@ -45,7 +45,7 @@ class SearchSpec:
     """
 
     objectives: Mapping[str, str]
-    """Figure of the validation report -> `minimize` or `maximize`."""
+    """Estimate of the validation report -> `minimize` or `maximize`."""
     params: Mapping[str, BaseDistribution]
     """The search space: parameter -> its distribution."""
     fixed: Mapping[str, Any]

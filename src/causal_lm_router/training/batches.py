@@ -20,7 +20,7 @@ WINDOW_STEPS = 16  # steps whose queries are sorted by length together: less pad
 class Step(NamedTuple):
     """One optimizer step on one rank. The loss is divided by `total_weight`, that of the queries of all ranks.
 
-    A query weighs its target's tokens, or 1 where no target is taught, times its own weight.
+    A query weighs its target's tokens, or 1 where no target is supervised, times its own weight.
 
     A tuple, for Lightning's reduced precision looks for tensors inside and cannot look into a frozen dataclass.
     """

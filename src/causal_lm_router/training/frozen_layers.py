@@ -38,7 +38,7 @@ class HiddenStates:
 
 
 @contextlib.contextmanager
-def frozen_layers_reused(
+def reuse_frozen_layers(
     model: nn.Module, rows: datasets.Dataset, pad_token_id: int, num_trained: int, identity: str, cache: Path
 ) -> Iterator[HiddenStates]:
     """Yield the hidden states below the last `num_trained` layers; inside the block the model has those layers alone.
@@ -63,7 +63,7 @@ def frozen_layers_reused(
             "trainer.reuse_frozen_layers=true: the frozen layers give other values in a batch, allowed is false"
         )
     whole = _logits(model, collate([rows[0]], pad_token_id))
-    with _skipped(model, range(num_frozen)):
+    with _skip_layers(model, range(num_frozen)):
         upper = _logits(model, collate([{**rows[0], "hidden": states[0]}], pad_token_id))
         if not torch.allclose(whole, upper, atol=0.05 * float(whole.std())):
             raise ValueError(
@@ -99,19 +99,19 @@ def model_inputs(micro_batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {"input_ids": micro_batch["input_ids_BT"]}
 
 
-class _Skipped(nn.Module):
+class _IdentityLayer(nn.Module):
     def forward(self, hidden_states: Tensor, *arguments: Any, **options: Any) -> Tensor:
         return hidden_states
 
 
 @contextlib.contextmanager
-def _skipped(model: nn.Module, numbers: Sequence[int] | range) -> Iterator[None]:
+def _skip_layers(model: nn.Module, numbers: Sequence[int] | range) -> Iterator[None]:
     """Put layers that do nothing in the places of some; their neighbours keep their names."""
     layers = decoder_layers(model)
     kept = {number: layers[number] for number in numbers}
     try:
         for number in kept:
-            layers[number] = _Skipped()
+            layers[number] = _IdentityLayer()
         yield
     finally:
         for number, layer in kept.items():
@@ -127,7 +127,7 @@ def _lower_output(model: nn.Module, micro_batch: Mapping[str, Tensor], num_froze
         lambda module, inputs, output: found.append(output[0] if isinstance(output, tuple) else output)
     )
     try:
-        with _skipped(model, range(num_frozen, len(layers))):
+        with _skip_layers(model, range(num_frozen, len(layers))):
             _logits(model, micro_batch)
     finally:
         handle.remove()

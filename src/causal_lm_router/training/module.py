@@ -64,7 +64,7 @@ class RouterModule(pl.LightningModule):
         assert isinstance(optimizer, torch.optim.Optimizer)
         loss = torch.zeros((), device=self.device)
         for index, micro_batch in enumerate(batch.micro_batches):
-            with self._gradients_kept_local(index < len(batch.micro_batches) - 1):
+            with self._keep_gradients_local(index < len(batch.micro_batches) - 1):
                 part = self.target_loss(micro_batch) / batch.total_weight
                 # Lightning's DDP averages gradients over the ranks; the loss is a sum over them.
                 self.manual_backward(part * self.trainer.world_size)
@@ -80,7 +80,7 @@ class RouterModule(pl.LightningModule):
         schedule.step()
         self._record(step + 1, loss, float(learning_rate), gradient_norm)
 
-    def _gradients_kept_local(self, is_inner: bool) -> contextlib.AbstractContextManager[None]:
+    def _keep_gradients_local(self, is_inner: bool) -> contextlib.AbstractContextManager[None]:
         strategy = self.trainer.strategy
         if is_inner and isinstance(strategy, ParallelStrategy):
             return strategy.block_backward_sync()

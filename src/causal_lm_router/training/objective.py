@@ -13,7 +13,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy
 from causal_lm_router.config import ObjectiveConfig, ObjectiveKind
 from causal_lm_router.models.target_logprobs import (
     score_log_odds,
-    tree_logprobs,
+    target_logprobs,
 )
 from causal_lm_router.prompting.token_trie import (
     TokenTrie,
@@ -35,8 +35,8 @@ def make_loss(config: ObjectiveConfig, target_ids: Sequence[Sequence[int]], end_
     row_loss = _row_loss(config)
 
     def loss(model: torch.nn.Module, micro_batch: Mapping[str, Tensor]) -> Tensor:
-        logprobs_BS = _tree_logprobs(model, micro_batch, trie)
-        return (row_loss(logprobs_BS, micro_batch["worths_BC"]) * micro_batch["weights_B"]).sum()
+        logprobs_BS = _target_logprobs(model, micro_batch, trie)
+        return (row_loss(logprobs_BS, micro_batch["utilities_BC"]) * micro_batch["weights_B"]).sum()
 
     return loss
 
@@ -63,35 +63,37 @@ def completion_loss(model: torch.nn.Module, micro_batch: Mapping[str, Tensor]) -
     return (losses.view_as(labels_BK).sum(dim=1) * micro_batch["weights_B"]).sum()
 
 
-def multi_positive_loss(logprobs_BC: Tensor, worths_BC: Tensor) -> Tensor:
+def multi_positive_loss(logprobs_BC: Tensor, utilities_BC: Tensor) -> Tensor:
     """Return [B]: the negative log-likelihood of naming any best candidate, -log sum over the best of p(target)."""
-    worths_BC = worths_BC.nan_to_num(nan=float("-inf"))
-    is_best_BC = worths_BC == worths_BC.max(dim=1, keepdim=True).values
+    utilities_BC = utilities_BC.nan_to_num(nan=float("-inf"))
+    is_best_BC = utilities_BC == utilities_BC.max(dim=1, keepdim=True).values
     return -logprobs_BC.masked_fill(~is_best_BC, float("-inf")).logsumexp(dim=1)
 
 
-def soft_loss(logprobs_BC: Tensor, worths_BC: Tensor, temperature: float) -> Tensor:
+def soft_loss(logprobs_BC: Tensor, utilities_BC: Tensor, temperature: float) -> Tensor:
     """Return [B]: the cross-entropy -sum q log p(target) to q = softmax(worth / temperature) over the candidates.
 
     It is KL(q || p) plus q's own entropy, which training cannot change; p is over all that can be generated, so what is
     no target is unlearned too.
     """
-    shares_BC = torch.softmax(worths_BC.nan_to_num(nan=float("-inf")) / temperature, dim=1)
+    shares_BC = torch.softmax(utilities_BC.nan_to_num(nan=float("-inf")) / temperature, dim=1)
     return -(shares_BC * logprobs_BC).sum(dim=1)
 
 
-def per_candidate_loss(logprobs_BS: Tensor, worths_BC: Tensor, reference_offset: float, valid_weight: float) -> Tensor:
+def per_candidate_loss(
+    logprobs_BS: Tensor, utilities_BC: Tensor, reference_offset: float, valid_weight: float
+) -> Tensor:
     """Return [B]: the mean binary cross-entropy of every candidate's log-odds to its score, plus the validity term.
 
     The last of the S = C + 1 sequences is the reference, to end at once. The validity term is
     -valid_weight * log sum of p(target): the log-odds leave open how likely anything else is.
     """
     log_odds_BC = score_log_odds(logprobs_BS, reference_offset)
-    is_taught_BC = ~worths_BC.isnan()
-    entropy_BC = binary_cross_entropy_with_logits(log_odds_BC, worths_BC.nan_to_num(), reduction="none")
-    entropy_B = (entropy_BC * is_taught_BC).sum(dim=1) / is_taught_BC.sum(dim=1)
-    taught_BC = logprobs_BS[:, :-1].masked_fill(~is_taught_BC, float("-inf"))
-    return entropy_B - valid_weight * taught_BC.logsumexp(dim=1)
+    is_supervised_BC = ~utilities_BC.isnan()
+    entropy_BC = binary_cross_entropy_with_logits(log_odds_BC, utilities_BC.nan_to_num(), reduction="none")
+    entropy_B = (entropy_BC * is_supervised_BC).sum(dim=1) / is_supervised_BC.sum(dim=1)
+    supervised_BC = logprobs_BS[:, :-1].masked_fill(~is_supervised_BC, float("-inf"))
+    return entropy_B - valid_weight * supervised_BC.logsumexp(dim=1)
 
 
 def _row_loss(config: ObjectiveConfig) -> Callable[[Tensor, Tensor], Tensor]:
@@ -99,12 +101,12 @@ def _row_loss(config: ObjectiveConfig) -> Callable[[Tensor, Tensor], Tensor]:
         case ObjectiveKind.multi_positive:
             return multi_positive_loss
         case ObjectiveKind.soft:
-            return lambda logprobs, worths: soft_loss(logprobs, worths, config.temperature)
+            return lambda logprobs, utilities: soft_loss(logprobs, utilities, config.temperature)
         case _:
             offset, weight = config.reference_offset, config.valid_weight
-            return lambda logprobs, worths: per_candidate_loss(logprobs, worths, offset, weight)
+            return lambda logprobs, utilities: per_candidate_loss(logprobs, utilities, offset, weight)
 
 
-def _tree_logprobs(model: torch.nn.Module, micro_batch: Mapping[str, Tensor], trie: TokenTrie) -> Tensor:
+def _target_logprobs(model: torch.nn.Module, micro_batch: Mapping[str, Tensor], trie: TokenTrie) -> Tensor:
     hidden_BTD = micro_batch.get("hidden_BTD")
-    return tree_logprobs(model, micro_batch["input_ids_BT"], micro_batch["attention_mask_BT"], trie, hidden_BTD)
+    return target_logprobs(model, micro_batch["input_ids_BT"], micro_batch["attention_mask_BT"], trie, hidden_BTD)

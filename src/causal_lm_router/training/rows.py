@@ -11,7 +11,7 @@ from typing import Any
 import datasets
 import torch
 
-from causal_lm_router.data.labels import worths
+from causal_lm_router.data.labels import utilities
 from causal_lm_router.files import atomic_folder
 from causal_lm_router.prompting.encoder import Encoder, logger
 from causal_lm_router.routing import RoutingExample
@@ -22,27 +22,27 @@ MANY = 50_000  # rows that take long enough to show a progress bar for
 
 
 @dataclass(frozen=True)
-class Teaching:
-    """What a training row says besides its prompt: the label's target, or the worth of every candidate.
+class Supervision:
+    """What a training row says besides its prompt: the label's target, or the utility of every candidate.
 
     `cost_weight` takes costs (USD) off the scores; `undecided_weight` weighs queries whose candidates all score alike.
-    `taught` names the candidates that rows may speak of, None allows all.
+    `supervised` names the candidates that rows may speak of, None allows all.
     """
 
     with_target: bool = True
     cost_weight: float = 0.0
     undecided_weight: float = 1.0
-    taught: tuple[str, ...] | None = None
+    supervised: tuple[str, ...] | None = None
 
-    def worths(self, example: RoutingExample) -> list[float]:
-        """Return score - cost_weight * cost of every candidate, in pool order; none where the target is taught.
+    def utilities(self, example: RoutingExample) -> list[float]:
+        """Return score - cost_weight * cost of every candidate, in pool order; none where the target is supervised.
 
-        Of a candidate that is not taught it is NaN.
+        Of a candidate that is not supervised it is NaN.
         """
         if self.with_target:
             return []
-        values = zip(example.scores, worths(example, self.cost_weight), strict=True)
-        return [worth if self.taught is None or name in self.taught else math.nan for name, worth in values]
+        values = zip(example.scores, utilities(example, self.cost_weight), strict=True)
+        return [utility if self.supervised is None or name in self.supervised else math.nan for name, utility in values]
 
 
 def encode_examples(
@@ -50,21 +50,22 @@ def encode_examples(
     labels: Mapping[str, str],
     encoder: Encoder,
     cache: Path,
-    teaching: Teaching | None = None,
+    supervision: Supervision | None = None,
 ) -> datasets.Dataset:
     """Return training rows as a memory-mapped Arrow dataset, cached in a folder named by their content.
 
     Columns: `input_ids` (prompt, and with a target also that, its end token included), `num_tokens`,
-    `num_target_tokens` (0 without target), `weight`, `worths` (a number per candidate; none with a target), `was_cut`.
+    `num_target_tokens` (0 without target), `weight`, `utilities` (a number per candidate; none with a target),
+    `was_cut`.
     The rows never stand in Python lists as a whole: they are encoded in chunks and written through.
     """
-    teaching = teaching or Teaching()
-    folder = cache / "encoded" / _content_hash(examples, labels, encoder, teaching)
+    supervision = supervision or Supervision()
+    folder = cache / "encoded" / _content_hash(examples, labels, encoder, supervision)
     if not folder.is_dir():
         folder.parent.mkdir(parents=True, exist_ok=True)
         if len(examples) < MANY:
             datasets.disable_progress_bars()
-        kwargs = {"examples": examples, "labels": labels, "encoder": encoder, "teaching": teaching}
+        kwargs = {"examples": examples, "labels": labels, "encoder": encoder, "supervision": supervision}
         with tempfile.TemporaryDirectory(dir=folder.parent) as building:
             rows = datasets.Dataset.from_generator(
                 _encoded_rows, features=_FEATURES, gen_kwargs=kwargs, cache_dir=building, fingerprint=folder.name
@@ -83,39 +84,39 @@ _FEATURES = datasets.Features(
         "num_tokens": datasets.Value("int32"),
         "num_target_tokens": datasets.Value("int32"),
         "weight": datasets.Value("float32"),
-        "worths": datasets.List(datasets.Value("float32")),
+        "utilities": datasets.List(datasets.Value("float32")),
         "was_cut": datasets.Value("bool"),
     }
 )
 
 
 def _content_hash(
-    examples: Sequence[RoutingExample], labels: Mapping[str, str], encoder: Encoder, teaching: Teaching
+    examples: Sequence[RoutingExample], labels: Mapping[str, str], encoder: Encoder, supervision: Supervision
 ) -> str:
-    digest = hashlib.sha256(f"{encoder.fingerprint}{teaching}".encode())
+    digest = hashlib.sha256(f"{encoder.fingerprint}{supervision}".encode())
     for example in examples:
-        taught = (encoder.targets.number_of(example, labels[example.query_id]), teaching.worths(example))
-        digest.update(f"\0{example.query}\0{taught}\0{example.is_undecided()}".encode(errors="surrogatepass"))
+        supervised = (encoder.targets.number_of(example, labels[example.query_id]), supervision.utilities(example))
+        digest.update(f"\0{example.query}\0{supervised}\0{example.is_undecided()}".encode(errors="surrogatepass"))
     return digest.hexdigest()[:32]
 
 
 def _encoded_rows(
-    examples: Sequence[RoutingExample], labels: Mapping[str, str], encoder: Encoder, teaching: Teaching
+    examples: Sequence[RoutingExample], labels: Mapping[str, str], encoder: Encoder, supervision: Supervision
 ) -> Iterator[dict[str, Any]]:
     targets = list(encoder.target_ids.values())
     for start in range(0, len(examples), CHUNK):
         chunk = examples[start : start + CHUNK]
         for example, prompt in zip(
-            chunk, encoder.encode_prompts([e.query for e in chunk], teaching.taught), strict=True
+            chunk, encoder.encode_prompts([e.query for e in chunk], supervision.supervised), strict=True
         ):
             number = encoder.targets.number_of(example, labels[example.query_id])
-            target = targets[number] if teaching.with_target else []
+            target = targets[number] if supervision.with_target else []
             yield {
                 "input_ids": prompt.input_ids + target,
                 "num_tokens": len(prompt.input_ids) + len(target),
                 "num_target_tokens": len(target),
-                "weight": teaching.undecided_weight if example.is_undecided() else 1.0,
-                "worths": teaching.worths(example),
+                "weight": supervision.undecided_weight if example.is_undecided() else 1.0,
+                "utilities": supervision.utilities(example),
                 "was_cut": prompt.was_cut,
             }
 
@@ -126,8 +127,8 @@ def collate(rows: Sequence[Mapping[str, Any]], pad_token_id: int) -> dict[str, t
     Returns:
         `input_ids_BT`, `attention_mask_BT`, `position_ids_BT` (int64; positions count from a row's first real token),
         `weights_B` (float32), `labels_BK` (int64): the last K positions, K the longest target of the batch, -100 where
-        a position belongs to a prompt or to padding, `worths_BC` (float32), of no columns where targets are taught, and
-        `hidden_BTD` where the rows hold the `hidden` states of their tokens.
+        a position belongs to a prompt or to padding, `utilities_BC` (float32), of no columns where the
+        target is trained, and `hidden_BTD` where the rows hold the `hidden` states of their tokens.
     """
     num_positions = max(len(row["input_ids"]) for row in rows)
     num_target = max(row["num_target_tokens"] for row in rows)
@@ -147,7 +148,7 @@ def collate(rows: Sequence[Mapping[str, Any]], pad_token_id: int) -> dict[str, t
         "position_ids_BT": (attention_mask_BT.cumsum(dim=1) - 1).clamp(min=0),
         "weights_B": torch.tensor([float(row["weight"]) for row in rows]),
         "labels_BK": labels_BK,
-        "worths_BC": torch.tensor([[float(worth) for worth in row["worths"]] for row in rows]),
+        "utilities_BC": torch.tensor([[float(utility) for utility in row["utilities"]] for row in rows]),
     }
 
 

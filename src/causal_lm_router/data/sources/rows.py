@@ -42,7 +42,7 @@ class ExampleCollector:
         self._config = config
         self._known = known
         self._examples: list[RoutingExample] = []
-        self._skipped: list[SkippedRow] = []
+        self._skip_layers: list[SkippedRow] = []
         self._query_ids: dict[str, int] = {}
         self._shared_scores: dict[tuple[float, ...], dict[str, float]] = {}
         self.pool = pool
@@ -74,7 +74,7 @@ class ExampleCollector:
 
     def leave_out(self, location: str, reason: str) -> None:
         """Record a row that is left out, whatever `data.on_bad_row` says."""
-        self._skipped.append(SkippedRow(location, reason))
+        self._skip_layers.append(SkippedRow(location, reason))
 
     def add(
         self,
@@ -109,10 +109,12 @@ class ExampleCollector:
     def data(self) -> RoutingData:
         """Return everything added so far; raise ValueError where that is nothing."""
         if not self._examples or self._pool is None:
-            reason = "no rows" if not self._skipped else f"no usable rows: all {len(self._skipped):,} were skipped"
-            first = "".join(f"; the first is {row.location}: {row.reason}" for row in self._skipped[:1])
+            reason = (
+                "no rows" if not self._skip_layers else f"no usable rows: all {len(self._skip_layers):,} were skipped"
+            )
+            first = "".join(f"; the first is {row.location}: {row.reason}" for row in self._skip_layers[:1])
             raise ValueError(f"data.path={self._config.path!r} holds {reason}{first}")
-        return RoutingData(self._examples, self._pool, tuple(self._skipped))
+        return RoutingData(self._examples, self._pool, tuple(self._skip_layers))
 
     def _complete(self, values: Mapping[str, object], check: Callable[[object], float], what: str) -> list[float]:
         """Return the checked values in pool order; raise ValueError for unknown and missing candidates."""

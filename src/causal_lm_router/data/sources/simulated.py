@@ -10,7 +10,7 @@ answers them. The outcome of candidate c on query i follows an item-response mod
 
 `expected_scores` holds p, so the best possible router is known: it picks the largest p of each query. The curves of
 two candidates of one family never cross, so that choice depends on the family alone and can be read off the query's
-text, while the scores a router is taught with are noisy. A cost (USD) is
+text, while the scores a router is supervised with are noisy. A cost (USD) is
 
     (characters of the query / 4 * input_price + output_tokens[c] * output_price) / 1e6.
 

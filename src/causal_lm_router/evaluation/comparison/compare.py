@@ -7,11 +7,11 @@ from pathlib import Path
 
 import numpy as np
 
-from causal_lm_router.evaluation.intervals import Figure, rate_figure
+from causal_lm_router.evaluation.intervals import Estimate, rate_estimate
 from causal_lm_router.evaluation.outcome_table import OutcomeTable, row_table
 from causal_lm_router.evaluation.statistics import (
     Difference,
-    Estimate,
+    MeanEstimate,
     Resampling,
     Sample,
     adjust_holm,
@@ -40,11 +40,11 @@ class Pair:
     run: ComparedRun
     score: Difference
     accuracy: Difference
-    cost: Figure | None
+    cost: Estimate | None
     """USD per query; None where costs are unknown."""
     only_run_right: int
     only_reference_right: int
-    routes_differ: Figure
+    routes_differ: Estimate
     """Share of queries on which the two name different candidates, or only one of them names any."""
 
 
@@ -74,7 +74,7 @@ def compare_runs(folders: Sequence[Path], resampling: Resampling) -> Comparison:
     if twice := [folder for index, folder in enumerate(folders) if folder.resolve() in resolved[:index]]:
         raise ValueError(f"{twice[0]}: is given twice")
     evaluations = [_read(folder) for folder in folders]
-    candidates = evaluations[0].report.candidates
+    candidates = evaluations[0].report.candidate_names
     runs = []
     for name, folder, evaluation in zip(_names(resolved), folders, evaluations, strict=True):
         _check_queries(folder, evaluation, folders[0], evaluations[0])
@@ -107,7 +107,7 @@ def _read_table(folder: Path, candidates: Sequence[str]) -> OutcomeTable:
 def _check_queries(folder: Path, ours: RunEvaluation, reference: Path, theirs: RunEvaluation) -> None:
     if ours.split != theirs.split:
         raise ValueError(f"{folder}: evaluates the split {ours.split!r}, {reference} the split {theirs.split!r}")
-    if set(ours.report.candidates) != set(theirs.report.candidates):
+    if set(ours.report.candidate_names) != set(theirs.report.candidate_names):
         raise ValueError(f"{folder}: routes among other candidates than {reference}")
     both = len(set(ours.query_ids) & set(theirs.query_ids))
     if ours.query_ids != theirs.query_ids:
@@ -139,16 +139,16 @@ def _compare(run: ComparedRun, reference: ComparedRun, resampling: Resampling) -
         run=run,
         score=_difference(score, None),
         accuracy=_difference(accuracy, mcnemar_p(values[:, 1])),
-        cost=costs[0].figure if costs else None,
+        cost=costs[0].estimate if costs else None,
         only_run_right=int((values[:, 1] > 0).sum()),
         only_reference_right=int((values[:, 1] < 0).sum()),
-        routes_differ=rate_figure(int(differ.sum()), len(differ)),
+        routes_differ=rate_estimate(int(differ.sum()), len(differ)),
     )
 
 
-def _difference(estimate: Estimate, mcnemar: float | None) -> Difference:
+def _difference(estimate: MeanEstimate, mcnemar: float | None) -> Difference:
     # A single query tells nothing.
-    return Difference(estimate.figure, 1.0 if estimate.p_value is None else estimate.p_value, mcnemar)
+    return Difference(estimate.estimate, 1.0 if estimate.p_value is None else estimate.p_value, mcnemar)
 
 
 def _correct(pairs: Sequence[Pair]) -> list[Pair]:

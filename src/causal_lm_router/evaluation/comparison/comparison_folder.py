@@ -13,8 +13,10 @@ from causal_lm_router.files import write_text
 def write_comparison(comparison: Comparison, output: Path) -> list[Path]:
     """Write the comparison's files into `output`, over those of an earlier one, and return them.
 
-    compare.csv has a row per run and baseline, compare.json the same rows and how they were made, compare.md the tables
-    to read; frontier.png shows all runs and is left out unless all their costs are known. Raises ValueError for an
+    compare.csv has a row per run and reference, compare.json the same rows and how they were made, compare.md the
+    tables to read; frontier.png shows all runs and is left out unless all their costs are known.
+
+    Raises ValueError for an
     `output` that holds a run, whose own frontier.png would be lost.
     """
     if (output / "report.json").exists():

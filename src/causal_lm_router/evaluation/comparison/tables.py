@@ -10,9 +10,9 @@ from rich.table import Table
 from rich.text import Text
 
 from causal_lm_router.evaluation.comparison.compare import Comparison, Pair
-from causal_lm_router.evaluation.formatting import format_difference, format_figure, markdown, relative
-from causal_lm_router.evaluation.intervals import Figure
-from causal_lm_router.evaluation.report import Baseline
+from causal_lm_router.evaluation.formatting import format_difference, format_estimate, markdown, relative
+from causal_lm_router.evaluation.intervals import Estimate
+from causal_lm_router.evaluation.report import Reference
 from causal_lm_router.evaluation.statistics import Difference
 
 Row = dict[str, Any]
@@ -30,40 +30,40 @@ HOLM = "p (Holm): the larger of a figure's p-values, corrected for the number of
 
 
 def comparison_rows(comparison: Comparison, base: Path) -> list[Row]:
-    """Return a plain row per run, then per baseline; costs are USD per query, folders relative to `base`.
+    """Return a plain row per run, then per reference; costs are USD per query, folders relative to `base`.
 
-    Differences from the reference stand in the run's row, and are None in that of the reference and of baselines.
+    Differences from the reference stand in the run's row, and are None in that of the reference and of references.
     """
     pairs = {pair.run.name: pair for pair in comparison.pairs}
     rows = []
     for run in comparison.runs:
         report = run.evaluation.report
-        row: Row = {"run": run.name, "kind": "run" if run.name in pairs else "reference", "queries": report.num_queries}
+        row: Row = {"run": run.name, "kind": "run" if run.name in pairs else "first", "queries": report.num_queries}
         row |= _figure_columns({name: getattr(report, name) for name in FIGURES})
         row |= _pair_columns(pairs.get(run.name)) | {"best_single": report.best_single}
         rows.append(row | {"folder": relative(run.folder, base)})
-    for name, baseline in baselines(comparison).items():
-        row = {"run": name, "kind": "baseline", "queries": comparison.reference.evaluation.report.num_queries}
-        row |= _figure_columns({figure: getattr(baseline, figure, None) for figure in FIGURES})
+    for name, reference in references(comparison).items():
+        row = {"run": name, "kind": "reference", "queries": comparison.reference.evaluation.report.num_queries}
+        row |= _figure_columns({figure: getattr(reference, figure, None) for figure in FIGURES})
         rows.append(row | _pair_columns(None) | {"best_single": None, "folder": None})
     return rows
 
 
-def baselines(comparison: Comparison) -> dict[str, Baseline]:
-    """Return the baselines by name; best single once for each candidate that is best on a run's training queries."""
-    found: dict[str, Baseline] = {}
+def references(comparison: Comparison) -> dict[str, Reference]:
+    """Return the references by name; best single once for each candidate that is best on a run's training queries."""
+    found: dict[str, Reference] = {}
     singles = {run.evaluation.report.best_single for run in comparison.runs}
     for run in comparison.runs:
         report = run.evaluation.report
         single = "best single" if len(singles) == 1 else f"best single: {report.best_single}"
         names = {"best_single": single, "bayes": "best possible"}
-        for name, baseline in report.baselines.items():
-            found.setdefault(names.get(name, name), baseline)
+        for name, reference in report.references.items():
+            found.setdefault(names.get(name, name), reference)
     return found
 
 
 def render_markdown(comparison: Comparison) -> str:
-    """Return the comparison as a page: the runs with the baselines, then the pairs."""
+    """Return the comparison as a page: the runs with the references, then the pairs."""
     runs = [{"run": name, **_printed(figures)} for name, figures in _compared(comparison)]
     pairs = [{"run": pair.run.name, **dict(_lines(pair, is_short=True))} for pair in comparison.pairs]
     title = f"# {len(comparison.runs)} runs on {_queries(comparison)}"
@@ -79,7 +79,7 @@ def render_markdown(comparison: Comparison) -> str:
 
 
 def print_comparison(comparison: Comparison, console: Console) -> None:
-    """Print the runs with the baselines, then what differs pair by pair; 80 columns are enough."""
+    """Print the runs with the references, then what differs pair by pair; 80 columns are enough."""
     title = f"{len(comparison.runs)} runs on {_queries(comparison)}"
     table = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, collapse_padding=True)
     table.add_column("Run", overflow="fold")
@@ -102,21 +102,21 @@ def print_comparison(comparison: Comparison, console: Console) -> None:
     console.print(Text(" ".join([LEGEND, *([HOLM] if len(comparison.pairs) > 1 else [])]), style="dim"))
 
 
-def _compared(comparison: Comparison) -> list[tuple[str, Mapping[str, Figure | None]]]:
-    """Name and figures of the runs, then of the baselines."""
-    shown: list[tuple[str, Mapping[str, Figure | None]]] = []
+def _compared(comparison: Comparison) -> list[tuple[str, Mapping[str, Estimate | None]]]:
+    """Name and figures of the runs, then of the references."""
+    shown: list[tuple[str, Mapping[str, Estimate | None]]] = []
     for run in comparison.runs:
         mark = " (reference)" if run is comparison.reference else ""
         shown.append((run.name + mark, {name: getattr(run.evaluation.report, name) for name in FIGURES}))
-    for name, baseline in baselines(comparison).items():
-        shown.append((name, {figure: getattr(baseline, figure, None) for figure in FIGURES}))
+    for name, reference in references(comparison).items():
+        shown.append((name, {figure: getattr(reference, figure, None) for figure in FIGURES}))
     return shown
 
 
-def _printed(figures: Mapping[str, Figure | None]) -> Row:
+def _printed(figures: Mapping[str, Estimate | None]) -> Row:
     # What needs no text of a router has no parse failures, rather than unknown ones.
     return {
-        text: "" if name == "parse_failure_rate" and figures[name] is None else format_figure(name, figures[name])
+        text: "" if name == "parse_failure_rate" and figures[name] is None else format_estimate(name, figures[name])
         for name, text in FIGURES.items()
     }
 
@@ -128,18 +128,18 @@ def _lines(pair: Pair, is_short: bool) -> list[tuple[str, str]]:
     cost = "unknown" if pair.cost is None else format_difference(pair.cost, 1000, "+.3g")
     unit = "" if is_short else " points"
     return [
-        ("mean score", format_difference(score.figure, 1, "+.3f")),
+        ("mean score", format_difference(score.estimate, 1, "+.3f")),
         ("mean score: p", _p(score.bootstrap_p)),
         ("mean score: p (Holm)", _p(score.adjusted_p)),
         ("mean score: verdict", score.verdict),
-        ("accuracy" + " (points)" * is_short, format_difference(accuracy.figure, 100, "+.1f", unit)),
+        ("accuracy" + " (points)" * is_short, format_difference(accuracy.estimate, 100, "+.1f", unit)),
         ("accuracy: right alone", alone),
         ("accuracy: p", _p(accuracy.bootstrap_p)),
         ("accuracy: McNemar p", _p(accuracy.mcnemar_p)),
         ("accuracy: p (Holm)", _p(accuracy.adjusted_p)),
         ("accuracy: verdict", accuracy.verdict),
         ("USD per 1,000 queries", cost),
-        ("routes differ", format_figure("routes_differ", pair.routes_differ)),
+        ("routes differ", format_estimate("routes_differ", pair.routes_differ)),
     ]
 
 
@@ -157,7 +157,7 @@ def _said_of_resampling(comparison: Comparison) -> str:
     return f"{comparison.resampling.resamples:,} bootstrap resamples, random seed {comparison.resampling.seed}."
 
 
-def _figure_columns(figures: Mapping[str, Figure | None]) -> Row:
+def _figure_columns(figures: Mapping[str, Estimate | None]) -> Row:
     columns: Row = {}
     for name, figure in figures.items():
         columns |= _interval_columns(name, figure)
@@ -175,13 +175,13 @@ def _pair_columns(pair: Pair | None) -> Row:
 
 
 def _difference_columns(name: str, difference: Difference | None) -> Row:
-    row = _interval_columns(f"{name}_difference", difference.figure if difference else None)
+    row = _interval_columns(f"{name}_difference", difference.estimate if difference else None)
     row |= {f"{name}_bootstrap_p": difference.bootstrap_p if difference else None}
     row |= {f"{name}_holm_p": difference.adjusted_p if difference else None}
     return row | {f"{name}_verdict": difference.verdict if difference else None}
 
 
-def _interval_columns(name: str, figure: Figure | None) -> Row:
+def _interval_columns(name: str, figure: Estimate | None) -> Row:
     if figure is None:
         return dict.fromkeys((name, f"{name}_low", f"{name}_high"))
     return {name: figure.value, f"{name}_low": figure.low, f"{name}_high": figure.high}

@@ -33,7 +33,7 @@ def save_confusion(report: RoutingReport, path: Path) -> None:
     for index in range(size):
         axes.add_patch(Rectangle((index - 0.5, index - 0.5), 1, 1, fill=False, edgecolor=GREY))
     axes.axvline(size - 0.5, color=ORANGE, linewidth=2)
-    _label_confusion(axes, shorten_names(report.candidates), [int(total) for total in totals])
+    _label_confusion(axes, shorten_names(report.candidate_names), [int(total) for total in totals])
     beside = figure.add_axes((1 + 0.3 / figure.get_figwidth(), 0, 0.2 / figure.get_figwidth(), 1))
     figure.colorbar(image, cax=beside, label="share of the label's queries", format=PercentFormatter(1))
     save_png(figure, path)

@@ -24,13 +24,15 @@ def save_routing_figures(
     routes_by_task.png and scores.png always; reliability.png where the router predicts, frontier.png where costs are
     known. Where it predicts on `validation` too, a temperature is fitted there, and reliability.png shows both.
     """
-    table = outcome_table(outcomes, report.candidates)
+    table = outcome_table(outcomes, report.candidate_names)
     paths = [folder / "routes_by_task.png", folder / "scores.png"]
     save_routes_by_task(table, report.best_single, paths[0])
     save_score_distribution(table, report.best_single, paths[1])
     if table.predicted is not None:
         paths.append(folder / "reliability.png")
-        calibrated = _calibrate(table.predicted, outcome_table(validation, report.candidates)) if validation else None
+        calibrated = (
+            _calibrate(table.predicted, outcome_table(validation, report.candidate_names)) if validation else None
+        )
         save_reliability(table.scores, table.predicted, paths[-1], calibrated)
     if table.costs is not None:
         paths.append(folder / "frontier.png")

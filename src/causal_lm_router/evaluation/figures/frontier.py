@@ -1,4 +1,4 @@
-"""Frontier: which score a router, a baseline or a candidate gets for which cost."""
+"""Frontier: which score a router, a reference or a candidate gets for which cost."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -46,8 +46,8 @@ def save_frontier(
 ) -> None:
     """Write a PNG of mean score against mean cost, the cost on a logarithmic scale where it spans more than ten times.
 
-    `reports` are the routers by name, all on the same queries, drawn with 95% intervals; the baselines are those of the
-    first. `curves` are the trade-offs of the routers that predict. `table` gives the point of always calling each
+    `reports` are the routers by name, all on the same queries, drawn with 95% intervals; the references are those of
+    the first. `curves` are the trade-offs of the routers that predict. `table` gives the point of always calling each
     candidate and their non-decreasing convex hull, which mixing two of them by lot reaches; without it, or its costs,
     both are left out. Raises ValueError for a report without costs.
     """
@@ -59,9 +59,9 @@ def save_frontier(
     costs = [*(cost for report in reports.values() for cost in _costs(report))]
     costs += [cost for points in (*curves.values(), *([singles] if singles else [])) for cost in points.cost.tolist()]
     _set_scale(axes, costs)
-    handles = [*_draw_routers(axes, reports, curves), *_draw_baselines(axes, next(iter(reports.values())))]
+    handles = [*_draw_routers(axes, reports, curves), *_draw_references(axes, next(iter(reports.values())))]
     if table is not None and singles is not None:
-        handles += _draw_singles(axes, table.names, singles, max(costs))
+        handles += _draw_singles(axes, table.candidate_names, singles, max(costs))
     axes.set_xlabel("mean cost, USD per 1,000 queries")
     axes.set_ylabel("mean score")
     axes.grid(alpha=0.3)
@@ -70,7 +70,7 @@ def save_frontier(
 
 
 def _costs(report: RoutingReport) -> list[float]:
-    figures = [report.mean_cost, *(baseline.mean_cost for baseline in report.baselines.values())]
+    figures = [report.mean_cost, *(reference.mean_cost for reference in report.references.values())]
     return [figure.value for figure in figures if figure is not None]
 
 
@@ -105,12 +105,12 @@ def _draw_routers(axes: Axes, reports: Mapping[str, RoutingReport], curves: Mapp
     return handles
 
 
-def _draw_baselines(axes: Axes, report: RoutingReport) -> list[Line2D]:
+def _draw_references(axes: Axes, report: RoutingReport) -> list[Line2D]:
     handles = []
-    for name, baseline in report.baselines.items():
-        if baseline.mean_cost is not None:
+    for name, reference in report.references.items():
+        if reference.mean_cost is not None:
             marker, text = _BASELINES[name]
-            axes.plot(_USD * baseline.mean_cost.value, baseline.mean_score.value, marker, color=ORANGE, zorder=3)
+            axes.plot(_USD * reference.mean_cost.value, reference.mean_score.value, marker, color=ORANGE, zorder=3)
             handles.append(Line2D([], [], color=ORANGE, marker=marker, linestyle="", label=text))
     return handles
 
@@ -158,7 +158,7 @@ def _draw_numbers(axes: Axes, costs: Floats, scores: Floats, named: Sequence[int
         text.set(ha="center", va="center")
 
 
-def _bar(figure: intervals.Figure, scale: float) -> list[list[float]] | None:
+def _bar(figure: intervals.Estimate, scale: float) -> list[list[float]] | None:
     if figure.low is None or figure.high is None:
         return None
     return [[scale * (figure.value - figure.low)], [scale * (figure.high - figure.value)]]

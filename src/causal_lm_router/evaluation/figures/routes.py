@@ -44,7 +44,7 @@ def save_routes_by_task(table: OutcomeTable, best_single: str, path: Path, max_t
     axes.set_xlim(0, 1)
     axes.xaxis.set_major_formatter(PercentFormatter(1))
     axes.set_xlabel("share of queries")
-    handles = _legend(table.names, best_single, colours, bool(routed[:, -1].any()))
+    handles = _legend(table.candidate_names, best_single, colours, bool(routed[:, -1].any()))
     title = "wide bar: routes\nnarrow bar: best candidates (ties split)"
     figure.legend(handles=handles, title=title, alignment="left", loc="outside right upper", fontsize=9)
     save_png(figure, path)

@@ -26,12 +26,12 @@ def save_score_distribution(table: OutcomeTable, best_single: str, path: Path) -
         figure = Figure(figsize=(5.8, 5), layout="constrained")
         above, below = figure.subplots(2, 1, height_ratios=(7, 1))
     else:
-        height = max(5, 1.6 + 0.27 * min(len(table.names), MAX_CANDIDATES))
+        height = max(5, 1.6 + 0.27 * min(len(table.candidate_names), MAX_CANDIDATES))
         figure = Figure(figsize=(11.6, height), layout="constrained")
         panels = figure.subplot_mosaic([["above", "beside"], ["below", "beside"]], height_ratios=(7, 1))
         above, below = panels["above"], panels["below"]
         _draw_predicted(panels["beside"], table, table.predicted)
-    single = table.scores[:, table.names.index(best_single)]
+    single = table.scores[:, table.candidate_names.index(best_single)]
     _draw_scores(above, table, single)
     _draw_gains(below, table.score - single)
     save_png(figure, path)
@@ -89,7 +89,7 @@ def _draw_predicted(axes: Axes, table: OutcomeTable, predicted: Floats) -> None:
     axes.barh(places, third - first, 0.5, left=first, color=BLUE, alpha=0.45)
     axes.plot(middle, places, "|", color=BLUE, markersize=11, markeredgewidth=2, label="predicted, median")
     axes.plot(table.scores[:, order].mean(axis=0), places, "D", color=ORANGE, markersize=5, label="mean score")
-    axes.set_yticks(places, shorten_names([table.names[index] for index in order]), parse_math=False)
+    axes.set_yticks(places, shorten_names([table.candidate_names[index] for index in order]), parse_math=False)
     axes.set_ylim(len(order) - 0.5, -0.5)
     axes.set_xlim(-0.01, 1.01)
     axes.set_xlabel("predicted (box: middle half, line: middle nine tenths)")

@@ -6,7 +6,7 @@ from functools import partial
 import numpy as np
 from numpy.typing import NDArray
 
-from causal_lm_router.evaluation.intervals import Figure
+from causal_lm_router.evaluation.intervals import Estimate
 from causal_lm_router.evaluation.measures import cost_quality
 from causal_lm_router.evaluation.measures.cost_quality import (
     Points,
@@ -16,7 +16,7 @@ from causal_lm_router.evaluation.measures.cost_quality import (
     trade_offs,
 )
 from causal_lm_router.evaluation.measures.predictions import Predictions
-from causal_lm_router.evaluation.measures.resampling import bootstrap_figures
+from causal_lm_router.evaluation.measures.resampling import bootstrap_estimates
 
 Floats = NDArray[np.float64]
 
@@ -39,19 +39,19 @@ class CostQualityReport:
 
     frontier: tuple[FrontierPoint, ...]
     """From lambda 0 to infinity, repeated points left out."""
-    aiq: Figure | None
+    aiq: Estimate | None
     """Of the frontier and the actual routes, over budgets from the cheapest to the dearest candidate."""
-    zero_router_aiq: Figure | None
+    zero_router_aiq: Estimate | None
     """AIQ of mixing candidates by lot."""
-    aiq_gain: Figure | None
+    aiq_gain: Estimate | None
     """`aiq` minus `zero_router_aiq`, paired by query."""
-    perf_gain: Figure | None
+    perf_gain: Estimate | None
     """Over the frontier and the actual routes, against always calling best single."""
-    cost_save: Figure | None
+    cost_save: Estimate | None
     """Over the same; None where none of them scores as high as best single."""
-    pareto_dist: Figure
+    pareto_dist: Estimate
     """Of the frontier and the actual routes, to the Pareto frontier of these and the candidates."""
-    arena_score: Figure
+    arena_score: Estimate
     """Of the actual routes."""
 
 
@@ -67,7 +67,7 @@ def report_cost_quality(
         return None
     known_costs = validation.costs if validation is not None and validation.costs is not None else test.costs
     frontier = trade_offs(test.scores, test.costs, test.predicted, known_costs.mean(axis=0))
-    single = test.names.index(best_single)
+    single = test.candidate_names.index(best_single)
     actual_score, actual_cost = ((test.called * values).sum(axis=1) for values in (test.scores, test.costs))
     arrays = (
         np.column_stack([frontier.score, actual_score]),
@@ -75,7 +75,7 @@ def report_cost_quality(
         test.scores,
         test.costs,
     )
-    figures = bootstrap_figures(partial(_figures, single=single), arrays, resamples=resamples)
+    figures = bootstrap_estimates(partial(_figures, single=single), arrays, resamples=resamples)
     pareto_dist, arena_score = figures["pareto_dist"], figures["arena_score"]
     assert pareto_dist is not None and arena_score is not None
     return CostQualityReport(

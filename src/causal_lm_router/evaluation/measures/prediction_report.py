@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from causal_lm_router.evaluation.intervals import Figure, mean_figure, rate_figure
+from causal_lm_router.evaluation.intervals import Estimate, mean_estimate, rate_estimate
 from causal_lm_router.evaluation.measures import calibration, two_candidates
 from causal_lm_router.evaluation.measures import calibration as concentration
 from causal_lm_router.evaluation.measures.cost_quality_report import CostQualityReport, report_cost_quality
 from causal_lm_router.evaluation.measures.predictions import Predictions
-from causal_lm_router.evaluation.measures.resampling import bootstrap_figures
+from causal_lm_router.evaluation.measures.resampling import bootstrap_estimates
 
 Floats = NDArray[np.float64]
 
@@ -32,12 +32,12 @@ class TwoCandidateReport:
 
     strong: str
     """Best single is the strong candidate."""
-    apgr_paper: Figure | None
-    apgr_code: Figure | None
-    cpt50_paper: Figure | None
-    cpt50_code: Figure | None
-    cpt80_paper: Figure | None
-    cpt80_code: Figure | None
+    apgr_paper: Estimate | None
+    apgr_code: Estimate | None
+    cpt50_paper: Estimate | None
+    cpt50_code: Estimate | None
+    cpt80_paper: Estimate | None
+    cpt80_code: Estimate | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,9 +48,9 @@ class ConformalReport:
     """The share of queries whose set is to hold a best candidate."""
     threshold: float | None
     """How far below the highest prediction a set reaches; None where validation is too small and all are in."""
-    coverage: Figure
+    coverage: Estimate
     """Share of test queries whose set holds a best candidate."""
-    set_size: Figure
+    set_size: Estimate
     """Mean number of candidates in a set."""
 
 
@@ -58,21 +58,21 @@ class ConformalReport:
 class PredictionReport:
     """Every figure over a router's predictions on the test queries; None where one is undefined or lacks its data."""
 
-    auroc: Mapping[str, Figure | None]
+    auroc: Mapping[str, Estimate | None]
     """Candidate -> AUROC of its prediction; None where all its scores are equal."""
-    ece: Figure
-    brier: Figure
+    ece: Estimate
+    brier: Estimate
     temperature: float | None
     """Fitted on validation; None without it."""
-    ece_scaled: Figure | None
+    ece_scaled: Estimate | None
     """ECE after temperature scaling."""
-    brier_scaled: Figure | None
+    brier_scaled: Estimate | None
     """Brier score after temperature scaling."""
-    route_entropy: Figure | None
+    route_entropy: Estimate | None
     """Entropy of the actual routes, nats."""
-    normalised_route_entropy: Figure | None
+    normalised_route_entropy: Estimate | None
     """The same divided by the logarithm of the pool size, 0..1."""
-    top_route_share: Figure | None
+    top_route_share: Estimate | None
     """Share of the calls that goes to the candidate called most."""
     cost_quality: CostQualityReport | None
     """None where costs are unknown."""
@@ -90,16 +90,16 @@ def report_predictions(test: Predictions, validation: Predictions | None, best_s
     hold the router, the temperature and the threshold fixed. Raises ValueError where `best_single` or the names of
     `validation` do not fit the names of `test`.
     """
-    if best_single not in test.names:
-        raise ValueError(f"best_single={best_single!r}: allowed is {' | '.join(test.names)}")
-    if validation is not None and validation.names != test.names:
-        raise ValueError(f"validation: got names {validation.names}, allowed is {test.names}")
+    if best_single not in test.candidate_names:
+        raise ValueError(f"best_single={best_single!r}: allowed is {' | '.join(test.candidate_names)}")
+    if validation is not None and validation.candidate_names != test.candidate_names:
+        raise ValueError(f"validation: got names {validation.candidate_names}, allowed is {test.candidate_names}")
     temperature = None if validation is None else calibration.fit_temperature(validation.scores, validation.predicted)
     scaled = None if temperature is None else calibration.scale(test.predicted, temperature)
     return PredictionReport(
         auroc={
             name: _bootstrap(calibration.auroc, test.scores[:, column], test.predicted[:, column])
-            for column, name in enumerate(test.names)
+            for column, name in enumerate(test.candidate_names)
         },
         ece=_ece(test.scores, test.predicted),
         brier=_brier(test.scores, test.predicted),
@@ -110,23 +110,23 @@ def report_predictions(test: Predictions, validation: Predictions | None, best_s
         normalised_route_entropy=_bootstrap(concentration.normalised_entropy, test.called),
         top_route_share=_bootstrap(concentration.top_share, test.called),
         cost_quality=report_cost_quality(test, validation, best_single, RESAMPLES),
-        two_candidates=_two_candidates(test, best_single) if len(test.names) == 2 else None,
+        two_candidates=_two_candidates(test, best_single) if len(test.candidate_names) == 2 else None,
         conformal=None if validation is None else _conformal(test, validation),
     )
 
 
-def _bootstrap(statistic: Callable[..., float], *arrays: NDArray[Any]) -> Figure | None:
-    return bootstrap_figures(lambda *rows: {"": statistic(*rows)}, arrays, resamples=RESAMPLES)[""]
+def _bootstrap(statistic: Callable[..., float], *arrays: NDArray[Any]) -> Estimate | None:
+    return bootstrap_estimates(lambda *rows: {"": statistic(*rows)}, arrays, resamples=RESAMPLES)[""]
 
 
-def _ece(scores: Floats, predicted: Floats) -> Figure:
+def _ece(scores: Floats, predicted: Floats) -> Estimate:
     figure = _bootstrap(calibration.expected_calibration_error, scores, predicted)
     assert figure is not None
     return figure
 
 
-def _brier(scores: Floats, predicted: Floats) -> Figure:
-    return mean_figure(((predicted - scores) ** 2).mean(axis=1))
+def _brier(scores: Floats, predicted: Floats) -> Estimate:
+    return mean_estimate(((predicted - scores) ** 2).mean(axis=1))
 
 
 def _conformal(test: Predictions, validation: Predictions) -> ConformalReport:
@@ -136,13 +136,13 @@ def _conformal(test: Predictions, validation: Predictions) -> ConformalReport:
     return ConformalReport(
         level=CONFORMAL_LEVEL,
         threshold=threshold if np.isfinite(threshold) else None,
-        coverage=rate_figure(num_held, len(sets)),
-        set_size=mean_figure(sets.sum(axis=1)),
+        coverage=rate_estimate(num_held, len(sets)),
+        set_size=mean_estimate(sets.sum(axis=1)),
     )
 
 
 def _two_candidates(test: Predictions, best_single: str) -> TwoCandidateReport:
-    strong = test.names.index(best_single)
+    strong = test.candidate_names.index(best_single)
     weak = 1 - strong
     arrays = (test.scores[:, weak], test.scores[:, strong], test.predicted[:, strong] - test.predicted[:, weak])
     return TwoCandidateReport(

@@ -17,14 +17,14 @@ class Predictions:
     all 0 where none is). Raises ValueError for arrays of other shapes or values.
     """
 
-    names: tuple[str, ...]
+    candidate_names: tuple[str, ...]
     scores: Floats
     costs: Floats | None
     predicted: Floats
     called: Floats
 
     def __post_init__(self) -> None:
-        shape = (len(self.scores), len(self.names))
+        shape = (len(self.scores), len(self.candidate_names))
         if shape[0] == 0 or shape[1] < 2:
             raise ValueError(f"predictions: got {shape[0]} queries x {shape[1]} candidates, allowed is at least 1 x 2")
         for key, high in (("scores", 1.0), ("predicted", 1.0), ("called", 1.0), ("costs", np.inf)):

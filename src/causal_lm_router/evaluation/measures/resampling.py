@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from causal_lm_router.evaluation.intervals import Figure
+from causal_lm_router.evaluation.intervals import Estimate
 
 MAX_UNDEFINED = 0.1
 """The share of resamples that may leave a figure undefined before its interval counts as unknown."""
@@ -14,9 +14,9 @@ MAX_UNDEFINED = 0.1
 Arrays = Sequence[NDArray[Any]]
 
 
-def bootstrap_figure(
+def bootstrap_estimate(
     statistic: Callable[..., float], arrays: Arrays, *, resamples: int = 1000, seed: int = 0
-) -> Figure:
+) -> Estimate:
     """Return `statistic(*arrays)` with its standard error and percentile 95% interval over resampled queries.
 
     Queries are drawn with replacement, the same ones from every array, so that what belongs to a query stays together
@@ -25,16 +25,16 @@ def bootstrap_figure(
     sections 6.2 and 13.3. Raises ValueError for arrays of no or unequal length, and for a statistic that is not finite
     on `arrays` themselves.
     """
-    figure = bootstrap_figures(lambda *rows: {"": statistic(*rows)}, arrays, resamples=resamples, seed=seed)[""]
+    figure = bootstrap_estimates(lambda *rows: {"": statistic(*rows)}, arrays, resamples=resamples, seed=seed)[""]
     if figure is None:
         raise ValueError("the statistic is undefined on the sample itself: allowed is a finite number")
     return figure
 
 
-def bootstrap_figures(
+def bootstrap_estimates(
     statistics: Callable[..., dict[str, float]], arrays: Arrays, *, resamples: int = 1000, seed: int = 0
-) -> dict[str, Figure | None]:
-    """Return a figure, as `bootstrap_figure` has it, for each number by name that `statistics(*arrays)` returns.
+) -> dict[str, Estimate | None]:
+    """Return a figure, as `bootstrap_estimate` has it, for each number by name that `statistics(*arrays)` returns.
 
     All of them see the same resamples. None where a number is not finite on `arrays` themselves. Raises ValueError for
     arrays of no or unequal length.
@@ -54,9 +54,9 @@ def bootstrap_figures(
     }
 
 
-def _figure(value: float, drawn: NDArray[np.float64]) -> Figure:
+def _figure(value: float, drawn: NDArray[np.float64]) -> Estimate:
     defined = drawn[np.isfinite(drawn)]
     if len(defined) < max(2, (1 - MAX_UNDEFINED) * len(drawn)):
-        return Figure(value, None, None, None)
+        return Estimate(value, None, None, None)
     low, high = np.quantile(defined, [0.025, 0.975])
-    return Figure(value, float(defined.std(ddof=1)), float(low), float(high))
+    return Estimate(value, float(defined.std(ddof=1)), float(low), float(high))

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from causal_lm_router.config import TrackingConfig
 from causal_lm_router.runs.tracking.wandb_run import WandbRun
-from causal_lm_router.runs.tracking.wandb_session import wandb_session
+from causal_lm_router.runs.tracking.wandb_session import open_wandb_run
 
 if TYPE_CHECKING:
     from pytorch_lightning.loggers import Logger
@@ -117,7 +117,7 @@ def open_tracking(
     if getattr(rank_zero_only, "rank", 0) != 0:
         yield Tracking(_file_loggers(config, run_dir, None), None, run_dir, log_adapter=False)
         return
-    with wandb_session(config.wandb, run_name, run_dir, run_config, run_id, job_type) as wandb_run:
+    with open_wandb_run(config.wandb, run_name, run_dir, run_config, run_id, job_type) as wandb_run:
         loggers = _file_loggers(config, run_dir, resume_step)
         if wandb_run is not None:
             from causal_lm_router.runs.tracking.wandb_logger import WandbRunLogger

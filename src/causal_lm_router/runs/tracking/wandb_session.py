@@ -22,7 +22,7 @@ _logger = logging.getLogger(__name__)
 
 
 @contextmanager
-def wandb_session(
+def open_wandb_run(
     config: WandbConfig, run_name: str, run_dir: Path, run_config: Mapping[str, Any], run_id: str, job_type: str
 ) -> Iterator[WandbRun | None]:
     """Yield the job's own W&B run, None where W&B is disabled, and close it: exit code 0, or 1 when the block raises.
@@ -42,7 +42,7 @@ def wandb_session(
     folder.mkdir(parents=True, exist_ok=True)
     names = {"name": run_name, "id": run_id, "job_type": job_type}
     arguments = _shared_arguments(config) | names | {"dir": str(folder), "config": redact(run_config)}
-    with _staging_in(folder / "wandb" / "data"):
+    with _stage_in(folder / "wandb" / "data"):
         left_s = max(1.0, config.init_timeout_s - (time.monotonic() - start))
         wandb_run = _open(config.mode, recording, arguments, left_s)
         exit_code = 1
@@ -108,7 +108,7 @@ def _init_once(arguments: dict[str, Any], timeout_s: float) -> "wandb.Run":
         finish_timeout=FINISH_TIMEOUT_S,
         finish_timeout_raises=True,
     )
-    with _redacted_command_line():
+    with _redact_command_line():
         return wandb.init(**arguments, reinit="create_new", settings=settings)
 
 
@@ -124,7 +124,7 @@ def _end_helper() -> None:
 
 
 @contextmanager
-def _staging_in(folder: Path) -> Iterator[None]:
+def _stage_in(folder: Path) -> Iterator[None]:
     """Have W&B keep what it prepares for upload in `folder`, in the run folder, unless WANDB_DATA_DIR names another."""
     if "WANDB_DATA_DIR" in os.environ:
         yield
@@ -137,7 +137,7 @@ def _staging_in(folder: Path) -> Iterator[None]:
 
 
 @contextmanager
-def _redacted_command_line() -> Iterator[None]:
+def _redact_command_line() -> Iterator[None]:
     """W&B records the command line as it finds it when a run opens."""
     original = sys.argv
     sys.argv = [*original[:1], *redact_arguments(original[1:])]
@@ -152,10 +152,10 @@ def log_sweep_report(
 ) -> None:
     """Record the rows as the table `configurations` and the folder as the artifact `report-<uid>`.
 
-    A later report of the same sweep goes on in the same run. Raises as `wandb_session` does.
+    A later report of the same sweep goes on in the same run. Raises as `open_wandb_run` does.
     """
     config = replace(config, group=config.group or name)
-    with wandb_session(config, f"{name}-report", sweep_dir, {"sweep": name}, f"{uid}-report", "report") as wandb_run:
+    with open_wandb_run(config, f"{name}-report", sweep_dir, {"sweep": name}, f"{uid}-report", "report") as wandb_run:
         if wandb_run is not None:
             wandb_run.log_table("configurations", rows, 0)
             wandb_run.log_folder(f"report-{uid}", "report", report_dir, copied=True)

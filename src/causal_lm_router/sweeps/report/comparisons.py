@@ -93,8 +93,8 @@ def _compare(configuration: Configuration, baseline: Configuration | None, resam
         num_queries=len(sums),
         only_configuration_right=wins,
         only_baseline_right=losses,
-        accuracy=Difference(accuracy.figure, _known(accuracy.p_value), mcnemar_p(sums)),
-        score=Difference(score.figure, _known(score.p_value), None),
+        accuracy=Difference(accuracy.estimate, _known(accuracy.p_value), mcnemar_p(sums)),
+        score=Difference(score.estimate, _known(score.p_value), None),
         note=_note(configuration, baseline, pairs, samples),
     )
 

@@ -14,7 +14,7 @@ from matplotlib.ticker import MaxNLocator, PercentFormatter
 from causal_lm_router.evaluation import intervals
 from causal_lm_router.evaluation.figures.drawing import BLUE, GREY, ORANGE, plain_label, shorten_names
 from causal_lm_router.sweeps.report.configurations import Configuration
-from causal_lm_router.sweeps.report.summary import BaselineFigures, Selection, Summary
+from causal_lm_router.sweeps.report.summary import ReferenceEstimates, Selection, Summary
 
 # More lines than this cannot be told apart by colour.
 MAX_COLOURS = 8
@@ -41,7 +41,7 @@ def line_colours(number: int) -> list[tuple[float, float, float, float]]:
     return [colormaps["viridis"](position) for position in np.linspace(0, 0.88, number)]
 
 
-def draw_frontier(summaries: Sequence[Summary], baselines: Sequence[BaselineFigures]) -> Figure | None:
+def draw_frontier(summaries: Sequence[Summary], references: Sequence[ReferenceEstimates]) -> Figure | None:
     """Return mean score against mean cost, a numbered point per configuration; None where no cost is known.
 
     The line is the Pareto front of configurations, oracles left out, and best single: no other of them scores higher
@@ -59,15 +59,15 @@ def draw_frontier(summaries: Sequence[Summary], baselines: Sequence[BaselineFigu
         for one, (cost, score) in zip(priced, points, strict=True)
         if not one.configuration.is_oracle
     ]
-    names = [baseline.name for baseline in baselines]
-    for baseline in baselines:
-        if (cost := baseline.figures.mean_cost) is None:
+    names = [reference.name for reference in references]
+    for reference in references:
+        if (cost := reference.figures.mean_cost) is None:
             continue
-        place = (cost.value, baseline.figures.mean_score.value)
-        label = plain_label(shorten_names([baseline.name])[0])
-        axes.plot(1000 * place[0], place[1], baseline_style(baseline.name)[1], color=GREY, label=label, markersize=8)
+        place = (cost.value, reference.figures.mean_score.value)
+        label = plain_label(shorten_names([reference.name])[0])
+        axes.plot(1000 * place[0], place[1], baseline_style(reference.name)[1], color=GREY, label=label, markersize=8)
         # Best single on other queries is no point of the same front.
-        reachable += [place] if baseline.name.startswith("best_single") and names.count(baseline.name) == 1 else []
+        reachable += [place] if reference.name.startswith("best_single") and names.count(reference.name) == 1 else []
     front = pareto_front(reachable)
     axes.plot([1000 * x for x, _ in front], [y for _, y in front], color=ORANGE, label="Pareto front", zorder=1)
     _draw_configurations(axes, numbers, points, front)
@@ -87,8 +87,8 @@ def pareto_front(points: Sequence[tuple[float, float]]) -> list[tuple[float, flo
 def draw_confusion(chosen: Configuration) -> Figure:
     """Return how many queries of each label (rows) got each route (columns), summed over seeds with the same pool."""
     tests = [run.test for run in chosen.runs if run.test]
-    names = tests[0].report.candidates
-    counts = np.sum([test.report.confusion for test in tests if test.report.candidates == names], axis=0)
+    names = tests[0].report.candidate_names
+    counts = np.sum([test.report.confusion for test in tests if test.report.candidate_names == names], axis=0)
     shares = counts / np.maximum(counts.sum(axis=1), 1)[:, None]
     shown = shorten_names(names)
     figure = Figure(figsize=(2.5 + 0.6 * len(names), 2.2 + 0.5 * len(names)), layout="constrained")
@@ -134,7 +134,7 @@ def draw_curves(configurations: Sequence[Configuration], selection: Selection | 
 def _draw_configurations(
     axes: Axes,
     numbers: Sequence[int],
-    points: Sequence[tuple[intervals.Figure, intervals.Figure]],
+    points: Sequence[tuple[intervals.Estimate, intervals.Estimate]],
     front: Sequence[tuple[float, float]],
 ) -> None:
     """Points with intervals and numbers, right and left in turn by score; of many points the front alone has them."""
@@ -149,7 +149,7 @@ def _draw_configurations(
         axes.annotate(str(number), place, offset, textcoords="offset points", ha=side, fontsize=9)
 
 
-def _bar(figure: intervals.Figure, scale: float) -> list[list[float]] | None:
+def _bar(figure: intervals.Estimate, scale: float) -> list[list[float]] | None:
     if figure.low is None or figure.high is None:
         return None
     return [[scale * max(0.0, figure.value - figure.low)], [scale * max(0.0, figure.high - figure.value)]]

@@ -5,17 +5,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from causal_lm_router.evaluation.formatting import format_figure
+from causal_lm_router.evaluation.formatting import format_estimate
 from causal_lm_router.evaluation.statistics import Resampling
 from causal_lm_router.sweeps.report.comparisons import BEST_SINGLE, Comparison, baseline_of, compare, verdict
 from causal_lm_router.sweeps.report.configurations import Configuration, group_runs, mark_repeated
 from causal_lm_router.sweeps.report.runs import Run, read_runs
 from causal_lm_router.sweeps.report.summary import (
     METRICS,
-    BaselineFigures,
+    ReferenceEstimates,
     Selection,
     Summary,
-    baseline_figures,
+    reference_estimates,
     select,
     summarise,
 )
@@ -29,7 +29,7 @@ class Findings:
     runs: list[Run]
     configurations: list[Configuration]
     summaries: list[Summary]
-    baselines: list[BaselineFigures]
+    references: list[ReferenceEstimates]
     baseline: str
     """Name of what the configurations are compared with."""
     comparisons: list[Comparison]
@@ -74,7 +74,7 @@ def find(folders: Sequence[Path], baseline: str | None, metric: str, resampling:
         runs=runs,
         configurations=configurations,
         summaries=summaries,
-        baselines=baseline_figures(runs),
+        references=reference_estimates(runs),
         baseline=chosen.name if chosen else BEST_SINGLE,
         comparisons=compare(configurations, chosen, resampling),
         selection=select(summaries, metric),
@@ -104,15 +104,15 @@ def say_selection(findings: Findings) -> list[str]:
             "evaluation.final_validation and data.validation_fraction). Choosing by test figures would overstate them."
         ]
     chosen, best = selection.chosen, selection.best_on_test
-    figures = ", ".join(f"{text} {format_figure(name, chosen.figures.get(name))}" for name, text in HEADINGS.items())
+    figures = ", ".join(f"{text} {format_estimate(name, chosen.figures.get(name))}" for name, text in HEADINGS.items())
     tied = (
         f"{selection.num_tied} configurations are equal there, the first is taken. " if selection.num_tied > 1 else ""
     )
     sentences = [
-        f"Chosen on validation ({words}, mean over seeds {format_figure(metric, chosen.validation[metric])}): "
+        f"Chosen on validation ({words}, mean over seeds {format_estimate(metric, chosen.validation[metric])}): "
         f"{chosen.configuration.number}: {chosen.configuration.name}. {tied}Its figures on {split}: {figures}."
     ]
-    value = format_figure(metric, best.figures[metric].value)
+    value = format_estimate(metric, best.figures[metric].value)
     if best is chosen:
         sentences.append("It is also the best on test.")
     else:

@@ -42,7 +42,7 @@ def _render(template: str, findings: Findings, title: str, base: Path, *, autoes
         verdict=say_verdict(findings) if findings.configurations else "",
         selection=say_selection(findings),
         cautions=say_cautions(findings),
-        configurations=printed_configurations(findings.summaries, findings.baselines, metric),
+        configurations=printed_configurations(findings.summaries, findings.references, metric),
         comparisons=printed_comparisons(findings.comparisons),
         runs=_printed_runs(run_rows(findings.runs, findings.configurations, base)),
         method=say_method(findings),

@@ -13,13 +13,13 @@ from causal_lm_router.evaluation import intervals
 from causal_lm_router.evaluation.figures.drawing import BLUE, GREY, plain_label, shorten_names
 from causal_lm_router.sweeps.report.configurations import format_value
 from causal_lm_router.sweeps.report.figures import MAX_COLOURS, baseline_style, line_colours
-from causal_lm_router.sweeps.report.summary import BaselineFigures, Summary
+from causal_lm_router.sweeps.report.summary import ReferenceEstimates, Summary
 
 _PANELS = {"routing_accuracy": "routing accuracy", "parse_failure_rate": "parse-failure rate"}
 _MAX_TICKS = 8
 
 
-def draw_parameter(key: str, summaries: Sequence[Summary], baselines: Sequence[BaselineFigures]) -> Figure | None:
+def draw_parameter(key: str, summaries: Sequence[Summary], references: Sequence[ReferenceEstimates]) -> Figure | None:
     """Return both rates with their intervals against the setting `key`; None where the finished runs have one value.
 
     A line joins configurations that differ in nothing else. Where those are many (a random search), all points have
@@ -38,7 +38,7 @@ def draw_parameter(key: str, summaries: Sequence[Summary], baselines: Sequence[B
         axes.yaxis.set_major_formatter(PercentFormatter(1))
         axes.grid(alpha=0.3)
     bottom.set_ylim(bottom=-0.002)
-    _draw_baselines(top, baselines)
+    _draw_references(top, references)
     axis.finish(bottom, key)
     handles, labels = top.get_legend_handles_labels()
     if handles:
@@ -142,18 +142,18 @@ def _draw_means(axes: Axes, axis: _Axis, key: str, name: str, group: Sequence[Su
         axes.plot(places, means, color=GREY, label="mean at this value")
 
 
-def _draw_baselines(axes: Axes, baselines: Sequence[BaselineFigures]) -> None:
+def _draw_references(axes: Axes, references: Sequence[ReferenceEstimates]) -> None:
     # The oracle is right everywhere, and lines for several sets of queries could not be told apart.
-    shown = [baseline for baseline in baselines if not baseline.name.startswith("oracle")]
-    if len({baseline.name for baseline in shown}) < len(shown):
+    shown = [reference for reference in references if not reference.name.startswith("oracle")]
+    if len({reference.name for reference in shown}) < len(shown):
         return
-    for baseline in shown:
-        style = baseline_style(baseline.name)[0]
-        value = baseline.figures.routing_accuracy.value
-        axes.axhline(value, color=GREY, linestyle=style, label=plain_label(shorten_names([baseline.name])[0]))
+    for reference in shown:
+        style = baseline_style(reference.name)[0]
+        value = reference.figures.routing_accuracy.value
+        axes.axhline(value, color=GREY, linestyle=style, label=plain_label(shorten_names([reference.name])[0]))
 
 
-def _error(figure: intervals.Figure) -> tuple[float, float]:
+def _error(figure: intervals.Estimate) -> tuple[float, float]:
     if figure.low is None or figure.high is None:
         return 0.0, 0.0
     return max(0.0, figure.value - figure.low), max(0.0, figure.high - figure.value)

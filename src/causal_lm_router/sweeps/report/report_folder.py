@@ -34,7 +34,7 @@ class SweepReport:
 
     folder: Path
     rows: list[Row]
-    """The table of configurations and baselines, as in configurations.csv."""
+    """The table of configurations and references, as in configurations.csv."""
     findings: Findings
 
 
@@ -73,7 +73,7 @@ def write_report(
 
 
 def _write(findings: Findings, folder: Path, title: str, base: Path, at: Path) -> list[Row]:
-    rows = configuration_rows(findings.summaries, findings.baselines, findings.selection, base)
+    rows = configuration_rows(findings.summaries, findings.references, findings.selection, base)
     compared = comparison_rows(findings.comparisons, findings.baseline, base)
     write_csv(rows, ["number", "who"], folder / "configurations.csv")
     write_csv(compared, ["number", "configuration", "baseline"], folder / "comparisons.csv")
@@ -82,7 +82,7 @@ def _write(findings: Findings, folder: Path, title: str, base: Path, at: Path) -
     figures.mkdir()
     captions = _draw(findings, figures)
     if findings.selection:
-        printed = printed_configurations(findings.summaries, findings.baselines, findings.selection.metric)
+        printed = printed_configurations(findings.summaries, findings.references, findings.selection.metric)
         (folder / "configurations.tex").write_text(latex(printed), encoding="utf-8")
     (folder / "report.md").write_text(render_markdown(findings, title, captions, base), encoding="utf-8")
     page = render_page(findings, title, captions, base, figures, at)
@@ -106,11 +106,11 @@ def _drawings(findings: Findings) -> list[tuple[str, str, Callable[[], Figure | 
         return drawings
     for number, key in enumerate(findings.configurations[0].swept, start=1):
         caption = f"Routing accuracy and parse-failure rate against {key}; bars are 95% intervals."
-        draw = lambda key=key: draw_parameter(key, findings.summaries, findings.baselines)  # noqa: E731
+        draw = lambda key=key: draw_parameter(key, findings.summaries, findings.references)  # noqa: E731
         safe = "".join(char if char.isalnum() or char in "._-" else "_" for char in key)
         drawings.append((f"swept_{number:02}_{safe}", caption, draw))
     caption = "Mean score against mean cost; numbers are those of the table of configurations."
-    drawings.append(("frontier", caption, lambda: draw_frontier(findings.summaries, findings.baselines)))
+    drawings.append(("frontier", caption, lambda: draw_frontier(findings.summaries, findings.references)))
     if chosen := findings.selection and findings.selection.chosen:
         caption = f"Labels and routes of the configuration chosen on validation, {chosen.configuration.name}."
         drawings.append(("confusion", caption, lambda: draw_confusion(chosen.configuration)))

@@ -45,10 +45,10 @@ class Run:
 
 
 def is_sweep_folder(folder: Path) -> bool:
-    """True for a folder with the card or the job log of a sweep, and for one that holds run folders."""
+    """True for a folder with the metadata or the job log of a sweep, and for one that holds run folders."""
     sweep = SweepFolder(folder)
     is_run = RunFolder(folder).config.is_file()
-    return sweep.card.is_file() or sweep.jobs.is_file() or (not is_run and any(folder.glob("*/config.yaml")))
+    return sweep.metadata.is_file() or sweep.jobs.is_file() or (not is_run and any(folder.glob("*/config.yaml")))
 
 
 def read_runs(folders: Sequence[Path]) -> list[Run]:

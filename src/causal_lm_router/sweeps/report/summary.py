@@ -1,4 +1,4 @@
-"""A configuration's figures over its seeds, the baselines beside them, and the choice of the best on validation."""
+"""A configuration's figures over its seeds, the references beside them, and the choice of the best on validation."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from causal_lm_router.evaluation.intervals import Figure, rate_figure
-from causal_lm_router.evaluation.report import Baseline
+from causal_lm_router.evaluation.intervals import Estimate, rate_estimate
+from causal_lm_router.evaluation.report import Reference
 from causal_lm_router.evaluation.statistics import Resampling, Sample, estimate_means
 from causal_lm_router.evaluation.stored import FIGURES, RunEvaluation
 from causal_lm_router.sweeps.report.configurations import Configuration
@@ -25,18 +25,18 @@ class Summary:
     configuration: Configuration
     num_queries: int
     """Different queries over all seeds."""
-    figures: Mapping[str, Figure]
-    """Figure -> mean over seeds with its hierarchical bootstrap interval; without `mean_cost` where it is unknown."""
+    figures: Mapping[str, Estimate]
+    """Name -> mean over seeds with its hierarchical bootstrap interval; without `mean_cost` where it is unknown."""
     validation: Mapping[str, float]
     """Metric -> mean over seeds; empty unless every seed has a validation evaluation."""
 
 
 @dataclass(frozen=True)
-class BaselineFigures:
+class ReferenceEstimates:
     """A way of choosing without a router, on one set of queries, as the named run's report.json has it."""
 
     name: str
-    figures: Baseline
+    figures: Reference
     num_queries: int
     run: Run
 
@@ -63,7 +63,7 @@ def summarise(configuration: Configuration, resampling: Resampling) -> Summary:
     validations = [run.validation for run in configuration.runs if run.validation]
     names = [name for name in FIGURES if all(name in test.values for test in tests)]
     estimates = estimate_means([sample(test, names) for test in tests], resampling)
-    figures = {name: _bounded(name, estimate.figure, tests) for name, estimate in zip(names, estimates, strict=True)}
+    figures = {name: _bounded(name, estimate.estimate, tests) for name, estimate in zip(names, estimates, strict=True)}
     means = {
         metric: float(np.mean([one.values[metric].mean() for one in validations]))
         for metric in METRICS
@@ -78,16 +78,16 @@ def sample(evaluation: RunEvaluation, names: Sequence[str]) -> Sample:
     return Sample(evaluation.queries, np.column_stack([evaluation.values[name] for name in names]))
 
 
-def baseline_figures(runs: Sequence[Run]) -> list[BaselineFigures]:
+def reference_estimates(runs: Sequence[Run]) -> list[ReferenceEstimates]:
     """Return `random`, `best_single`, `oracle` and `bayes` once for each set of queries and best single."""
-    found: dict[tuple[Any, ...], BaselineFigures] = {}
+    found: dict[tuple[Any, ...], ReferenceEstimates] = {}
     for run in runs:
         if run.test is None:
             continue
         report = run.test.report
-        for name, figures in report.baselines.items():
+        for name, figures in report.references.items():
             shown = f"best_single ({report.best_single})" if name == "best_single" else name
-            baseline = BaselineFigures(shown, figures, report.num_queries, run)
+            baseline = ReferenceEstimates(shown, figures, report.num_queries, run)
             found.setdefault((run.test.queries, shown), baseline)
     return list(found.values())
 
@@ -107,7 +107,7 @@ def select(summaries: Sequence[Summary], metric: str) -> Selection:
     return Selection(metric, chosen, best_on_test, num_tied)
 
 
-def _bounded(name: str, figure: Figure, tests: Sequence[RunEvaluation]) -> Figure:
+def _bounded(name: str, figure: Estimate, tests: Sequence[RunEvaluation]) -> Estimate:
     """The figure with its interval inside the possible values; a rate of 0 or 1 has Wilson's interval over queries.
 
     No resampling of equal values gives a width, though few queries leave a rate uncertain.
@@ -116,6 +116,6 @@ def _bounded(name: str, figure: Figure, tests: Sequence[RunEvaluation]) -> Figur
         return figure
     if name in _RATES and figure.value in (0.0, 1.0):
         num_queries = min(len(test.query_ids) for test in tests)
-        return rate_figure(round(figure.value * num_queries), num_queries)
+        return rate_estimate(round(figure.value * num_queries), num_queries)
     high = figure.high if name == "mean_cost" else min(1.0, figure.high)
-    return Figure(figure.value, figure.standard_error, max(0.0, figure.low), high)
+    return Estimate(figure.value, figure.standard_error, max(0.0, figure.low), high)

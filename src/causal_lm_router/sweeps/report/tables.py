@@ -7,19 +7,19 @@ import pandas as pd
 
 from causal_lm_router.evaluation.formatting import (
     Row,
-    figure_of,
     format_difference,
-    format_figure,
+    format_estimate,
     format_p,
     relative,
+    value_of,
 )
-from causal_lm_router.evaluation.intervals import Figure
+from causal_lm_router.evaluation.intervals import Estimate
 from causal_lm_router.evaluation.statistics import Difference
 from causal_lm_router.evaluation.stored import FIGURES
 from causal_lm_router.sweeps.report.comparisons import Comparison
 from causal_lm_router.sweeps.report.configurations import Configuration
 from causal_lm_router.sweeps.report.runs import Run
-from causal_lm_router.sweeps.report.summary import METRICS, BaselineFigures, Selection, Summary
+from causal_lm_router.sweeps.report.summary import METRICS, ReferenceEstimates, Selection, Summary
 
 HEADINGS = {
     "routing_accuracy": "routing accuracy",
@@ -32,7 +32,7 @@ HEADINGS = {
 
 
 def configuration_rows(
-    summaries: Sequence[Summary], baselines: Sequence[BaselineFigures], selection: Selection | None, base: Path
+    summaries: Sequence[Summary], references: Sequence[ReferenceEstimates], selection: Selection | None, base: Path
 ) -> list[Row]:
     """Return a plain row per configuration, then per baseline; folders are relative to `base`, unknown values None."""
     swept = list(summaries[0].configuration.swept) if summaries else []
@@ -45,12 +45,12 @@ def configuration_rows(
         row |= {f"validation_{metric}": one.validation.get(metric) for metric in METRICS}
         row |= _figure_columns(one.figures)
         rows.append(row | {"runs": ";".join(relative(run.folder, base) for run in one.configuration.runs)})
-    for baseline in baselines:
-        row = {"number": None, "who": baseline.name, **dict.fromkeys(swept)}
-        row |= {"seeds": None, "queries": baseline.num_queries, "chosen": False}
+    for reference in references:
+        row = {"number": None, "who": reference.name, **dict.fromkeys(swept)}
+        row |= {"seeds": None, "queries": reference.num_queries, "chosen": False}
         row |= {f"validation_{metric}": None for metric in METRICS}
-        row |= _figure_columns({name: getattr(baseline.figures, name, None) for name in FIGURES})
-        rows.append(row | {"runs": relative(baseline.run.folder, base)})
+        row |= _figure_columns({name: getattr(reference.figures, name, None) for name in FIGURES})
+        rows.append(row | {"runs": relative(reference.run.folder, base)})
     return rows
 
 
@@ -81,33 +81,33 @@ def run_rows(runs: Sequence[Run], configurations: Sequence[Configuration], base:
         row |= {"seed": run.seed, **{key: _plain(run.config.get(key)) for key in swept}}
         row |= {"split": run.test.split if run.test else None}
         row |= {"queries": run.test.report.num_queries if run.test else None}
-        row |= {name: figure_of(getattr(run.test.report, name)) if run.test else None for name in FIGURES}
+        row |= {name: value_of(getattr(run.test.report, name)) if run.test else None for name in FIGURES}
         for metric in METRICS:
-            value = figure_of(getattr(run.validation.report, metric)) if run.validation else None
+            value = value_of(getattr(run.validation.report, metric)) if run.validation else None
             row[f"validation_{metric}"] = value
         rows.append(row | {"detail": run.detail})
     return rows
 
 
 def printed_configurations(
-    summaries: Sequence[Summary], baselines: Sequence[BaselineFigures], metric: str
+    summaries: Sequence[Summary], references: Sequence[ReferenceEstimates], metric: str
 ) -> list[Row]:
-    """Return the configurations and baselines as texts under printed headings, intervals in brackets."""
+    """Return the configurations and references as texts under printed headings, intervals in brackets."""
     swept = list(summaries[0].configuration.swept) if summaries else []
     rows = []
     for one in summaries:
         row = {"#": str(one.configuration.number)}
         row |= {key: one.configuration.texts[key] for key in swept}
         row |= {"seeds": str(len(one.configuration.runs))}
-        row |= {f"validation {HEADINGS[metric]}": format_figure(metric, one.validation.get(metric))}
-        rows.append(row | {text: format_figure(name, one.figures.get(name)) for name, text in HEADINGS.items()})
-    for baseline in baselines:
+        row |= {f"validation {HEADINGS[metric]}": format_estimate(metric, one.validation.get(metric))}
+        rows.append(row | {text: format_estimate(name, one.figures.get(name)) for name, text in HEADINGS.items()})
+    for reference in references:
         first = swept[0] if swept else "#"
         row = {"#": "", **dict.fromkeys(swept, ""), "seeds": "", f"validation {HEADINGS[metric]}": ""}
-        row[first] = baseline.name
-        figures = {name: getattr(baseline.figures, name, None) for name in HEADINGS}
+        row[first] = reference.name
+        figures = {name: getattr(reference.figures, name, None) for name in HEADINGS}
         # What needs no text of a router has no parse failures, rather than unknown ones.
-        shown = {text: format_figure(name, figures[name]) for name, text in HEADINGS.items()}
+        shown = {text: format_estimate(name, figures[name]) for name, text in HEADINGS.items()}
         rows.append(row | shown | {HEADINGS["parse_failure_rate"]: ""})
     return rows
 
@@ -139,7 +139,7 @@ def _printed_difference(name: str, difference: Difference | None, note: str, sca
     if difference is None:
         return {**dict.fromkeys(headings, ""), f"{name}: verdict": note}
     cells = (
-        format_difference(difference.figure, scale, spec),
+        format_difference(difference.estimate, scale, spec),
         format_p(difference.bootstrap_p),
         format_p(difference.adjusted_p),
     )
@@ -147,11 +147,11 @@ def _printed_difference(name: str, difference: Difference | None, note: str, sca
     return {**dict(zip(headings, cells, strict=True)), f"{name}: verdict": verdict}
 
 
-def _figure_columns(figures: Mapping[str, Figure | None]) -> Row:
+def _figure_columns(figures: Mapping[str, Estimate | None]) -> Row:
     columns: Row = {}
     for name in FIGURES:
         figure = figures.get(name)
-        columns[name] = figure_of(figure)
+        columns[name] = value_of(figure)
         columns[f"{name}_low"], columns[f"{name}_high"] = (figure.low, figure.high) if figure else (None, None)
     return columns
 
@@ -160,7 +160,7 @@ def _difference_columns(name: str, difference: Difference | None) -> Row:
     keys = ("difference", "low", "high", "bootstrap_p", "holm_p", "verdict")
     if difference is None:
         return {f"{name}_{key}": None for key in keys}
-    figure = difference.figure
+    figure = difference.estimate
     values = (figure.value, figure.low, figure.high, difference.bootstrap_p, difference.adjusted_p, difference.verdict)
     return {f"{name}_{key}": value for key, value in zip(keys, values, strict=True)}
 

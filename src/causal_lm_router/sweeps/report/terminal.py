@@ -7,7 +7,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from causal_lm_router.evaluation.formatting import format_figure
+from causal_lm_router.evaluation.formatting import format_estimate
 from causal_lm_router.sweeps.report.configurations import Configuration
 from causal_lm_router.sweeps.report.findings import Findings, say_cautions, say_selection, say_verdict
 
@@ -32,7 +32,7 @@ def _table(findings: Findings) -> Table:
         table.add_column(heading, justify="right")
     for one in findings.summaries:
         figures = [
-            format_figure(name, one.figures[name]).replace(" [", "\n[")
+            format_estimate(name, one.figures[name]).replace(" [", "\n[")
             for name in ("routing_accuracy", "parse_failure_rate", "mean_score")
         ]
         is_chosen = findings.selection is not None and findings.selection.chosen is one
@@ -43,10 +43,10 @@ def _table(findings: Findings) -> Table:
             *figures,
         ]
         table.add_row(*map(Text, cells), style="bold" if is_chosen else "")
-    for baseline in findings.baselines:
-        accuracy, score = baseline.figures.routing_accuracy, baseline.figures.mean_score
-        shown = [format_figure("routing_accuracy", accuracy.value), "", format_figure("mean_score", score.value)]
-        table.add_row(*map(Text, ["", baseline.name, "", *shown]), style="dim")
+    for reference in findings.references:
+        accuracy, score = reference.figures.routing_accuracy, reference.figures.mean_score
+        shown = [format_estimate("routing_accuracy", accuracy.value), "", format_estimate("mean_score", score.value)]
+        table.add_row(*map(Text, ["", reference.name, "", *shown]), style="dim")
     return table
 
 
