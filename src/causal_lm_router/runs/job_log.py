@@ -1,6 +1,6 @@
-"""The file jobs.jsonl: a line per event in the life of a sweep's jobs, appended by all processes that work on it.
+"""The job log of a sweep, jobs.jsonl: a line per event, appended by all processes that work on the sweep.
 
-A process killed while writing leaves a torn line, which readers pass over.
+A process killed while it writes leaves a torn line, which readers skip.
 """
 
 import json
@@ -21,7 +21,7 @@ logger = logging.getLogger(__name__)
 
 
 class JobState(StrEnum):
-    """Where a job stands; `started` is the sweep's own: a command began it or went on with it."""
+    """The state of a job. `started` belongs to the sweep itself: a command began it or went on with it."""
 
     started = "started"
     queued = "queued"
@@ -32,7 +32,7 @@ class JobState(StrEnum):
 
 
 class FailureReason(StrEnum):
-    """Why a job failed: an error, out of memory, its process was killed, or training was not finite."""
+    """Why a job failed: an error, no memory left, its process was killed, or the training loss was not finite."""
 
     error = "error"
     oom = "oom"
@@ -41,15 +41,15 @@ class FailureReason(StrEnum):
 
 
 class JobError(Exception):
-    """A job ended without a result; the job log says why."""
+    """A job ended without a result; the job log holds the reason."""
 
 
 @dataclass(frozen=True)
 class JobEvent:
-    """One line of jobs.jsonl: at `time` (epoch seconds) a job came into a state; no job is the sweep itself.
+    """One line of jobs.jsonl: a job entered a state at `time` (epoch seconds). An empty `job` is the sweep itself.
 
-    `overrides` stand on queued events, `code` (version) and `data` (fingerprint by data config) on running ones,
-    `reason` and `message` on failed ones, `seconds` (since the job last began) on those that end it.
+    Queued events carry `overrides`, running ones `code` (version) and `data` (fingerprint by data config), failed ones
+    `reason` and `message`, and events that end a job `seconds` (since it last began).
     """
 
     job: str
@@ -66,13 +66,17 @@ class JobEvent:
 
 
 def append_event(sweep: SweepFolder, event: JobEvent) -> None:
-    """Append an event and flush it to disk; raise OSError where that cannot be done."""
+    """Append an event and flush it to disk.
+
+    Raises:
+        OSError: it cannot be written.
+    """
     said = {key: value for key, value in asdict(event).items() if value is not None}
     line = json.dumps(said, ensure_ascii=False).encode() + b"\n"
     with FileLock(sweep.path / ".jobs.lock"), sweep.jobs.open("ab+") as file:
         if file.tell():
             file.seek(-1, os.SEEK_END)
-            # Behind a torn line start anew.
+            # Behind a torn line, start on a new line: the torn one alone is lost.
             line = line if file.read(1) == b"\n" else b"\n" + line
         file.write(line)
         file.flush()
@@ -80,7 +84,7 @@ def append_event(sweep: SweepFolder, event: JobEvent) -> None:
 
 
 def record_end(sweep: SweepFolder, event: JobEvent) -> None:
-    """Append an event that no result depends on: where it cannot be written the run folder still tells what is done."""
+    """Append an event as `append_event` does, but only log a failure: the run folder itself shows what is done."""
     try:
         append_event(sweep, event)
     except OSError as error:
@@ -88,7 +92,7 @@ def record_end(sweep: SweepFolder, event: JobEvent) -> None:
 
 
 def read_events(sweep: SweepFolder) -> list[JobEvent]:
-    """Return all events in the order of writing, none where the file is missing; torn lines are passed over."""
+    """Return all events in the order of writing, without torn lines; none where the file is missing."""
     if not sweep.jobs.is_file():
         return []
     lines = sweep.jobs.read_bytes().split(b"\n")
@@ -107,7 +111,7 @@ def _parse(line: bytes) -> JobEvent | None:
 
 
 def has_failed_since_start(sweep: SweepFolder) -> bool:
-    """True when a job failed after the command that works on the sweep began."""
+    """True when a job has failed since the last command on the sweep began."""
     states = [event.state for event in read_events(sweep)]
     last_start = max((index for index, state in enumerate(states) if state is JobState.started), default=0)
     return JobState.failed in states[last_start:]
@@ -115,7 +119,7 @@ def has_failed_since_start(sweep: SweepFolder) -> bool:
 
 @dataclass(frozen=True)
 class JobStatus:
-    """Where a job stands now, and how it came there."""
+    """The present state of a job, since when, and what its events said."""
 
     job: str
     state: JobState
@@ -130,26 +134,26 @@ class JobStatus:
 
     @property
     def is_over(self) -> bool:
-        """True when the job has come to a result: nothing is left to run."""
+        """True when the job has a result (done or pruned): nothing is left to run."""
         return self.state in (JobState.done, JobState.pruned)
 
     def is_due(self, retry_failed: bool) -> bool:
-        """True when the job is to be run: it is not over, not running, and has not failed or is to be tried again."""
+        """True when the job is to be run: not finished, not running, and not failed unless it may be tried again."""
         if self.state is JobState.failed:
             return retry_failed or self.was_killed
         return not self.is_over and self.state is not JobState.running
 
     @property
     def was_killed(self) -> bool:
-        """True when its process died: the job goes on from its last checkpoint."""
+        """True when its process was killed: the job goes on from its last checkpoint."""
         return self.state is JobState.failed and self.reason is FailureReason.killed
 
 
 def read_statuses(sweep: SweepFolder) -> dict[str, JobStatus]:
-    """Return the status of every job in the order they came up.
+    """Return the status of every job, in the order in which the jobs were first named.
 
-    A report in the run folder makes a job done, and without its folder it is to be run anew. A job that was running,
-    and that no process holds any more, was killed.
+    The run folder decides where it disagrees with the log: a report makes a job done, and a job whose folder is gone is
+    queued again. A running job whose lock no process holds was killed.
     """
     statuses: dict[str, JobStatus] = {}
     for event in read_events(sweep):
@@ -159,7 +163,7 @@ def read_statuses(sweep: SweepFolder) -> dict[str, JobStatus]:
 
 
 def read_status(sweep: SweepFolder, job: str) -> JobStatus:
-    """Return the status of one job; one never heard of is queued."""
+    """Return the status of one job; a job that the log does not name is queued."""
     return read_statuses(sweep).get(job) or _checked(sweep, JobStatus(job, JobState.queued, time.time()))
 
 
@@ -168,7 +172,7 @@ def _after(before: JobStatus | None, event: JobEvent) -> JobStatus:
     overrides = known.overrides if event.overrides is None else event.overrides
     trial = known.trial if event.trial is None else event.trial
     if event.state is JobState.queued and before is not None:
-        # Named again by a later command: nothing has happened to it.
+        # A later command names the job again: its state stays.
         return replace(before, overrides=overrides, trial=trial)
     code, data = event.code or known.code, event.data or known.data
     return JobStatus(
@@ -177,11 +181,12 @@ def _after(before: JobStatus | None, event: JobEvent) -> JobStatus:
 
 
 def _checked(sweep: SweepFolder, status: JobStatus) -> JobStatus:
+    """The status after a look at the run folder, which outlives a lost or late line of the log."""
     run_dir = sweep.run_dir(status.job)
     if RunFolder(run_dir).report.is_file():
         return replace(status, state=JobState.done, reason=None, message=None)
     if status.state is JobState.done or (status.state is JobState.pruned and not run_dir.is_dir()):
-        return replace(status, state=JobState.queued, message="its folder is gone")
+        return replace(status, state=JobState.queued, message="its run folder is gone")
     if status.state is JobState.running and not is_running(run_dir):
         message = "its process is gone; the next start goes on from its last checkpoint"
         return replace(status, state=JobState.failed, reason=FailureReason.killed, message=message)

@@ -1,4 +1,4 @@
-"""The sweep folder: where a sweep keeps its jobs' run folders, their history, and who it is.
+"""The sweep folder: the run folders of a sweep's jobs, their history, and the sweep's identity.
 
 sweep.json       name, unique id, time of creation        <job id>/       run folder of a job, named by its config
 jobs.jsonl       what happened to every job                report/         the sweep's report
@@ -18,12 +18,12 @@ from filelock import FileLock
 from causal_lm_router.files import write_text
 
 _JOB_LOCK = ".job.lock"
-_SHORT_WAIT_S = 2.0  # those who ask whether a job runs hold its lock for a moment
+_SHORT_WAIT_S = 2.0  # `is_running` holds the lock of a job for a moment, which must not look like a running job
 
 
 @dataclass(frozen=True)
 class SweepMetadata:
-    """Who a sweep is. `uid` is drawn once: two sweeps of one name, on two machines, are told apart by it."""
+    """A sweep's name, unique id and time of creation. The random `uid` tells two sweeps of one name apart."""
 
     name: str
     uid: str
@@ -65,8 +65,9 @@ class SweepFolder:
         return self.metadata.is_file()
 
     def make_metadata(self) -> SweepMetadata:
-        """Return the sweep's metadata; make folder and metadata where they are missing."""
+        """Return the sweep's metadata; make the folder and sweep.json where they are missing."""
         self.path.mkdir(parents=True, exist_ok=True)
+        # Two commands may start the same sweep at once: only one of them draws the uid.
         with FileLock(self.path / ".sweep.lock"):
             if not self.metadata.is_file():
                 made = datetime.now(UTC).isoformat(timespec="seconds")
@@ -76,7 +77,11 @@ class SweepFolder:
         return self.read_metadata()
 
     def read_metadata(self) -> SweepMetadata:
-        """Return the sweep's metadata; raise ValueError where the folder is not that of a sweep."""
+        """Return the sweep's metadata.
+
+        Raises:
+            ValueError: the folder holds no readable sweep.json.
+        """
         try:
             return SweepMetadata(**json.loads(self.metadata.read_text(encoding="utf-8")))
         except (FileNotFoundError, TypeError, json.JSONDecodeError) as error:
@@ -84,24 +89,24 @@ class SweepFolder:
 
 
 def sweep_of(run_dir: Path) -> SweepFolder | None:
-    """Return the sweep that a run folder is a job of, None for a run of its own."""
+    """Return the sweep that a run folder belongs to as a job; None for a single run."""
     sweep = SweepFolder(run_dir.absolute().parent)
     return sweep if sweep.is_sweep() else None
 
 
 def job_lock(run_dir: Path) -> FileLock:
-    """Return the lock that a process holds while it runs the job; the system frees it when the process dies."""
+    """Return the lock that a process holds while it runs the job; the kernel frees it when the process dies."""
     return FileLock(run_dir / _JOB_LOCK, timeout=_SHORT_WAIT_S)
 
 
 def is_running(run_dir: Path) -> bool:
-    """True while a process, on this machine or on another one with the same file system, runs the job."""
+    """True while a process runs the job, on this machine or on another one with the same file system."""
     try:
         descriptor = os.open(run_dir / _JOB_LOCK, os.O_RDONLY)
     except FileNotFoundError:
         return False
     try:
-        # Shared, so that those who ask do not take one another for the one who runs it.
+        # A shared lock: two processes that ask at once do not take each other for the one that runs the job.
         fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
         return True

@@ -1,1 +1,1 @@
-"""The jobs of a sweep: who they are, what happened to them, how one is run."""
+"""Sweeps: how Hydra goes through the jobs of a grid or a search, how one job is run, and the report over them."""

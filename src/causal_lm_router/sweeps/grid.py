@@ -1,4 +1,4 @@
-"""The grid: every combination of the swept values is a job, and the same command again goes on where it stopped."""
+"""The grid: every combination of the swept values is a job. The same command again goes on where it stopped."""
 
 from collections.abc import Sequence
 from itertools import chain
@@ -9,19 +9,24 @@ from causal_lm_router.sweeps.launched_jobs import SweepJob, SweepJobs
 
 
 def run_grid(jobs: SweepJobs, overrides: Sequence[Override], max_batch_size: int | None) -> list[str]:
-    """Run every job that the overrides make, of a parallel launcher so many at a time; return their ids.
+    """Run every job that the overrides make and return their ids.
 
-    Raises ValueError where one does not compose, before any has begun, and where not all come to their end.
+    A parallel launcher gets at most `max_batch_size` jobs at a time; None gives it all of them.
+
+    Raises:
+        ValueError: a job does not compose (then none is started), or not all jobs finished.
     """
-    # Hydra runs its plugins' modules anew when it looks for plugins: what is imported early is another class by then.
+    # Imported late: Hydra loads its plugin modules a second time while it looks for plugins, which makes new classes.
     from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 
     combinations = chain.from_iterable(BasicSweeper.split_arguments(list(overrides), None))
+    # Compose all jobs before any starts, so that a typo costs no training. Equal configs are one job.
     composed = [jobs.compose(combination) for combination in combinations]
     grid: list[SweepJob] = list({job.id: job for job in composed}.values())
     jobs.check_unmixed(grid)
     jobs.start()
     jobs.queue(grid)
+    # Launch batch by batch; the launcher waits for a batch before it takes the next one.
     batch_size = max_batch_size or len(grid)
     for begin in range(0, len(grid), batch_size):
         jobs.launch(grid[begin : begin + batch_size])

@@ -1,4 +1,4 @@
-"""Running one job of a sweep: one process at a time, never again after completion, its end recorded whatever it is."""
+"""Running one job of a sweep: one process at a time, never again once it has a result, and its end always recorded."""
 
 import contextlib
 import ctypes
@@ -26,6 +26,7 @@ from causal_lm_router.runs.job_log import (
     JobError,
     JobEvent,
     JobState,
+    JobStatus,
     append_event,
     has_failed_since_start,
     read_status,
@@ -41,21 +42,24 @@ from causal_lm_router.training.module import NotFiniteError
 
 logger = logging.getLogger(__name__)
 OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "cannot allocate memory")
-"""How libraries say so in errors of another kind."""
+"""Phrases in the errors of libraries that report a lack of memory with an exception class of another kind."""
 DIES_WITH_PARENT = "CAUSAL_LM_ROUTER_DIES_WITH_PARENT"
-"""Environment variable that asks a job's process to end when the sweep's does."""
+"""Environment variable that asks a job's process to end when the sweep's process does."""
 
 
 def launch_job(config: TrainConfig, workbench: Workbench) -> None:
     """Run the job in `config.run_dir`, in a process of its own where the config asks for it or training is distributed.
 
-    A job that is over, that failed before (unless `sweep.retry_failed`), or that comes after a failure under
-    `sweep.on_failure=stop` is left as it is. Raises JobError where it fails; the reason is in the log.
+    Does nothing for a job that is finished, that failed before (unless `sweep.retry_failed`), or that follows a failure
+    under `sweep.on_failure=stop`.
+
+    Raises:
+        JobError: the job failed; the job log holds the reason.
     """
     run_dir = Path(config.run_dir)
     sweep = SweepFolder(run_dir.parent)
     if not is_first_process():
-        # One of several that a cluster started: the first one waits for it, whatever the log says.
+        # A cluster started several processes for this job. The first one waits for this one, whatever the log says.
         complete_run(config, workbench)
         return
     if not read_status(sweep, run_dir.name).is_due(config.sweep.retry_failed):
@@ -69,9 +73,10 @@ def launch_job(config: TrainConfig, workbench: Workbench) -> None:
 
 
 def run_job(config: TrainConfig, workbench: Workbench) -> None:
-    """Run the job in `config.run_dir` in this process, unless another one runs it or has run it to its end.
+    """Run the job in `config.run_dir` in this process, unless another process runs it or has finished it.
 
-    Raises JobError as `launch_job` does.
+    Raises:
+        JobError: the job failed; the job log holds the reason.
     """
     run_dir = Path(config.run_dir)
     sweep = SweepFolder(run_dir.parent)
@@ -80,8 +85,9 @@ def run_job(config: TrainConfig, workbench: Workbench) -> None:
         return
     try:
         with job_lock(run_dir):
+            # Look again under the lock: another process may have finished the job since it was launched.
             if read_status(sweep, run_dir.name).is_over:
-                logger.info("job %s: nothing is left to do", run_dir.name)
+                logger.info("job %s: finished already", run_dir.name)
             else:
                 _run_locked(sweep, config, workbench)
     except Timeout:
@@ -89,13 +95,13 @@ def run_job(config: TrainConfig, workbench: Workbench) -> None:
 
 
 def is_distributed(config: TrainerConfig) -> bool:
-    """True when Lightning would start further processes, which it does by the command line of the process it is in."""
+    """True when Lightning would start further processes by repeating the command line of this process."""
     started_outside = int(os.environ.get("SLURM_NTASKS", "1")) > 1
     return not started_outside and (config.devices != "1" or config.strategy != "auto")
 
 
 def failure_reason(error: BaseException) -> FailureReason:
-    """Return the reason that an exception stands for."""
+    """Return the reason that an exception stands for in the job log."""
     text = str(error).lower()
     if isinstance(error, MemoryError | torch.OutOfMemoryError) or any(words in text for words in OUT_OF_MEMORY):
         return FailureReason.oom
@@ -105,9 +111,11 @@ def failure_reason(error: BaseException) -> FailureReason:
 def _run_locked(sweep: SweepFolder, config: TrainConfig, workbench: Workbench) -> None:
     job = Path(config.run_dir).name
     with _record_end_of(sweep, job):
+        # Compare code and data with those of earlier jobs first: a mixed sweep is refused before it costs anything.
         code, data = code_version(), data_version(config.data, workbench.data(config.data))
         for difference in check_unmixed(sweep, code, data, config.sweep.allow_mixed):
             logger.warning("sweep.allow_mixed=true: %s", difference)
+        # Say which process runs the job, then run it.
         process = f"{socket.gethostname()}:{os.getpid()}"
         append_event(sweep, JobEvent(job, JobState.running, code=code, data=data, process=process))
         report = complete_run(config, workbench, _pruning(sweep, config.sweep.trial))
@@ -117,7 +125,7 @@ def _run_locked(sweep: SweepFolder, config: TrainConfig, workbench: Workbench) -
 
 
 def _pruning(sweep: SweepFolder, trial: int | None) -> OnEvaluation | None:
-    """Return what ends the job when the search it is a trial of has seen enough of it."""
+    """Return the callback that ends the job once its search prunes the trial; None for a job of a grid."""
     if trial is None:
         return None
     from causal_lm_router.sweeps.search import open_trial
@@ -133,57 +141,68 @@ def _pruning(sweep: SweepFolder, trial: int | None) -> OnEvaluation | None:
 
 @contextlib.contextmanager
 def _record_end_of(sweep: SweepFolder, job: str) -> Iterator[None]:
+    """Record how the block ends: done, pruned, or failed with a reason, which is then raised as a JobError."""
     start = time.time()
+
+    def record(state: JobState, reason: FailureReason | None = None, message: str | None = None) -> None:
+        record_end(sweep, JobEvent(job, state, reason=reason, message=message, seconds=time.time() - start))
+
     try:
         yield
     except PrunedError as stop:
         logger.info("job %s: pruned: %s", job, stop)
-        record_end(sweep, JobEvent(job, JobState.pruned, message=str(stop), seconds=time.time() - start))
+        record(JobState.pruned, message=str(stop))
     except Exception as error:
         if RunFolder(sweep.run_dir(job)).report.is_file():
-            # The result is there; what went wrong afterwards does not undo it.
+            # The report is written last, so the result is there. An error after it (tracking, say) does not undo it.
             logger.exception("job %s: done, but then: %s", job, error)
-            record_end(sweep, JobEvent(job, JobState.done, seconds=time.time() - start))
+            record(JobState.done)
             return
         reason, message = failure_reason(error), f"{error}" or type(error).__name__
-        # What bad input causes needs no traceback.
+        # ValueError and OSError come from bad input, where one line says more than a traceback.
         log = logger.error if isinstance(error, ValueError | OSError) else logger.exception
         log("job %s: failed (%s): %s", job, reason.value, message)
-        failed = JobState.failed
-        record_end(sweep, JobEvent(job, failed, reason=reason, message=message, seconds=time.time() - start))
+        record(JobState.failed, reason, message)
         raise JobError(f"job {job}: {message}") from error
     else:
-        record_end(sweep, JobEvent(job, JobState.done, seconds=time.time() - start))
+        record(JobState.done)
 
 
 def _run_in_child(sweep: SweepFolder, config: TrainConfig) -> None:
+    """Run the job by the `resume` command in a child process, and record its end where the child could not."""
     run_dir, oom_kills, start = Path(config.run_dir), _count_oom_kills(), time.time()
     write_text(RunFolder(run_dir).config, dump_config(config))
     command = [sys.executable, "-m", "causal_lm_router.commands.resume", quote_text(f"run_dir={run_dir}")]
-    # Hydra sets this in our process, for itself.
+    # Hydra sets this variable in our process, for itself; the child prints errors in one line without it.
     environment = {key: value for key, value in os.environ.items() if key != "HYDRA_FULL_ERROR"}
     child = subprocess.run(command, env=environment | {DIES_WITH_PARENT: "1"}, check=False)
     status = read_status(sweep, run_dir.name)
     if child.returncode == 0 and status.state is not JobState.failed:
         return
-    if status.state is not JobState.failed or status.since < start or status.was_killed:
-        was_killed = child.returncode == -signal.SIGKILL
-        # After a SIGTERM it leaves by itself, and the log still has the job as running.
-        reason = FailureReason.killed if child.returncode < 0 or status.was_killed else FailureReason.error
-        reason = FailureReason.oom if was_killed and _count_oom_kills() > oom_kills else reason
-        message = f"its process ended with status {child.returncode}"
-        record_end(sweep, JobEvent(run_dir.name, JobState.failed, reason=reason, message=message))
-        raise JobError(f"job {run_dir.name}: {message}")
-    raise JobError(f"job {run_dir.name}: {status.message}")
+    if status.state is JobState.failed and status.since >= start and not status.was_killed:
+        # The child recorded its own failure.
+        raise JobError(f"job {run_dir.name}: {status.message}")
+    reason = _death_reason(child.returncode, status, has_oom_kill=_count_oom_kills() > oom_kills)
+    message = f"its process ended with status {child.returncode}"
+    record_end(sweep, JobEvent(run_dir.name, JobState.failed, reason=reason, message=message))
+    raise JobError(f"job {run_dir.name}: {message}")
+
+
+def _death_reason(returncode: int, status: JobStatus, *, has_oom_kill: bool) -> FailureReason:
+    """Why a child ended without recording it: the kernel killed it for memory, a signal did, or it crashed."""
+    if returncode == -signal.SIGKILL and has_oom_kill:
+        return FailureReason.oom
+    # After SIGTERM the child leaves with a status of its own, and the log still shows the job as running.
+    return FailureReason.killed if returncode < 0 or status.was_killed else FailureReason.error
 
 
 def die_with_parent() -> None:
-    """Have the system end this process when the one that started it is gone: nobody would know of the job any more."""
+    """Ask the kernel to end this process when its parent ends: a job that no sweep waits for is never recorded."""
     set_parent_death_signal = 1  # PR_SET_PDEATHSIG of prctl(2)
     ctypes.CDLL(None).prctl(set_parent_death_signal, signal.SIGTERM)
 
 
 def _count_oom_kills() -> int:
-    """Return how many processes of this machine the kernel has killed for want of memory since it started."""
+    """Return how many processes the kernel of this machine has killed for lack of memory since it started."""
     counters = dict(line.split() for line in Path("/proc/vmstat").read_text().splitlines())
     return int(counters.get("oom_kill", 0))

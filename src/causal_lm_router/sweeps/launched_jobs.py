@@ -1,4 +1,4 @@
-"""The jobs of a Hydra sweep: all composed before any starts, launched unless they are over, counted at the end."""
+"""The jobs of a Hydra sweep: composed before any starts, launched unless finished, counted at the end."""
 
 import logging
 import os
@@ -33,12 +33,12 @@ from causal_lm_router.sweeps.versions import check_unmixed, code_version, data_v
 
 logger = logging.getLogger(__name__)
 ONE_BY_ONE = "hydra._internal.core_plugins.basic_launcher.BasicLauncher"
-"""Hydra's own launcher, which runs jobs one after another in this process."""
+"""Class of Hydra's own launcher, which runs jobs one after another in this process."""
 
 
 @dataclass(frozen=True)
 class SweepJob:
-    """One job: its id, the overrides that make it, its checked config."""
+    """One job: its id (a hash of its config), the overrides that make it, and its checked config."""
 
     id: str
     overrides: tuple[str, ...]
@@ -46,7 +46,7 @@ class SweepJob:
 
 
 class SweepJobs:
-    """What a sweeper launches jobs with: Hydra's launcher over one sweep folder."""
+    """The jobs of one sweep folder under Hydra's launcher: composes, checks, queues, launches and counts them."""
 
     def __init__(self, config: DictConfig, hydra_context: HydraContext, launcher: Launcher) -> None:
         self._config = config
@@ -64,23 +64,26 @@ class SweepJobs:
     def compose(self, overrides: Sequence[str]) -> SweepJob:
         """Return the job that the overrides make.
 
-        Its folder is pinned to this sweep: a swept value may be part of the name that the folder follows by default.
-        Raises ValueError or Hydra's errors for overrides that do not compose, or that set what is not to be swept.
+        Raises:
+            ValueError: the composed config fails a check. Overrides that do not compose raise Hydra's own errors.
         """
+        # Pin the sweep folder: its default follows `name`, and a swept value may be part of the name.
         pinned = [*overrides, quote_text(f"hydra.sweep.dir={self.folder.path}")]
         composed = self._hydra_context.config_loader.load_sweep_config(self._config, pinned)
         config = resolve_job(composed)
         return SweepJob(job_id(config), tuple(overrides), config)
 
     def check_unmixed(self, jobs: Sequence[SweepJob]) -> None:
-        """Say what code or data differ from earlier jobs; raise ValueError unless `sweep.allow_mixed` allows it.
+        """Warn where code or data differ from those of earlier jobs; nothing to check when no job is left to run.
 
-        Where no job is left to run there is nothing to mix.
+        Raises:
+            ValueError: they differ and `sweep.allow_mixed` is false.
         """
         if not self._due(jobs):
             return
         from causal_lm_router.runs.workbench import shared_workbench
 
+        # Jobs with the same data config read the data once; the workbench keeps it for the first job.
         workbench = shared_workbench()
         data: dict[str, str] = {}
         for config in {repr(job.config.data): job.config.data for job in jobs}.values():
@@ -89,7 +92,7 @@ class SweepJobs:
             logger.warning("sweep.allow_mixed=true: %s", found)
 
     def queue(self, jobs: Sequence[SweepJob]) -> None:
-        """Record jobs as queued and say how many are over already."""
+        """Record new jobs as queued, and log how many are left to run."""
         statuses = read_statuses(self.folder)
         for job in jobs:
             if job.id not in statuses:
@@ -101,10 +104,10 @@ class SweepJobs:
         logger.info("%d jobs: %s", len(jobs), ", ".join([*found, f"{len(due)} to run"]))
 
     def launch(self, jobs: Sequence[SweepJob]) -> None:
-        """Launch those of the jobs that are due, and wait for them.
+        """Launch the jobs that are due and wait for them; the job log says how each ended.
 
-        How each ends is in the job log. Hydra's own launcher gets them singly, so that one whose folder cannot be made
-        is one that failed; after a failure `sweep.on_failure=stop` begins no further one.
+        Hydra's own launcher gets them one by one: a job whose folder cannot be made then fails alone, and
+        `sweep.on_failure=stop` starts no job after a failure.
         """
         due = self._due(jobs)
         if self._config.hydra.launcher._target_ != ONE_BY_ONE:
@@ -113,7 +116,7 @@ class SweepJobs:
         for number, job in enumerate(due, start=1):
             if job.config.sweep.on_failure is OnFailure["stop"] and has_failed_since_start(self.folder):
                 return
-            # Another process may have run it meanwhile.
+            # Look again: another process that shares the sweep may have run it meanwhile.
             if self._due([job]):
                 logger.info("job %s, %d of %d to run: %s", job.id, number, len(due), _own_overrides(job, jobs))
                 self._launch([job])
@@ -128,7 +131,7 @@ class SweepJobs:
         pinned = quote_text(f"hydra.sweep.dir={self.folder.path}")
         first = self._num_launched
         self._num_launched += len(jobs)
-        # What it says of each job is said above.
+        # Its own line for each job would repeat ours.
         logging.getLogger(ONE_BY_ONE.rpartition(".")[0]).setLevel(logging.WARNING)
         try:
             returns = self._launcher.launch([[*job.overrides, pinned] for job in jobs], initial_job_idx=first)
@@ -137,16 +140,18 @@ class SweepJobs:
         except (KeyboardInterrupt, SystemExit):
             logger.warning("interrupted; the same command goes on with what is left")
             raise
-        except Exception as error:  # a folder that cannot be made, a worker that died: each launcher has its own errors
+        except Exception as error:  # each launcher has error classes of its own
             logger.error("the launcher ended early: %s: %s", type(error).__name__, error)
+            # A job that never started cannot record its own failure (its folder could not be made, say).
             if len(jobs) == 1 and read_status(self.folder, jobs[0].id).state is JobState.queued:
                 reason, message = FailureReason.error, f"{type(error).__name__}: {error}"
                 record_end(self.folder, JobEvent(jobs[0].id, JobState.failed, reason=reason, message=message))
 
     def finish(self, jobs: Sequence[SweepJob]) -> None:
-        """Write the sweep's report and say how the jobs ended.
+        """Write the sweep's report and print how the jobs ended.
 
-        Raises ValueError unless all are over, or in the hands of another process.
+        Raises:
+            ValueError: a job is neither finished nor run by another process.
         """
         config = jobs[0].config
         if config.sweep.report and (self._num_launched or not self.folder.report.is_dir()):
@@ -174,18 +179,18 @@ class SweepJobs:
             wandb = config.tracking.wandb
             log_sweep_report(wandb, metadata.name, metadata.uid, self.folder.path, report.rows, report.folder)
         except (ValueError, OSError) as error:
-            # The jobs have their results; `causal-lm-router report` makes up for it.
+            # The results are safe in the run folders; `causal-lm-router report` can write the report later.
             logger.error("the sweep's report: %s", error)
 
 
 def _own_overrides(job: SweepJob, jobs: Sequence[SweepJob]) -> str:
-    """The overrides that the job does not share with all others."""
+    """The overrides that not all jobs share, for a short log line."""
     shared = set(job.overrides).intersection(*(other.overrides for other in jobs)) if len(jobs) > 1 else set()
     return " ".join(override for override in job.overrides if override not in shared)
 
 
 def set_up_jobs(hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> SweepJobs:
-    """Return the jobs of a sweep under the launcher that its config names."""
+    """Return the jobs of a sweep under the launcher that `hydra/launcher` chose."""
     from hydra.core.plugins import Plugins
 
     launcher: Launcher = Plugins.instance().instantiate_launcher(
@@ -195,13 +200,13 @@ def set_up_jobs(hydra_context: HydraContext, task_function: TaskFunction, config
 
 
 def parse_overrides(params: Mapping[str, Any] | None, arguments: Sequence[str]) -> list[Override]:
-    """Return the swept parameters of a config and the overrides of a command line, parsed, the latter last."""
+    """Return the parsed overrides: swept parameters of the config first, then those of the command line."""
     swept = [f"{key}={values}" for key, values in (params or {}).items()]
     return OverridesParser.create().parse_overrides([*swept, *arguments])
 
 
 def _raise_unrecorded(result: JobReturn) -> None:
-    """Raise the exception of a job that never came to run: those that ran are in the job log."""
+    """Raise the exception of a job that never ran; a job that ran has recorded its own end."""
     if result.status is JobStatus.FAILED and not isinstance(result._return_value, JobError):
         assert isinstance(result._return_value, Exception)
         raise result._return_value

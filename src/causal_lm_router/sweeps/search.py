@@ -1,12 +1,12 @@
-"""A search: trials of an Optuna study that a killed process picks up with the same numbers and the same parameters.
+"""A search: an Optuna study that goes on after a kill with the same trial numbers and the same parameters.
 
-The study lies in `<sweep folder>/study.journal`. What makes it repeatable:
-- The sampler is made anew for every trial, seeded by the search's seed and the trial's number. What it suggests is a
-  function of these and of the trials before.
-- It works on a copy in memory, so that a trial comes into the journal with all its parameters in one line.
-- Trials are asked for in batches, which begin at multiples of `num_parallel`. The trials of a batch do not know each
-  other's values (TPE knows their parameters, and keeps away from them: its constant liar). So another `num_parallel`
-  is another search; and with a pruner and several jobs at a time, what is pruned depends on which job is faster.
+The study lies in `<sweep folder>/study.journal`. Three rules make it repeatable:
+- Every trial gets a new sampler, seeded by the search's seed and the trial's number. Its suggestion depends on these
+  and on the earlier trials alone.
+- The sampler works on a copy in memory, so a trial enters the journal with all its parameters in one line.
+- Trials are asked for in batches that start at multiples of `num_parallel`. The trials of a batch do not know each
+  other's values (TPE does know their parameters and avoids them: its "constant liar"). So a different `num_parallel`
+  is a different search. With a pruner and several jobs at a time, pruning depends on which job is faster.
 """
 
 import json
@@ -29,18 +29,20 @@ from causal_lm_router.runs.run_folder import RunFolder
 from causal_lm_router.runs.sweep_folder import SweepFolder
 from causal_lm_router.sweeps.search_spec import SearchSpec, make_pruner
 
-# User attributes. Of the study: its spec. Of a trial: its job, what the sampler keeps for later trials, the step at
-# which the pruner stopped it, and the failed trial that it repeats.
-_SPEC, _JOB, _SAMPLER_STATE, _PRUNED_AT, _RETRY_OF = "spec", "job", "sampler_state", "pruned_at", "retry_of"
+# User attributes. Of the study: its spec. Of a trial: its job, the state that the sampler hands to later trials, the
+# step at which the pruner stopped it, the last step at which it let it go on, and the failed trial that it repeats.
+_SPEC, _JOB, _SAMPLER_STATE, _RETRY_OF = "spec", "job", "sampler_state", "retry_of"
+_PRUNED_AT, _KEPT_AT = "pruned_at", "kept_at"
 
-# Optuna announces every study, and here each trial makes one.
+# Optuna logs every study it makes, and here each trial makes one in memory.
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 
 
 class Search:
-    """The study of one sweep folder, made where it is missing. One process at a time may hold it.
+    """The study of one sweep folder, made where it is missing. One process at a time may use it.
 
-    Raises ValueError where the folder's study has another spec.
+    Raises:
+        ValueError: the folder's study has another spec.
     """
 
     def __init__(self, sweep: SweepFolder, spec: SearchSpec) -> None:
@@ -59,15 +61,16 @@ class Search:
         return self._study.get_trials(deepcopy=False)
 
     def next_batch(self, num_trials: int, num_parallel: int) -> list[FrozenTrial]:
-        """Return the trials to run next, with their parameters; none when `num_trials` are over.
+        """Return the trials to run next, with their parameters; none once `num_trials` are finished.
 
-        Trials that were running when a process died come first, under their own numbers, with those that their batch
-        still lacks.
+        Trials that were running when a process died come first, under their own numbers. The rest of their batch is
+        added to them.
         """
+        # The batch to go on with is the one of the first running trial, or else the next one.
         trials = self.trials
         running = [trial for trial in trials if trial.state is TrialState.RUNNING]
         start = (running[0].number if running else len(trials)) // num_parallel * num_parallel
-        # Once a trial of a batch is over, all others of it have been asked for.
+        # A batch with a finished trial is complete: all of its trials were asked for before any ran.
         if not (running and any(trial.state.is_finished() for trial in trials[start:])):
             num_retries = sum(_RETRY_OF in trial.user_attrs for trial in trials)
             for _ in range(len(trials), min(start + num_parallel, num_trials + num_retries)):
@@ -75,7 +78,7 @@ class Search:
         return [trial for trial in self.trials if trial.state is TrialState.RUNNING][:num_parallel]
 
     def retry_failed(self) -> None:
-        """Add, beyond the number of trials, a trial with the parameters of each one that failed."""
+        """Add a trial with the same parameters for each one that failed, beyond `num_trials`."""
         retried = {trial.user_attrs.get(_RETRY_OF) for trial in self.trials}
         for failed in self.trials:
             if failed.state is TrialState.FAIL and failed.number not in retried:
@@ -88,22 +91,23 @@ class Search:
                 self._study.add_trial(again)
 
     def complete(self, number: int, job: str, figures: Mapping[str, float]) -> None:
-        """Tell that a trial is done, by which job and with which figures.
+        """Tell the study that a trial is done: by which job, and the metrics of its validation report by name.
 
-        Raises ValueError, and tells nothing, where an objective is not among the figures.
+        Raises:
+            ValueError: an objective is not among the metrics; the study then stays as it was.
         """
         values = [_objective(figures, figure) for figure in self._spec.figures]
         self._storage.set_trial_user_attr(_trial_id(self._storage, number), _JOB, job)
         self._study.tell(number, values)
 
     def stop(self, number: int, *, pruned: bool) -> None:
-        """Tell that a trial was pruned, or else that it failed."""
+        """Tell the study that a trial was pruned, or else that it failed."""
         self._study.tell(number, state=TrialState.PRUNED if pruned else TrialState.FAIL)
 
     def best(self) -> list[dict[str, Any]]:
-        """Return the best trial, of several objectives the Pareto front: number, values by figure, params, job.
+        """Return the best trial, or the Pareto front of several objectives: number, values by metric, params, job.
 
-        Of trials that share a job the first stands. The list is empty while no trial is done.
+        Of trials that share a job only the first is listed. The list is empty while no trial is done.
         """
         one_of_job: dict[str, dict[str, Any]] = {}
         for trial in sorted(self._study.best_trials, key=lambda trial: trial.number):
@@ -115,14 +119,16 @@ class Search:
         return best if len(self._spec.figures) > 1 else best[:1]
 
     def _ask(self) -> None:
-        """Add a running trial to the study."""
+        """Add a running trial: a new sampler suggests it on a copy in memory, then the study stores it whole."""
         trials, memory = self.trials, InMemoryStorage()
         sampler = self._spec.make_sampler(len(trials))
         copy = optuna.create_study(storage=memory, sampler=sampler, directions=self._spec.directions)
         copy.add_trials(trials)
+        # Some samplers keep a state in the study (the grid of QMC, say): hand on that of the last trial.
         states = [trial.user_attrs[_SAMPLER_STATE] for trial in trials if _SAMPLER_STATE in trial.user_attrs]
         for key, value in states[-1].items() if states else ():
             memory.set_study_system_attr(copy._study_id, key, value)
+        # Ask for the parameters in a fixed order, since a sampler draws them one after another.
         copy.ask({key: self._spec.params[key] for key in sorted(self._spec.params)})
         asked = copy.trials[-1]
         asked.set_user_attr(_SAMPLER_STATE, memory.get_study_system_attrs(copy._study_id))
@@ -130,7 +136,7 @@ class Search:
 
 
 class TrialMonitor:
-    """What the pruner hears of a trial while its job trains."""
+    """Reports a trial's objective to the pruner while its job trains."""
 
     def __init__(self, storage: JournalStorage, number: int) -> None:
         self._storage = storage
@@ -141,32 +147,35 @@ class TrialMonitor:
     def report(self, figures: Mapping[str, float], step: int) -> bool:
         """Record the objective at an optimizer step; return True when the trial is to be pruned there.
 
-        Trials are compared at equal steps. A job that was interrupted may report a step again: the first value stands,
-        and so does the first decision. Nothing is recorded or pruned with several objectives, nor once the trial is
-        over: its job may be run again by hand.
+        Trials are compared at equal steps. A job that was interrupted may report a step twice: the first value and the
+        first decision stand. With several objectives nothing is recorded or pruned, nor for a finished trial, whose job
+        somebody may run again by hand.
 
-        Raises ValueError where the objective is not among the figures.
+        Raises:
+            ValueError: the objective is not among the metrics.
         """
         trial = self._storage.get_trial(self._trial_id)
         if len(self._objectives) > 1 or trial.state.is_finished():
             return False
+        # A decision that an earlier run of the job got stands, also where trials that ended since would change it.
         if _PRUNED_AT in trial.user_attrs:
             return bool(step >= trial.user_attrs[_PRUNED_AT])
+        if step <= trial.user_attrs.get(_KEPT_AT, -1):
+            return False
         if step not in trial.intermediate_values:
             value = _objective(figures, self._objectives[0])
             self._storage.set_trial_intermediate_value(self._trial_id, step, value)
-        elif step != trial.last_step:
-            return False
         is_pruned = self._study.pruner.prune(self._study, self._storage.get_trial(self._trial_id))
-        if is_pruned:
-            self._storage.set_trial_user_attr(self._trial_id, _PRUNED_AT, step)
+        self._storage.set_trial_user_attr(self._trial_id, _PRUNED_AT if is_pruned else _KEPT_AT, step)
         return is_pruned
 
 
 def open_trial(sweep_dir: Path, number: int) -> TrialMonitor:
-    """Return the monitor of a running trial, also in another process than the search's.
+    """Return the monitor of a running trial; it works in other processes than the search's too.
 
-    Raises FileNotFoundError where the folder holds no search, KeyError where the search has no such trial.
+    Raises:
+        FileNotFoundError: the folder holds no search.
+        KeyError: the search has no such trial.
     """
     sweep = SweepFolder(sweep_dir)
     if not sweep.study.is_file():
@@ -188,9 +197,9 @@ def read_figures(run_dir: Path) -> dict[str, float]:
 
 
 class _JournalLock(BaseJournalFileLock):
-    """The lock of those who append: the system frees it when its holder dies, and the next removes what that one tore.
+    """Lock of the journal: the kernel frees it when its holder dies; the next holder removes a torn last line.
 
-    Optuna's own locks stay behind a killed process for 30 seconds, and a line appended to a torn one is lost.
+    Optuna's own locks stay for 30 seconds after a kill, and a line appended behind a torn one is lost.
     """
 
     def __init__(self, journal: Path) -> None:
@@ -213,7 +222,7 @@ def _open_storage(sweep: SweepFolder) -> JournalStorage:
 
 
 def _load_study(storage: JournalStorage) -> optuna.Study:
-    """The journal's only study, with its pruner."""
+    """The only study of the journal, with its pruner."""
     (study,) = storage.get_all_studies()
     spec = study.user_attrs.get(_SPEC, {"pruner": "none", "pruner_args": {}})
     pruner = make_pruner(spec["pruner"], spec["pruner_args"])
@@ -227,7 +236,7 @@ def _trial_id(storage: JournalStorage, number: int) -> int:
 
 def _objective(figures: Mapping[str, float], figure: str) -> float:
     if figure not in figures:
-        raise ValueError(f"objectives.{figure}: unknown for this run's data; known are {' | '.join(sorted(figures))}")
+        raise ValueError(f"objectives must be metrics of this run ({', '.join(sorted(figures))}), got {figure!r}")
     return figures[figure]
 
 

@@ -1,4 +1,4 @@
-"""The search space: Hydra's ranges as Optuna's distributions."""
+"""The search space of a search: Hydra's ranges turned into Optuna's distributions."""
 
 from typing import Any
 
@@ -9,13 +9,14 @@ Distribution = CategoricalDistribution | FloatDistribution | IntDistribution
 
 
 def distribution_of(override: Override) -> Distribution:
-    """Return the distribution that a range on the command line stands for.
+    """Return the distribution for a swept override.
 
-    `choice(...)`, `a,b,c` and `glob(...)` are categories; `range(...)` is without its end, as in a grid, and
-    `interval(...)` with both, of integers under `int(...)`. `tag(log, ...)` makes a range or an interval logarithmic.
+    `choice(...)`, `a,b,c` and `glob(...)` are categories. `range(...)` leaves out its end, as it does in a grid.
+    `interval(...)` includes both ends and holds integers under `int(...)`. `tag(log, ...)` makes a range or an interval
+    logarithmic.
 
     Raises:
-        ValueError: another tag, or a range that is empty or that Optuna does not allow.
+        ValueError: the tag is not `log`, or the range is empty or not one that Optuna takes.
     """
     try:
         return _distribution(override)
@@ -24,28 +25,29 @@ def distribution_of(override: Override) -> Distribution:
 
 
 def edges(distribution: Distribution) -> list[Any]:
-    """Return the choices of categories, the ends of an interval."""
+    """Return the choices of a categorical distribution, or both ends of an interval."""
     if isinstance(distribution, CategoricalDistribution):
         return list(distribution.choices)
     return [distribution.low, distribution.high]
 
 
 def _distribution(override: Override) -> Distribution:
+    # Only a logarithmic scale can be asked for by a tag.
     sweep = override.value()
     tags = sweep.tags if isinstance(sweep, Sweep) else set[str]()
     is_log = tags == {"log"} and isinstance(sweep, IntervalSweep | RangeSweep)
     if tags and not is_log:
-        raise ValueError(f"tags {sorted(tags)}: allowed is log, for a range or an interval")
+        raise ValueError(f"tags must be log, for a range or an interval, got {sorted(tags)}")
     if isinstance(sweep, RangeSweep):
         numbers = list(sweep.range())
         if not numbers:
-            raise ValueError("holds no number")
+            raise ValueError("a range must hold at least one number")
         return _numbers(min(numbers), max(numbers), is_log, abs(sweep.step))
     if isinstance(sweep, IntervalSweep):
         assert sweep.start is not None
         assert sweep.end is not None
         return _numbers(sweep.start, sweep.end, is_log, None)
-    # In their order: a shuffled list would make another search each time.
+    # Keep the order of the choices: a shuffled list would make a different search each time.
     choices = sweep.list if isinstance(sweep, ChoiceSweep) else override.sweep_iterator()
     return CategoricalDistribution([_choice(choice) for choice in choices])
 
@@ -57,5 +59,5 @@ def _numbers(low: float, high: float, is_log: bool, step: float | None) -> Distr
 
 
 def _choice(value: Any) -> Any:
-    """A number or truth value as it is, anything else as it stands in an override."""
+    """A number or truth value stays; anything else becomes the text that stands for it in an override."""
     return value if isinstance(value, int | float) else Transformer.str(value)

@@ -1,4 +1,4 @@
-"""What a search looks for and how: objectives, search space, sampler, pruner, seed."""
+"""The specification of a search: objectives, search space, sampler, pruner and seed."""
 
 import inspect
 import json
@@ -31,21 +31,22 @@ FIGURES = (
     *(f"parse_failures/{kind}" for kind in ParseFailure),
     "queries_per_second",
 )
-"""What can be an objective: the figures of a report that depend on the router."""
+"""Names of the metrics that can be an objective: those of a report that depend on the router."""
 _DIRECTIONS = ("minimize", "maximize")
 Made = TypeVar("Made", BaseSampler, BasePruner)
 
 
 @dataclass(frozen=True)
 class SearchSpec:
-    """What makes two searches the same one: a study takes further trials only under an equal spec.
+    """Everything that defines a search. A study takes further trials only under an equal spec.
 
-    Raises ValueError for an unknown figure, direction, sampler, pruner or argument, for a pruner with several
-    objectives, and where there is no objective or no parameter.
+    Raises:
+        ValueError: a metric, direction, sampler, pruner or argument is unknown, a pruner meets several objectives, or
+            there is no objective or no parameter.
     """
 
     objectives: Mapping[str, str]
-    """Estimate of the validation report -> `minimize` or `maximize`."""
+    """Metric of the validation report -> `minimize` or `maximize`."""
     params: Mapping[str, BaseDistribution]
     """The search space: parameter -> its distribution."""
     fixed: Mapping[str, Any]
@@ -61,33 +62,34 @@ class SearchSpec:
     def __post_init__(self) -> None:
         for key in ("objectives", "params"):
             if not getattr(self, key):
-                raise ValueError(f"{key}={{}}: needed is at least one")
+                raise ValueError(f"{key} must hold at least one entry, got none")
         for figure, direction in self.objectives.items():
             _check_choice("objectives", figure, FIGURES)
             _check_choice(f"objectives.{figure}", direction, _DIRECTIONS)
         if len(self.objectives) > 1 and self.pruner != "none":
-            raise ValueError(f"pruner={self.pruner!r}: allowed with several objectives is none")
+            raise ValueError(f"pruner must be none with several objectives, got {self.pruner!r}")
+        # Make both once: a wrong argument fails here, before any trial runs.
         self.make_sampler(0)
         make_pruner(self.pruner, self.pruner_args)
 
     @property
     def figures(self) -> list[str]:
-        """The objectives, in the order in which the study holds their values."""
+        """Names of the objectives, in the order in which the study holds their values."""
         return sorted(self.objectives)
 
     @property
     def directions(self) -> list[StudyDirection]:
-        """The direction of each of `figures`."""
+        """The direction of each objective, in the same order."""
         return [StudyDirection[self.objectives[figure].upper()] for figure in self.figures]
 
     def make_sampler(self, number: int) -> BaseSampler:
         """Return the sampler of the trial with this number."""
-        # The trials of a quasi-random search are points of one sequence, so they share the seed.
+        # The trials of a quasi-random search are points of one sequence, so all of them share the seed.
         seed = self.seed if self.sampler == "qmc" else np.random.SeedSequence([self.seed, number]).generate_state(1)[0]
         return _make("sampler", SAMPLERS, self.sampler, self.sampler_args, seed=int(seed))
 
     def to_plain(self) -> dict[str, Any]:
-        """Return the spec as a study holds it."""
+        """Return the spec as plain values, as a study stores it."""
         params = {key: str(self.params[key]) for key in sorted(self.params)}
         spec = {**vars(self), "params": params}
         plain: dict[str, Any] = json.loads(json.dumps(spec))
@@ -95,7 +97,11 @@ class SearchSpec:
 
 
 def make_pruner(pruner: str, pruner_args: Mapping[str, Any]) -> BasePruner:
-    """Return the pruner; raise ValueError for a name or an argument that is not allowed."""
+    """Return the pruner.
+
+    Raises:
+        ValueError: the name or an argument is unknown.
+    """
     return _make("pruner", PRUNERS, pruner, pruner_args)
 
 
@@ -105,7 +111,7 @@ def _make(role: str, kinds: Mapping[str, type[Made]], name: str, arguments: Mapp
         _check_choice(f"{role}_args", argument, inspect.signature(kinds[name]).parameters.keys() - {"seed"})
     try:
         with warnings.catch_warnings():
-            # A sampler is made for every trial, and some would say each time that they may change some day.
+            # A sampler is made for every trial; the experimental ones would warn each time.
             warnings.simplefilter("ignore", ExperimentalWarning)
             return kinds[name](**arguments, **seed)
     except (TypeError, ValueError) as error:
@@ -114,4 +120,4 @@ def _make(role: str, kinds: Mapping[str, type[Made]], name: str, arguments: Mapp
 
 def _check_choice(key: str, value: str, allowed: Collection[str]) -> None:
     if value not in allowed:
-        raise ValueError(f"{key}={value!r}: allowed is {' | '.join(sorted(allowed))}")
+        raise ValueError(f"{key} must be one of {', '.join(sorted(allowed))}, got {value!r}")

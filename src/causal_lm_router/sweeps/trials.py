@@ -1,4 +1,4 @@
-"""The search: every trial of an Optuna study is a job, and the same command again goes on where it stopped."""
+"""Trials: every trial of an Optuna study is a job. The same command again goes on where it stopped."""
 
 import json
 import logging
@@ -23,17 +23,18 @@ from causal_lm_router.sweeps.search_spec import SearchSpec
 logger = logging.getLogger(__name__)
 BEST = "best.json"
 OBJECTIVES = {"routing_accuracy": "maximize"}
-"""What is searched for where nothing is said."""
+"""The objective of a search that names none."""
 
 
 class TrialJobs:
-    """The jobs of a search's trials. Trials with the same parameters share one, which is run once.
+    """The jobs of a search's trials. Trials with equal parameters share a job, which runs once.
 
-    Ranges among the overrides are searched. `spec` holds the fields of SearchSpec that the overrides do not give.
+    Overrides with a range span the search space. `spec` holds the other fields of SearchSpec; None leaves a default.
     """
 
     def __init__(self, jobs: SweepJobs, overrides: Sequence[Override], spec: Mapping[str, Any]) -> None:
         self._jobs = jobs
+        # Of several overrides of one key the last counts, as on any command line.
         last = {override.get_key_element(): override for override in overrides}
         self._params = {
             key: distribution_of(override) for key, override in last.items() if override.is_sweep_override()
@@ -41,20 +42,22 @@ class TrialJobs:
         self._fixed = [str(override.input_line) for override in last.values() if not override.is_sweep_override()]
         for key in ("objectives", "sampler_args", "pruner_args"):
             if not (spec[key] is None or isinstance(spec[key], Mapping)):
-                raise ValueError(f"hydra.sweeper.{key}={spec[key]!r}: allowed is null or a dictionary")
+                raise ValueError(f"hydra.sweeper.{key} must be null or a dictionary, got {spec[key]!r}")
         given = {key: value for key, value in spec.items() if value is not None}
         self._spec = {"objectives": OBJECTIVES, "sampler_args": {}, "pruner_args": {}} | given
         self._killed: set[int] = set()
 
     def run(self, num_trials: int, num_parallel: int) -> list[str]:
-        """Run the trials that are left, write best.json, name the best, and return the ids of all jobs.
+        """Run the trials that are left, write best.json, print the best, and return the ids of all jobs.
 
-        Raises ValueError for settings that do not fit together, where the folder holds another search or another
-        process searches there, and where not all trials come to their end.
+        Raises:
+            ValueError: settings do not fit together, the folder holds another search, another process searches there,
+                or not all trials finished.
         """
         for key, number in {"n_trials": num_trials, "n_jobs": num_parallel}.items():
             if number < 1:
-                raise ValueError(f"hydra.sweeper.{key}={number}: allowed is an integer of at least 1")
+                raise ValueError(f"hydra.sweeper.{key} must be an integer of at least 1, got {number}")
+        # Everything that can fail is checked before the sweep folder is touched.
         probes = self._probe()
         spec = self._make_spec(probes[0].config, num_parallel)
         self._jobs.check_unmixed(probes)
@@ -69,7 +72,7 @@ class TrialJobs:
             raise ValueError(f"sweep {self._jobs.folder.path}: another process searches there") from None
 
     def _probe(self) -> list[SweepJob]:
-        """Jobs, never run, that between them have every choice and both ends of every interval: all must compose."""
+        """Compose jobs that cover every choice and both ends of every interval; they are checked and never run."""
         values = {key: edges(distribution) for key, distribution in self._params.items()}
         probes = []
         for number in range(max(map(len, values.values()), default=1)):
@@ -90,6 +93,7 @@ class TrialJobs:
         while batch := search.next_batch(num_trials, num_parallel):
             numbers = ", ".join(str(trial.number) for trial in batch)
             logger.info("trial %s (counted from 0) of %d", numbers, num_trials)
+            # A batch may hold trials with equal parameters: one job serves them all.
             composed = {trial.number: self._compose(trial) for trial in batch}
             jobs = _distinct(composed.values())
             self._jobs.queue(jobs)
@@ -97,6 +101,7 @@ class TrialJobs:
             ended = [self._tell(search, number, job) for number, job in composed.items()]
             if not all(ended):
                 break
+        # Count all jobs of the search at the end, those of earlier commands included.
         jobs = _distinct(map(self._compose, search.trials))
         best = search.best()
         self._write_best(best)
@@ -107,7 +112,7 @@ class TrialJobs:
         return [job.id for job in jobs]
 
     def _compose(self, trial: FrozenTrial) -> SweepJob | None:
-        """The job of a trial; None where its parameters do not go together, which is then said."""
+        """The job of a trial; None, with a logged error, where its parameters do not fit together."""
         values = [f"{key}={value}" for key, value in trial.params.items()]
         try:
             return self._jobs.compose([*self._fixed, *values, f"sweep.trial={trial.number}"])
@@ -117,9 +122,9 @@ class TrialJobs:
             return None
 
     def _tell(self, search: Search, number: int, job: SweepJob | None) -> bool:
-        """Tell the study how a trial ended; False where its job was not run to an end.
+        """Tell the study how a trial ended; False where its job did not finish.
 
-        A trial whose process was killed stays running, so that it is the next to go on, but not a second time.
+        A trial whose process was killed stays running, so that the next batch goes on with it, but only once.
         """
         status = read_statuses(self._jobs.folder).get(job.id) if job else None
         if status is not None and status.was_killed and number not in self._killed:
@@ -155,11 +160,15 @@ def _distinct(jobs: Iterable[SweepJob | None]) -> list[SweepJob]:
 
 
 def _check_evaluation(config: TrainConfig, *, is_pruned: bool) -> None:
-    """Raise ValueError where jobs would not evaluate what the search compares."""
+    """Raise ValueError where the jobs would lack the estimates that the search compares."""
     evaluation = config.evaluation
     if not evaluation.final_validation:
-        raise ValueError("evaluation.final_validation=false: a search needs true, it compares by these figures")
+        raise ValueError(
+            "evaluation.final_validation must be true for a search, which compares trials by it, got false"
+        )
     if is_pruned and evaluation.split is not Split.validation:
-        raise ValueError(f"evaluation.split={evaluation.split.value}: allowed with a pruner is validation")
+        raise ValueError(f"evaluation.split must be validation with a pruner, got {evaluation.split.value!r}")
     if is_pruned and evaluation.every_n_epochs is None and evaluation.every_n_steps is None:
-        raise ValueError("evaluation.every_n_epochs=null, evaluation.every_n_steps=null: a pruner needs one of them")
+        raise ValueError(
+            "evaluation.every_n_epochs or evaluation.every_n_steps must be set for a pruner, got null for both"
+        )
