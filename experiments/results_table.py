@@ -18,7 +18,7 @@ def main() -> None:
     for folder in sys.argv[1:]:
         report = yaml.safe_load((Path(folder) / "report.json").read_text(encoding="utf-8"))
         rows = [("**router**", report, interval(report["parse_failure_rate"], percent=True))]
-        rows += [(name, report["baselines"][name], "") for name in report["baselines"]]
+        rows += [(name, report["references"][name], "") for name in report["references"]]
         for index, (name, figures, failures) in enumerate(rows):
             who = f"always `{report['best_single']}`" if name == "best_single" else name
             first = (report["name"], f"{report['num_queries']:,}") if index == 0 else ("", "")

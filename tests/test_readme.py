@@ -1,60 +1,41 @@
-"""The README shows only what there is: commands, config groups, presets, files."""
+"""The README: short, and with the rooms that are on disk."""
 
 import re
-from pathlib import Path
 
-from causal_lm_router.commands.cli import COMMANDS
-from causal_lm_router.config.compose import compose_config, conf_dir
 from tests.conftest import CHECKOUT
+from tests.documents import PAGES, name_of
+from tests.test_layers import ROOMS, SOURCE
 
-README = (CHECKOUT / "README.md").read_text(encoding="utf-8")
-
-
-def test_every_command_shown_exists_and_every_command_is_shown():
-    shown = set(re.findall(r"causal-lm-router ([a-z]+)\b", README))
-    assert shown == set(COMMANDS)
-
-
-def test_make_targets_shown_exist():
-    makefile = (CHECKOUT / "Makefile").read_text(encoding="utf-8")
-    targets = set(re.findall(r"^([a-z]+):", makefile, flags=re.MULTILINE))
-    assert set(re.findall(r"`?make ([a-z]+)", README)) <= targets
+PAGE = CHECKOUT / "README.md"
+LINES = PAGE.read_text(encoding="utf-8").splitlines()
+MAX_LINES = 180
 
 
-def test_config_table_lists_exactly_the_choices_of_every_group():
-    rows = dict(re.findall(r"^\| `(\w+)` \| ((?:`\w+` ?)+) \|", README, flags=re.MULTILINE))
-    groups = {folder.name: {file.stem for file in folder.glob("*.yaml")} for folder in Path(conf_dir()).iterdir()}
-    expected = {name: choices for name, choices in groups.items() if choices}
-    assert {name: set(re.findall(r"\w+", cells)) for name, cells in rows.items() if name in expected} == expected
+def test_it_is_short() -> None:
+    assert len(LINES) <= MAX_LINES
 
 
-def test_default_table_tells_the_composed_defaults():
-    config = compose_config(["run_dir=x"])
-    rows = re.findall(r"^\| \w+ \| `([\w.]+)` \| `?([^`|]+?)`? \|$", README, flags=re.MULTILINE)
-    assert len(rows) == 13
-    for key, shown in rows:
-        value = config
-        for part in key.split("."):
-            value = getattr(value, part)
-        assert shown == format_value(value), key
+def test_the_rooms_are_those_on_disk_from_the_ground_up() -> None:
+    start = LINES.index("src/causal_lm_router/")
+    shown = [re.match(r"  (\w+)(/|\.py) ", line) for line in LINES[start + 1 : LINES.index("```", start)]]
+    names = [f"{match[1]}{match[2]}" for match in shown if match]
+    on_disk = {f"{path.parent.name}/" for path in SOURCE.glob("*/__init__.py")} | {"routing.py", "files.py"}
+    assert set(names) == on_disk
+    assert [name.removesuffix("/").removesuffix(".py") for name in names] == [
+        room for room in ROOMS if room in str(names)
+    ]
 
 
-def format_value(value):
-    if isinstance(value, bool):
-        return str(value).lower()
-    return f"{value:f}".rstrip("0") if isinstance(value, float) else str(value)
+def test_every_page_of_the_documentation_has_its_link() -> None:
+    index = (CHECKOUT / "docs" / "README.md").read_text(encoding="utf-8")
+    pages = {path.name for path in (CHECKOUT / "docs").glob("*.md")} - {"README.md"}
+    assert pages == set(re.findall(r"^\| \[(\w+\.md)\]", index, flags=re.MULTILINE))
 
 
-def test_experiments_shown_compose():
-    for name in set(re.findall(r"experiment=(\w+)", README)):
-        compose_config([f"experiment={name}", "run_dir=x"])
-
-
-def test_layout_names_every_file_of_the_package():
-    block = README.split("## Layout", 1)[1]
-    source = CHECKOUT / "src" / "causal_lm_router"
-    files = {path.name for path in source.glob("*.py")} - {"__init__.py"}
-    folders = {f"{path.parent.name}/" for path in source.glob("*/__init__.py")}
-    assert {name for name in files | folders if name not in block} == set()
-    shown = set(re.findall(r"\b(\w+\.py)\b", block))
-    assert shown <= files
+def test_every_page_keeps_to_plain_words() -> None:
+    pages = [page for page in PAGES if page.name not in ("LOG.md", "CHANGELOG.md")]
+    dialect = ("moonshot", "by lot", "whatever it is", "/work/", "last session")
+    text = {name_of(page): page.read_text(encoding="utf-8").lower() for page in pages}
+    # The demo's table is what the demo prints.
+    text["README.md"] = text["README.md"].replace("any llm, by lot", "")
+    assert [(name, word) for name in text for word in dialect if word in text[name]] == []
