@@ -17,7 +17,7 @@ PROGRAMME = """
 import json, sys
 sys.path.insert(0, sys.argv[1])
 import causal_lm_router
-from causal_lm_router.compose import compose_config, conf_dir
+from causal_lm_router.config.compose import compose_config, conf_dir
 config = compose_config(["experiment=quickstart", "run_dir=x"])
 print(json.dumps([causal_lm_router.__file__, conf_dir(), config.name, config.lora.lora_r]))
 """
