@@ -18,7 +18,7 @@ import numpy as np
 from run_routes import format_score, table_head, table_row
 
 from causal_lm_router.config import BaselineMethod
-from causal_lm_router.evaluation.formatting import format_difference
+from causal_lm_router.evaluation.formatting import POINTS, format_estimate
 from causal_lm_router.evaluation.intervals import Estimate
 from causal_lm_router.evaluation.statistics import Resampling, Sample, estimate_means
 from causal_lm_router.evaluation.stored import RunEvaluation, read_evaluation
@@ -32,8 +32,6 @@ COST_TITLE = "USD per 1,000 queries"
 TAUGHT = ("data.cost_weight", "data.task_shrinkage")
 """Settings that change which scores are supervised."""
 RESAMPLING = Resampling()
-POINTS = (100, "+.1f")
-"""How differences of mean scores are printed."""
 
 
 @dataclass(frozen=True)
@@ -82,9 +80,9 @@ def main() -> None:
     against = [f"over {reference.router}"] if reference else []
     print(table_head(*TITLES[:5], *against, *TITLES[5:], COST_TITLE))
     for row in sorted(rows, key=lambda row: -row.figures["mean_score"].value):
-        gains = [format_difference(row.gain(), *POINTS)]
+        gains = [format_estimate(row.gain(), POINTS)]
         if reference:
-            gains += ["" if row is reference else format_difference(row.gain_over(reference), *POINTS)]
+            gains += ["" if row is reference else format_estimate(row.gain_over(reference), POINTS)]
         print(format_row((row.router, row.decoding, str(len(row.evaluations))), row.figures, gains))
     for name, baseline in rows[0].evaluations[0].report.references.items():
         if name not in {row.router for row in rows}:

@@ -144,7 +144,7 @@ def test_only_equal_queries_are_paired() -> None:
     # Equal ids with another best score are other data, all of them.
     assert shared_queries(one, replace(one, facts=(("task", 0.5), *one.facts[1:]))) == []
     assert shared_queries(one, replace(one, split="validation")) == []
-    assert shared_queries(one, replace(one, report=replace(REPORT, candidates=("a", "c")))) == []
+    assert shared_queries(one, replace(one, report=replace(REPORT, candidate_names=("a", "c")))) == []
 
 
 def test_part_of_the_queries_is_compared_and_said() -> None:

@@ -1,15 +1,135 @@
-"""How numbers with their intervals are shown, in tables, files and figures."""
+"""How estimates are shown: one set of words, forms and file formats for every table, page and drawing."""
 
 import os
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
+from rich.text import Text
 
 from causal_lm_router.evaluation.intervals import Estimate
 
 Row = dict[str, Any]
+
+REFERENCE_NAMES = {
+    "random": "random",
+    "best_single": "best single",
+    "oracle": "oracle",
+    "bayes": "best possible",
+}
+"""Key of a report's reference -> its name in tables and legends."""
+
+HEADINGS = {
+    "routing_accuracy": "routing accuracy",
+    "parse_failure_rate": "parse failures",
+    "mean_score": "mean score",
+    "regret": "regret",
+    "mean_cost": "USD per 1,000 queries",
+}
+"""Figure of a report -> its heading."""
+
+
+@dataclass(frozen=True)
+class Form:
+    """How a number is written: a format spec, the factor the number is multiplied by first, and its unit."""
+
+    spec: str
+    scale: float = 1
+    unit: str = ""
+    large_spec: str | None = None
+    """The spec from 1,000 on, where `g` would write an exponent; None for the same one."""
+
+
+PERCENT = Form(".1%")
+WHOLE_PERCENT = Form(".0%")
+SCORE = Form(".3f")
+COST = Form(".3g", 1000, large_spec=",.0f")
+"""USD per query, shown per 1,000 queries in three significant digits: pools differ by factors of thousands."""
+SCORE_DIFFERENCE = Form("+.3f")
+POINTS = Form("+.1f", 100)
+"""A difference of two shares, in percentage points; the unit stands in the heading."""
+POINTS_WITH_UNIT = Form("+.1f", 100, " points")
+COST_DIFFERENCE = Form("+.3g", 1000, large_spec="+,.0f")
+_FORMS = {"mean_score": SCORE, "regret": SCORE, "mean_cost": COST}
+
+
+def form_of(name: str) -> Form:
+    """Return the form of a report's figure; figures that are neither scores nor costs are shares."""
+    return _FORMS.get(name, PERCENT)
+
+
+def format_estimate(estimate: Estimate | float | None, form: Form) -> str:
+    """Return an estimate in one line: `0.512 [0.498, 0.526]`, or its value alone where it has no interval."""
+    value, interval = _parts(estimate, form)
+    return f"{value} {interval}".rstrip()
+
+
+def format_two_lines(estimate: Estimate | float | None, form: Form) -> Text:
+    """Return an estimate for a table's cell on the terminal, its interval in a second, dimmed line."""
+    return two_lines(*_parts(estimate, form))
+
+
+def two_lines(first: str, second: str) -> Text:
+    """Return a table's cell with a dimmed second line; "" is no line."""
+    return Text.assemble(first, (f"\n{second}" if second else "", "dim not bold"))
+
+
+def format_number(number: float, form: Form) -> str:
+    """Return a number in its form, without the unit."""
+    scaled = form.scale * number
+    # What rounds up to 1,000 counts as 1,000.
+    if form.large_spec is not None and abs(scaled) >= 999.5:
+        return format(scaled, form.large_spec)
+    return format(scaled, form.spec)
+
+
+def _parts(estimate: Estimate | float | None, form: Form) -> tuple[str, str]:
+    """The value with its unit, and its interval in brackets: empty where there is none."""
+    if estimate is None:
+        return "unknown", ""
+    value, low, high = (estimate, None, None) if isinstance(estimate, float) else _numbers(estimate)
+    text = format_number(value, form) + form.unit
+    if low is None or high is None:
+        return text, ""
+    return text, f"[{format_number(low, form)}, {format_number(high, form)}]"
+
+
+def _numbers(estimate: Estimate) -> tuple[float, float | None, float | None]:
+    return estimate.value, estimate.low, estimate.high
+
+
+def format_p(value: float | None) -> str:
+    """Return a p-value; "" where there is none."""
+    return "" if value is None else "<0.001" if value < 0.001 else f"{value:.3f}"
+
+
+def count(number: int, one: str, several: str) -> str:
+    """Return `1 query` or `1,200 queries`."""
+    return f"{number:,} {one if number == 1 else several}"
+
+
+def explain_reference(name: str, best_single: str) -> str:
+    """Return whom a reference sends the queries to."""
+    return {
+        "random": "a random LLM",
+        "best_single": f"always {best_single}",
+        "oracle": "the best LLM in hindsight",
+        "bayes": "the highest expected score",
+    }[name]
+
+
+def value_of(estimate: Estimate | None) -> float | None:
+    """Return an estimate's value; None for none."""
+    return None if estimate is None else estimate.value
+
+
+def interval_columns(name: str, estimate: Estimate | None) -> Row:
+    """Return the columns `name`, `name_low` and `name_high` of a row; None where the estimate lacks them."""
+    if estimate is None:
+        return dict.fromkeys((name, f"{name}_low", f"{name}_high"))
+    return {name: estimate.value, f"{name}_low": estimate.low, f"{name}_high": estimate.high}
 
 
 def write_csv(rows: Sequence[Row], columns: Sequence[str], path: Path) -> None:
@@ -18,7 +138,7 @@ def write_csv(rows: Sequence[Row], columns: Sequence[str], path: Path) -> None:
 
 
 def markdown(rows: Sequence[Row]) -> str:
-    """Return rows of texts as a Markdown table."""
+    """Return rows of texts as a Markdown table; characters that Markdown would read as its own are escaped."""
     lines = [list(rows[0]), ["---"] * len(rows[0]), *([*row.values()] for row in rows)] if rows else []
     escaped = (["".join(f"\\{char}" if char in "|<_*" else char for char in cell) for cell in line] for line in lines)
     return "\n".join("| " + " | ".join(line) + " |" for line in escaped)
@@ -27,32 +147,3 @@ def markdown(rows: Sequence[Row]) -> str:
 def relative(folder: Path, base: Path) -> str:
     """Return the path from `base` to `folder`, with slashes."""
     return Path(os.path.relpath(folder.resolve(), base.resolve())).as_posix()
-
-
-def value_of(figure: Estimate | None) -> float | None:
-    """Return a figure's value."""
-    return None if figure is None else figure.value
-
-
-def format_estimate(name: str, figure: Estimate | float | None) -> str:
-    """Return a figure as it is printed, with its interval where it has one."""
-    if figure is None:
-        return "unknown"
-    spec, scale = {"mean_score": (".3f", 1), "regret": (".3f", 1), "mean_cost": (".3g", 1000)}.get(name, (".1%", 1))
-    if isinstance(figure, float):
-        return format(scale * figure, spec)
-    if figure.low is None or figure.high is None:
-        return format(scale * figure.value, spec)
-    return f"{scale * figure.value:{spec}} [{scale * figure.low:{spec}}, {scale * figure.high:{spec}}]"
-
-
-def format_difference(figure: Estimate, scale: float, spec: str, unit: str = "") -> str:
-    """Return a difference, times `scale`, as it is printed, with its interval where it has one."""
-    text = f"{scale * figure.value:{spec}}{unit}"
-    if figure.low is None or figure.high is None:
-        return text
-    return f"{text} [{scale * figure.low:{spec}}, {scale * figure.high:{spec}}]"
-
-
-def format_p(value: float | None) -> str:
-    return "" if value is None else "<0.001" if value < 0.001 else f"{value:.3f}"

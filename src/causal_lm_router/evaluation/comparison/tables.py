@@ -10,7 +10,20 @@ from rich.table import Table
 from rich.text import Text
 
 from causal_lm_router.evaluation.comparison.compare import Comparison, Pair
-from causal_lm_router.evaluation.formatting import format_difference, format_estimate, markdown, relative
+from causal_lm_router.evaluation.formatting import (
+    COST_DIFFERENCE,
+    PERCENT,
+    POINTS,
+    POINTS_WITH_UNIT,
+    SCORE_DIFFERENCE,
+    count,
+    form_of,
+    format_estimate,
+    format_p,
+    interval_columns,
+    markdown,
+    relative,
+)
 from causal_lm_router.evaluation.intervals import Estimate
 from causal_lm_router.evaluation.report import Reference
 from causal_lm_router.evaluation.statistics import Difference
@@ -116,7 +129,9 @@ def _compared(comparison: Comparison) -> list[tuple[str, Mapping[str, Estimate |
 def _printed(figures: Mapping[str, Estimate | None]) -> Row:
     # What needs no text of a router has no parse failures, rather than unknown ones.
     return {
-        text: "" if name == "parse_failure_rate" and figures[name] is None else format_estimate(name, figures[name])
+        text: ""
+        if name == "parse_failure_rate" and figures[name] is None
+        else format_estimate(figures[name], form_of(name))
         for name, text in FIGURES.items()
     }
 
@@ -125,32 +140,29 @@ def _lines(pair: Pair, is_short: bool) -> list[tuple[str, str]]:
     """Headings and texts of everything that is said of a pair."""
     score, accuracy = pair.score, pair.accuracy
     alone = f"{pair.only_run_right:,} : {pair.only_reference_right:,}"
-    cost = "unknown" if pair.cost is None else format_difference(pair.cost, 1000, "+.3g")
-    unit = "" if is_short else " points"
     return [
-        ("mean score", format_difference(score.estimate, 1, "+.3f")),
-        ("mean score: p", _p(score.bootstrap_p)),
-        ("mean score: p (Holm)", _p(score.adjusted_p)),
+        ("mean score", format_estimate(score.estimate, SCORE_DIFFERENCE)),
+        ("mean score: p", format_p(score.bootstrap_p)),
+        ("mean score: p (Holm)", format_p(score.adjusted_p)),
         ("mean score: verdict", score.verdict),
-        ("accuracy" + " (points)" * is_short, format_difference(accuracy.estimate, 100, "+.1f", unit)),
+        (
+            "accuracy" + " (points)" * is_short,
+            format_estimate(accuracy.estimate, POINTS if is_short else POINTS_WITH_UNIT),
+        ),
         ("accuracy: right alone", alone),
-        ("accuracy: p", _p(accuracy.bootstrap_p)),
-        ("accuracy: McNemar p", _p(accuracy.mcnemar_p)),
-        ("accuracy: p (Holm)", _p(accuracy.adjusted_p)),
+        ("accuracy: p", format_p(accuracy.bootstrap_p)),
+        ("accuracy: McNemar p", format_p(accuracy.mcnemar_p)),
+        ("accuracy: p (Holm)", format_p(accuracy.adjusted_p)),
         ("accuracy: verdict", accuracy.verdict),
-        ("USD per 1,000 queries", cost),
-        ("routes differ", format_estimate("routes_differ", pair.routes_differ)),
+        ("USD per 1,000 queries", format_estimate(pair.cost, COST_DIFFERENCE)),
+        ("routes differ", format_estimate(pair.routes_differ, PERCENT)),
     ]
-
-
-def _p(value: float | None) -> str:
-    return "" if value is None else "<0.001" if value < 0.001 else f"{value:.3f}"
 
 
 def _queries(comparison: Comparison) -> str:
     evaluation = comparison.reference.evaluation
-    number = evaluation.report.num_queries
-    return f"the same {number:,} {'query' if number == 1 else 'queries'} of the {evaluation.split} split"
+    number = count(evaluation.report.num_queries, "query", "queries")
+    return f"the same {number} of the {evaluation.split} split"
 
 
 def _said_of_resampling(comparison: Comparison) -> str:
@@ -160,7 +172,7 @@ def _said_of_resampling(comparison: Comparison) -> str:
 def _figure_columns(figures: Mapping[str, Estimate | None]) -> Row:
     columns: Row = {}
     for name, figure in figures.items():
-        columns |= _interval_columns(name, figure)
+        columns |= interval_columns(name, figure)
     return columns
 
 
@@ -170,18 +182,12 @@ def _pair_columns(pair: Pair | None) -> Row:
     row |= {"mcnemar_p": pair.accuracy.mcnemar_p if pair else None}
     row |= {"only_run_right": pair.only_run_right if pair else None}
     row |= {"only_reference_right": pair.only_reference_right if pair else None}
-    row |= _interval_columns("mean_cost_difference", pair.cost if pair else None)
-    return row | _interval_columns("routes_differ", pair.routes_differ if pair else None)
+    row |= interval_columns("mean_cost_difference", pair.cost if pair else None)
+    return row | interval_columns("routes_differ", pair.routes_differ if pair else None)
 
 
 def _difference_columns(name: str, difference: Difference | None) -> Row:
-    row = _interval_columns(f"{name}_difference", difference.estimate if difference else None)
+    row = interval_columns(f"{name}_difference", difference.estimate if difference else None)
     row |= {f"{name}_bootstrap_p": difference.bootstrap_p if difference else None}
     row |= {f"{name}_holm_p": difference.adjusted_p if difference else None}
     return row | {f"{name}_verdict": difference.verdict if difference else None}
-
-
-def _interval_columns(name: str, figure: Estimate | None) -> Row:
-    if figure is None:
-        return dict.fromkeys((name, f"{name}_low", f"{name}_high"))
-    return {name: figure.value, f"{name}_low": figure.low, f"{name}_high": figure.high}

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from causal_lm_router.evaluation.formatting import format_estimate
+from causal_lm_router.evaluation.formatting import HEADINGS, form_of, format_estimate
 from causal_lm_router.evaluation.statistics import Resampling
 from causal_lm_router.sweeps.report.comparisons import BEST_SINGLE, Comparison, baseline_of, compare, verdict
 from causal_lm_router.sweeps.report.configurations import Configuration, group_runs, mark_repeated
@@ -19,7 +19,6 @@ from causal_lm_router.sweeps.report.summary import (
     select,
     summarise,
 )
-from causal_lm_router.sweeps.report.tables import HEADINGS
 
 
 @dataclass(frozen=True)
@@ -104,15 +103,18 @@ def say_selection(findings: Findings) -> list[str]:
             "evaluation.final_validation and data.validation_fraction). Choosing by test figures would overstate them."
         ]
     chosen, best = selection.chosen, selection.best_on_test
-    figures = ", ".join(f"{text} {format_estimate(name, chosen.figures.get(name))}" for name, text in HEADINGS.items())
+    figures = ", ".join(
+        f"{text} {format_estimate(chosen.figures.get(name), form_of(name))}" for name, text in HEADINGS.items()
+    )
     tied = (
         f"{selection.num_tied} configurations are equal there, the first is taken. " if selection.num_tied > 1 else ""
     )
+    validated = format_estimate(chosen.validation[metric], form_of(metric))
     sentences = [
-        f"Chosen on validation ({words}, mean over seeds {format_estimate(metric, chosen.validation[metric])}): "
+        f"Chosen on validation ({words}, mean over seeds {validated}): "
         f"{chosen.configuration.number}: {chosen.configuration.name}. {tied}Its figures on {split}: {figures}."
     ]
-    value = format_estimate(metric, best.figures[metric].value)
+    value = format_estimate(best.figures[metric].value, form_of(metric))
     if best is chosen:
         sentences.append("It is also the best on test.")
     else:

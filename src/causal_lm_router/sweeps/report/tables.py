@@ -6,10 +6,15 @@ from pathlib import Path
 import pandas as pd
 
 from causal_lm_router.evaluation.formatting import (
+    HEADINGS,
+    POINTS,
+    SCORE_DIFFERENCE,
+    Form,
     Row,
-    format_difference,
+    form_of,
     format_estimate,
     format_p,
+    interval_columns,
     relative,
     value_of,
 )
@@ -20,15 +25,6 @@ from causal_lm_router.sweeps.report.comparisons import Comparison
 from causal_lm_router.sweeps.report.configurations import Configuration
 from causal_lm_router.sweeps.report.runs import Run
 from causal_lm_router.sweeps.report.summary import METRICS, ReferenceEstimates, Selection, Summary
-
-HEADINGS = {
-    "routing_accuracy": "routing accuracy",
-    "parse_failure_rate": "parse failures",
-    "mean_score": "mean score",
-    "regret": "regret",
-    "mean_cost": "USD per 1,000 queries",
-}
-"""Figures of the printed tables and how they are called there."""
 
 
 def configuration_rows(
@@ -99,15 +95,17 @@ def printed_configurations(
         row = {"#": str(one.configuration.number)}
         row |= {key: one.configuration.texts[key] for key in swept}
         row |= {"seeds": str(len(one.configuration.runs))}
-        row |= {f"validation {HEADINGS[metric]}": format_estimate(metric, one.validation.get(metric))}
-        rows.append(row | {text: format_estimate(name, one.figures.get(name)) for name, text in HEADINGS.items()})
+        row |= {f"validation {HEADINGS[metric]}": format_estimate(one.validation.get(metric), form_of(metric))}
+        rows.append(
+            row | {text: format_estimate(one.figures.get(name), form_of(name)) for name, text in HEADINGS.items()}
+        )
     for reference in references:
         first = swept[0] if swept else "#"
         row = {"#": "", **dict.fromkeys(swept, ""), "seeds": "", f"validation {HEADINGS[metric]}": ""}
         row[first] = reference.name
         figures = {name: getattr(reference.figures, name, None) for name in HEADINGS}
         # What needs no text of a router has no parse failures, rather than unknown ones.
-        shown = {text: format_estimate(name, figures[name]) for name, text in HEADINGS.items()}
+        shown = {text: format_estimate(figures[name], form_of(name)) for name, text in HEADINGS.items()}
         rows.append(row | shown | {HEADINGS["parse_failure_rate"]: ""})
     return rows
 
@@ -118,10 +116,10 @@ def printed_comparisons(comparisons: Sequence[Comparison]) -> list[Row]:
     for one in comparisons:
         row = {"#": str(one.configuration.number), "configuration": one.configuration.name}
         row |= {"seeds": str(len(one.pairs))}
-        row |= _printed_difference("accuracy", one.accuracy, one.note, 100, "+.1f")
+        row |= _printed_difference("accuracy", one.accuracy, one.note, POINTS)
         row |= {"right alone": f"{one.only_configuration_right:,} : {one.only_baseline_right:,}"}
         row |= {"McNemar p": format_p(one.accuracy.mcnemar_p if one.accuracy else None)}
-        rows.append(row | _printed_difference("score", one.score, one.note, 1, "+.3f"))
+        rows.append(row | _printed_difference("score", one.score, one.note, SCORE_DIFFERENCE))
     return rows
 
 
@@ -134,12 +132,16 @@ def latex(rows: Sequence[Row]) -> str:
     return f"% \\usepackage{{booktabs}}\n{text}"
 
 
-def _printed_difference(name: str, difference: Difference | None, note: str, scale: float, spec: str) -> Row:
-    headings = (f"{name} difference" + (" (points)" if scale == 100 else ""), f"{name}: bootstrap p", f"{name}: Holm p")
+def _printed_difference(name: str, difference: Difference | None, note: str, form: Form) -> Row:
+    headings = (
+        f"{name} difference" + (" (points)" if form is POINTS else ""),
+        f"{name}: bootstrap p",
+        f"{name}: Holm p",
+    )
     if difference is None:
         return {**dict.fromkeys(headings, ""), f"{name}: verdict": note}
     cells = (
-        format_difference(difference.estimate, scale, spec),
+        format_estimate(difference.estimate, form),
         format_p(difference.bootstrap_p),
         format_p(difference.adjusted_p),
     )
@@ -150,9 +152,7 @@ def _printed_difference(name: str, difference: Difference | None, note: str, sca
 def _figure_columns(figures: Mapping[str, Estimate | None]) -> Row:
     columns: Row = {}
     for name in FIGURES:
-        figure = figures.get(name)
-        columns[name] = value_of(figure)
-        columns[f"{name}_low"], columns[f"{name}_high"] = (figure.low, figure.high) if figure else (None, None)
+        columns |= interval_columns(name, figures.get(name))
     return columns
 
 

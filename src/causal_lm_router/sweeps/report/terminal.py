@@ -7,7 +7,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from causal_lm_router.evaluation.formatting import format_estimate
+from causal_lm_router.evaluation.formatting import PERCENT, SCORE, form_of, format_estimate, format_two_lines
 from causal_lm_router.sweeps.report.configurations import Configuration
 from causal_lm_router.sweeps.report.findings import Findings, say_cautions, say_selection, say_verdict
 
@@ -32,7 +32,7 @@ def _table(findings: Findings) -> Table:
         table.add_column(heading, justify="right")
     for one in findings.summaries:
         figures = [
-            format_estimate(name, one.figures[name]).replace(" [", "\n[")
+            format_two_lines(one.figures[name], form_of(name))
             for name in ("routing_accuracy", "parse_failure_rate", "mean_score")
         ]
         is_chosen = findings.selection is not None and findings.selection.chosen is one
@@ -40,12 +40,11 @@ def _table(findings: Findings) -> Table:
             str(one.configuration.number),
             _short_name(one.configuration),
             str(len(one.configuration.runs)),
-            *figures,
         ]
-        table.add_row(*map(Text, cells), style="bold" if is_chosen else "")
+        table.add_row(*map(Text, cells), *figures, style="bold" if is_chosen else "")
     for reference in findings.references:
         accuracy, score = reference.figures.routing_accuracy, reference.figures.mean_score
-        shown = [format_estimate("routing_accuracy", accuracy.value), "", format_estimate("mean_score", score.value)]
+        shown = [format_estimate(accuracy.value, PERCENT), "", format_estimate(score.value, SCORE)]
         table.add_row(*map(Text, ["", reference.name, "", *shown]), style="dim")
     return table
 
