@@ -89,6 +89,8 @@ def test_scripts_take_their_arguments(command: Command, run_dir: Path, monkeypat
     overrides = getattr(found, "overrides", [])
     if getattr(found, "run_dir", None):
         compose_every_value("evaluate", [f"run_dir={run_dir}", *overrides])
+    elif overrides:
+        compose_every_value("train", overrides)
 
 
 @pytest.mark.parametrize("command", [one for one in COMMANDS if one.words[0] == "make"], ids=str)

@@ -39,3 +39,13 @@ def test_every_page_keeps_to_plain_words() -> None:
     # The demo's table is what the demo prints.
     text["README.md"] = text["README.md"].replace("any llm, by lot", "")
     assert [(name, word) for name in text for word in dialect if word in text[name]] == []
+
+
+def test_the_results_are_those_of_the_experiments() -> None:
+    measured = (CHECKOUT / "experiments" / "README.md").read_text(encoding="utf-8").splitlines()
+    start = next(number for number, line in enumerate(LINES) if line.startswith("| router |"))
+    rows = [line.strip("| ").split(" | ")[1:] for line in LINES[start + 2 :]]
+    rows = rows[: rows.index([])]
+    assert len(rows) == 8
+    for cells in rows:
+        assert any(all(cell in line for cell in cells) for line in measured), cells
