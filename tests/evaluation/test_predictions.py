@@ -143,7 +143,7 @@ def make_predictions(num_queries: int, num_candidates: int, seed: int, **changes
     random = np.random.default_rng(seed)
     predicted = random.random((num_queries, num_candidates))
     fields = {
-        "names": tuple(f"candidate-{number}" for number in range(num_candidates)),
+        "candidate_names": tuple(f"candidate-{number}" for number in range(num_candidates)),
         "scores": (random.random(predicted.shape) < predicted).astype(float),
         "costs": random.random(predicted.shape) * np.arange(1, num_candidates + 1) / 1000,
         "predicted": predicted,

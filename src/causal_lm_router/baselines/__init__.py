@@ -13,8 +13,9 @@ from causal_lm_router.baselines.rules import (
     fit_per_task,
     price_row,
 )
-from causal_lm_router.baselines.score_table import Floats, Predictor, label_table, score_table
+from causal_lm_router.baselines.score_table import Predictor, label_table, score_table
 from causal_lm_router.config import BaselineConfig, BaselineMethod
+from causal_lm_router.data.arrays import Floats
 from causal_lm_router.routing import Candidate, RoutingExample
 
 _DIGITS = 12

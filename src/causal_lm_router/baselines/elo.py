@@ -12,7 +12,7 @@ import numpy as np
 from sklearn.linear_model import LogisticRegression
 
 from causal_lm_router.baselines.pairwise import mean_win_chances, pair_wins
-from causal_lm_router.baselines.score_table import Floats
+from causal_lm_router.data.arrays import Floats
 
 
 def win_chances(scores: Floats) -> Floats:

@@ -10,7 +10,7 @@ from sklearn.neighbors import NearestNeighbors
 from sklearn.neural_network import MLPRegressor
 from sklearn.svm import SVC
 
-from causal_lm_router.baselines.score_table import Floats
+from causal_lm_router.data.arrays import Floats
 
 
 def fit_svm(vectors: Floats, labels: Floats, c: float) -> Callable[[Floats], Floats]:

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from causal_lm_router.baselines.embeddings import load_encoder
-from causal_lm_router.baselines.score_table import Floats
 from causal_lm_router.config import BaselineConfig
+from causal_lm_router.data.arrays import Floats
 from causal_lm_router.models.torch_state import keep_random_state
 
 logger = logging.getLogger(__name__)

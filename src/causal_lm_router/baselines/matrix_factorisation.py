@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from causal_lm_router.baselines.pairwise import mean_win_chances
-from causal_lm_router.baselines.score_table import Floats
+from causal_lm_router.data.arrays import Floats
 from causal_lm_router.models.torch_state import keep_random_state
 
 LEARNING_RATE = 1e-3

@@ -3,7 +3,7 @@
 import numpy as np
 from scipy.special import expit
 
-from causal_lm_router.baselines.score_table import Floats
+from causal_lm_router.data.arrays import Floats
 
 
 def pair_wins(scores: Floats) -> Floats:

@@ -6,8 +6,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from causal_lm_router.baselines.score_table import Floats, Predictor, cost_table, score_table
+from causal_lm_router.baselines.score_table import Predictor, cost_table, score_table
 from causal_lm_router.config import BaselineMethod
+from causal_lm_router.data.arrays import Floats
 from causal_lm_router.routing import Candidate, RoutingExample
 
 

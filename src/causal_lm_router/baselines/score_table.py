@@ -3,18 +3,17 @@
 from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
-from numpy.typing import NDArray
 
+from causal_lm_router.data.arrays import Floats, known_matrix, matrix
 from causal_lm_router.routing import Candidate, RoutingExample
 
-Floats = NDArray[np.float64]
 Predictor = Callable[[Sequence[RoutingExample]], Floats]
 """Function from examples to predictions (queries x candidates), the higher the better."""
 
 
 def score_table(examples: Sequence[RoutingExample], pool: Sequence[Candidate]) -> Floats:
     """Return the scores (queries x candidates)."""
-    return np.array([[example.scores[one.name] for one in pool] for example in examples], dtype=np.float64)
+    return matrix([example.scores for example in examples], [one.name for one in pool])
 
 
 def label_table(examples: Sequence[RoutingExample], pool: Sequence[Candidate], labels: Mapping[str, str]) -> Floats:
@@ -35,14 +34,15 @@ def cost_table(examples: Sequence[RoutingExample], pool: Sequence[Candidate], me
 
     Raises ValueError where neither all costs nor all prices are known.
     """
-    rows = [example.costs for example in examples if example.costs is not None]
-    if len(rows) == len(examples):
-        return np.array([[row[one.name] for one in pool] for row in rows], dtype=np.float64)
+    costs = known_matrix([example.costs for example in examples], [one.name for one in pool])
+    if costs is not None:
+        return costs
     pairs = [(one.input_price, one.output_price) for one in pool]
     prices = [into + out for into, out in pairs if into is not None and out is not None]
     if len(prices) < len(pool):
+        num_unknown = sum(example.costs is None for example in examples)
         raise ValueError(
-            f"baseline.method={method!r} needs costs: {len(examples) - len(rows)} of {len(examples)} queries have none "
+            f"baseline.method={method!r} needs costs: {num_unknown} of {len(examples)} queries have none "
             "and the pool has not all prices (data.pool_path); allowed without them are the methods that go by scores"
         )
     return np.tile(np.array(prices), (len(examples), 1))

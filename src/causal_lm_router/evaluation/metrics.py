@@ -5,19 +5,16 @@ of weights: 1 for the candidate chosen, 1 / pool size each for a choice at rando
 """
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
-from numpy.typing import NDArray
 
+from causal_lm_router.data.arrays import Bools, Floats, known_matrix, matrix
 from causal_lm_router.evaluation.intervals import Estimate, mean_estimate, rate_estimate, ratio_estimate
 from causal_lm_router.evaluation.report import Reference, RoutingReport, TaskReport
 from causal_lm_router.routing import ParseFailure, RouteOutcome
-
-Floats = NDArray[np.float64]
-Bools = NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
@@ -118,21 +115,14 @@ def _check(outcomes: Sequence[RouteOutcome], names: Sequence[str], best_single: 
 
 def _table(outcomes: Sequence[RouteOutcome], names: Sequence[str], best_single: str) -> _Table:
     examples = [outcome.example for outcome in outcomes]
-    scores = _matrix([example.scores for example in examples], names)
-    assert scores is not None
     return _Table(
-        scores=scores,
-        costs=_matrix([example.costs for example in examples], names),
-        expected=_matrix([example.expected_scores for example in examples], names),
+        scores=matrix([example.scores for example in examples], names),
+        costs=known_matrix([example.costs for example in examples], names),
+        expected=known_matrix([example.expected_scores for example in examples], names),
         called=np.array([[outcome.called == name for name in names] for outcome in outcomes], dtype=np.float64),
         single=np.tile([float(name == best_single) for name in names], (len(outcomes), 1)),
         is_right=np.array([outcome.is_correct for outcome in outcomes]),
     )
-
-
-def _matrix(rows: Sequence[Mapping[str, float] | None], names: Sequence[str]) -> Floats | None:
-    known = [row for row in rows if row is not None]
-    return np.array([[row[name] for name in names] for row in known]) if len(known) == len(rows) else None
 
 
 def _chosen(weights: Floats, values: Floats | Bools) -> Floats:

@@ -6,13 +6,10 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from causal_lm_router.data.arrays import Bools, Floats, Integers, known_matrix, matrix
 from causal_lm_router.routing import RouteOutcome
 
-Floats = NDArray[np.float64]
-Bools = NDArray[np.bool_]
-Integers = NDArray[np.int64]
 NOBODY = -1
 """In the place of a candidate's column: the generation named none, or no LLM is called."""
 
@@ -68,16 +65,14 @@ def row_table(rows: Sequence[Mapping[str, Any]], names: Sequence[str]) -> Outcom
     ValueError for a route outside `names`.
     """
     columns = {name: index for index, name in enumerate(names)}
-    scores = _matrix([row["scores"] for row in rows], names)
-    assert scores is not None
     return OutcomeTable(
         candidate_names=tuple(names),
         tasks=tuple(row["task"] for row in rows),
         routes=_columns([row["route"] for row in rows], columns),
         called=_columns([row["called"] for row in rows], columns),
-        scores=scores,
-        costs=_matrix([row.get("costs") for row in rows], names),
-        predicted=_matrix([row.get("predicted") for row in rows], names),
+        scores=matrix([row["scores"] for row in rows], names),
+        costs=known_matrix([row.get("costs") for row in rows], names),
+        predicted=known_matrix([row.get("predicted") for row in rows], names),
     )
 
 
@@ -85,10 +80,3 @@ def _columns(chosen: Sequence[str | None], columns: Mapping[str, int]) -> Intege
     if outside := sorted({name for name in chosen if name is not None} - columns.keys()):
         raise ValueError(f"route={outside[0]!r}: allowed is {' | '.join(columns)}")
     return np.array([NOBODY if name is None else columns[name] for name in chosen], dtype=np.int64)
-
-
-def _matrix(rows: Sequence[Mapping[str, float] | None], names: Sequence[str]) -> Floats | None:
-    known = [row for row in rows if row is not None]
-    if len(known) < len(rows):
-        return None
-    return np.array([[row[name] for name in names] for row in known], dtype=np.float64)

@@ -19,12 +19,11 @@ from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy import signal, stats
 
+from causal_lm_router.data.arrays import Floats
 from causal_lm_router.evaluation.intervals import Estimate
 
-Floats = NDArray[np.float64]
 # Numbers held at once while queries are drawn: bounds the memory, not the result.
 _MAX_DRAWN = 4_000_000
 

@@ -9,11 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from causal_lm_router.data.arrays import Floats
 from causal_lm_router.evaluation.report import RoutingReport
 
-Floats = NDArray[np.float64]
 FIGURES = ("routing_accuracy", "mean_score", "parse_failure_rate", "regret", "mean_cost")
 """Figures that are means over queries. Costs may be unknown."""
 

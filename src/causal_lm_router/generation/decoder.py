@@ -4,7 +4,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.special import expit, softmax
 
 from causal_lm_router.config import (
@@ -15,14 +14,13 @@ from causal_lm_router.config import (
     ObjectiveKind,
     ParsingConfig,
 )
+from causal_lm_router.data.arrays import Floats
 from causal_lm_router.generation.generator import Generator
 from causal_lm_router.generation.trie_walks import greedy_search
 from causal_lm_router.models.target_logprobs import score_log_odds
 from causal_lm_router.prompting.encoder import EncodedPrompt, Encoder
 from causal_lm_router.prompting.token_trie import reference_trie
 from causal_lm_router.routing import Generation, ParsedRoute
-
-Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True)

@@ -3,12 +3,13 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+from causal_lm_router.data.arrays import Floats
 from causal_lm_router.evaluation.figures.frontier import router_trade_off, save_frontier
 from causal_lm_router.evaluation.figures.reliability import save_reliability
 from causal_lm_router.evaluation.figures.routes import save_routes_by_task
 from causal_lm_router.evaluation.figures.scores import save_score_distribution
 from causal_lm_router.evaluation.measures.calibration import fit_temperature, scale
-from causal_lm_router.evaluation.outcome_table import Floats, OutcomeTable, outcome_table
+from causal_lm_router.evaluation.outcome_table import OutcomeTable, outcome_table
 from causal_lm_router.evaluation.report import RoutingReport
 from causal_lm_router.routing import RouteOutcome
 

@@ -9,10 +9,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from causal_lm_router.data.arrays import Floats
 from causal_lm_router.evaluation import intervals
 from causal_lm_router.evaluation.figures.drawing import GREY, ORANGE, plain_label, save_png, shorten_names
 from causal_lm_router.evaluation.measures.cost_quality import Points, candidate_points, convex_hull, trade_offs
-from causal_lm_router.evaluation.outcome_table import Floats, OutcomeTable
+from causal_lm_router.evaluation.outcome_table import OutcomeTable
 from causal_lm_router.evaluation.report import RoutingReport
 
 _BASELINES = {

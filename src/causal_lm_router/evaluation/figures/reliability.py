@@ -6,10 +6,10 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from causal_lm_router.data.arrays import Floats
 from causal_lm_router.evaluation.figures.drawing import BLUE, GREY, ORANGE, save_png
 from causal_lm_router.evaluation.intervals import Z_95
 from causal_lm_router.evaluation.measures.calibration import expected_calibration_error, reliability
-from causal_lm_router.evaluation.outcome_table import Floats
 
 NUM_BINS = 15
 

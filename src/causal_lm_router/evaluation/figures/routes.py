@@ -11,8 +11,9 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from matplotlib.ticker import PercentFormatter
 
+from causal_lm_router.data.arrays import Bools, Floats
 from causal_lm_router.evaluation.figures.drawing import ORANGE, plain_label, save_png, shorten_names
-from causal_lm_router.evaluation.outcome_table import NOBODY, Bools, Floats, OutcomeTable
+from causal_lm_router.evaluation.outcome_table import NOBODY, OutcomeTable
 
 # More colours than these cannot be told apart; orange is that of parse failures, grey that of the rest.
 _COLOURS = [colormaps["tab20"](index) for index in (0, 1, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 16, 17, 18, 19)]

@@ -7,8 +7,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
+from causal_lm_router.data.arrays import Floats
 from causal_lm_router.evaluation.figures.drawing import BLUE, GREY, ORANGE, save_png, shorten_names
-from causal_lm_router.evaluation.outcome_table import Floats, OutcomeTable
+from causal_lm_router.evaluation.outcome_table import OutcomeTable
 
 # More candidates than these make the drawing too tall to be read beside the other.
 MAX_CANDIDATES = 20

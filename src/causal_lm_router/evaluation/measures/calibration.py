@@ -8,12 +8,11 @@ expected to be poor.
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.optimize import minimize_scalar
 from scipy.special import expit, logit
 from scipy.stats import kendalltau
 
-Floats = NDArray[np.float64]
+from causal_lm_router.data.arrays import Bools, Floats, Integers
 
 CLIP = 1e-6
 """Predictions are kept this far from 0 and 1 before their logit is taken."""
@@ -24,7 +23,7 @@ TEMPERATURES = (0.05, 20.0)
 class Reliability(NamedTuple):
     """Predictions in bins of equal width: how many, their mean and the mean score; NaN means in an empty bin."""
 
-    num_pairs: NDArray[np.int64]
+    num_pairs: Integers
     mean_predicted: Floats
     mean_score: Floats
 
@@ -115,12 +114,12 @@ def conformal_threshold(scores: Floats, predicted: Floats, level: float = 0.9) -
     return float(shortfalls[rank - 1]) if rank <= len(shortfalls) else float("inf")
 
 
-def conformal_sets(predicted: Floats, threshold: float) -> NDArray[np.bool_]:
+def conformal_sets(predicted: Floats, threshold: float) -> Bools:
     """Return for every query which candidates lie within `threshold` of its highest prediction: never none."""
     return np.asarray(predicted.max(axis=1, keepdims=True) - predicted <= threshold)
 
 
-def holds_best(scores: Floats, sets: NDArray[np.bool_]) -> NDArray[np.bool_]:
+def holds_best(scores: Floats, sets: Bools) -> Bools:
     """Return for every query whether its set holds a best candidate; the mean of it is the coverage."""
     return np.asarray(((scores == scores.max(axis=1, keepdims=True)) & sets).any(axis=1))
 

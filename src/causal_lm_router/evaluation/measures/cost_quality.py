@@ -8,11 +8,9 @@ section 3).
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
+from causal_lm_router.data.arrays import Floats
 from causal_lm_router.evaluation.measures.two_candidates import call_curve
-
-Floats = NDArray[np.float64]
 
 
 class Points(NamedTuple):

@@ -4,8 +4,8 @@ from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
-from numpy.typing import NDArray
 
+from causal_lm_router.data.arrays import Floats
 from causal_lm_router.evaluation.intervals import Estimate
 from causal_lm_router.evaluation.measures import cost_quality
 from causal_lm_router.evaluation.measures.cost_quality import (
@@ -17,8 +17,6 @@ from causal_lm_router.evaluation.measures.cost_quality import (
 )
 from causal_lm_router.evaluation.measures.predictions import Predictions
 from causal_lm_router.evaluation.measures.resampling import bootstrap_estimates
-
-Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True)

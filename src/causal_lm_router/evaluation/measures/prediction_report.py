@@ -8,14 +8,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from causal_lm_router.data.arrays import Floats
 from causal_lm_router.evaluation.intervals import Estimate, mean_estimate, rate_estimate
 from causal_lm_router.evaluation.measures import calibration, two_candidates
 from causal_lm_router.evaluation.measures import calibration as concentration
 from causal_lm_router.evaluation.measures.cost_quality_report import CostQualityReport, report_cost_quality
 from causal_lm_router.evaluation.measures.predictions import Predictions
 from causal_lm_router.evaluation.measures.resampling import bootstrap_estimates
-
-Floats = NDArray[np.float64]
 
 RESAMPLES = 300
 """Bootstrap resamples behind each interval of a report."""

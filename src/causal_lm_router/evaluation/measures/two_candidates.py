@@ -12,9 +12,8 @@ order.
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
-Floats = NDArray[np.float64]
+from causal_lm_router.data.arrays import Floats
 
 
 class CallCurve(NamedTuple):

@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from causal_lm_router.data.arrays import Floats
 from causal_lm_router.evaluation.statistics import (
     NO_DIFFERENCE,
     Difference,
@@ -14,7 +15,7 @@ from causal_lm_router.evaluation.statistics import (
     estimate_means,
     mcnemar_p,
 )
-from causal_lm_router.evaluation.stored import Floats, RunEvaluation, shared_queries
+from causal_lm_router.evaluation.stored import RunEvaluation, shared_queries
 from causal_lm_router.sweeps.report.configurations import Configuration, find_configuration
 from causal_lm_router.sweeps.report.runs import Run
 
