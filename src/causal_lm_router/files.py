@@ -1,6 +1,6 @@
-"""Files and folders that appear whole or not at all: written beside their place, flushed to disk, then renamed.
+"""Files and folders that appear complete or not at all: written beside their place, flushed to disk, then renamed.
 
-The temporary sibling is hidden and ends in `.tmp`; only a process killed on the spot leaves one behind.
+The temporary file or folder is hidden and ends in `.tmp`; only a killed process leaves one behind.
 """
 
 import errno
@@ -16,12 +16,12 @@ _OCCUPIED = "{} exists and is not an empty folder"
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write `text` as UTF-8 to `path`, whole or not at all."""
+    """Write `text` as UTF-8 to `path`, completely or not at all."""
     write_bytes(path, text.encode())
 
 
 def write_bytes(path: Path, content: bytes) -> None:
-    """Write `content` to `path`, whole or not at all."""
+    """Write `content` to `path`, completely or not at all."""
     with open_atomic(path, "wb") as file:
         file.write(content)
 
@@ -37,41 +37,48 @@ def open_atomic(path: Path, mode: Literal["wb"]) -> AbstractContextManager[Binar
 def open_atomic(path: Path, mode: Literal["w", "wb"] = "w") -> AbstractContextManager[IO[Any]]:
     """Open a file that takes its place when the block ends; `w` is UTF-8 text with line ends as given, `wb` bytes.
 
-    Where the block raises, an earlier file at `path` stays as it was. The parent folder must exist. Raises ValueError
-    for any other mode.
+    If the block raises, an earlier file at `path` stays as it was. The parent folder must exist.
+
+    Raises:
+        ValueError: the mode is another one.
     """
     if mode not in ("w", "wb"):
-        raise ValueError(f"mode={mode!r}: allowed is w | wb")
+        raise ValueError(f"mode must be w or wb, got {mode!r}")
     return _open_atomic(path, mode)
 
 
 @contextmanager
-def atomic_folder(path: Path) -> Iterator[Path]:
+def write_folder(path: Path) -> Iterator[Path]:
     """Yield an empty temporary folder beside `path` that takes its place, all files flushed, when the block ends.
 
-    Where the block raises, the temporary folder is removed. The parent folder must exist. Raises FileExistsError where
-    `path` exists and is not an empty folder, also when it came up while the block ran.
+    If the block raises, the temporary folder is removed. The parent folder must exist.
+
+    Raises:
+        FileExistsError: `path` exists and is not an empty folder, or becomes so while the block runs.
     """
     _refuse_occupied(path)
-    temporary = _sibling(path)
+    temporary = _name_temporary(path)
     temporary.mkdir()
     try:
         yield temporary
+        # Flushed before the rename: after a power cut the folder must not be in place with empty files.
         for inside in [*temporary.rglob("*"), temporary]:
             _sync(inside)
-        _move_folder(temporary, path)
+        _rename_folder(temporary, path)
     finally:
         if temporary.exists():
             shutil.rmtree(temporary)
-    _sync(path.parent)
+    _sync(path.parent)  # the rename itself is an entry in the parent folder
 
 
 @contextmanager
 def _open_atomic(path: Path, mode: Literal["w", "wb"]) -> Iterator[IO[Any]]:
-    temporary = _sibling(path)
+    temporary = _name_temporary(path)
     try:
+        # "x": the name is random, and a file that has it nevertheless is somebody else's.
         with open(temporary, "xb") if mode == "wb" else open(temporary, "x", encoding="utf-8", newline="") as file:
             yield file
+            # To disk before the rename, so that the new name never shows a half-written file.
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
@@ -80,16 +87,16 @@ def _open_atomic(path: Path, mode: Literal["w", "wb"]) -> Iterator[IO[Any]]:
     _sync(path.parent)
 
 
-def _sibling(path: Path) -> Path:
-    # In the same folder, since a rename is atomic only within one file system.
+def _name_temporary(path: Path) -> Path:
+    # In the same folder, since a rename is atomic only within one file system; shortened, since names have a limit.
     return path.with_name(f".{path.name[:40]}.{secrets.token_hex(6)}.tmp")
 
 
-def _move_folder(source: Path, target: Path) -> None:
+def _rename_folder(source: Path, target: Path) -> None:
     try:
         os.replace(source, target)
     except OSError as error:
-        # The rename itself is the check: one before it could be overtaken by another process.
+        # The rename is itself the check: after an earlier check another process could still create the folder.
         if error.errno not in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR):
             raise
         raise FileExistsError(_OCCUPIED.format(target)) from error
@@ -101,7 +108,7 @@ def _refuse_occupied(path: Path) -> None:
 
 
 def _sync(path: Path) -> None:
-    """Flush a file, or a folder's list of names, to disk; what a link points to is not ours to flush."""
+    """Flush a file, or the entries of a folder, to disk; links are left alone."""
     if path.is_symlink():
         return
     descriptor = os.open(path, os.O_RDONLY)
@@ -112,5 +119,8 @@ def _sync(path: Path) -> None:
 
 
 def cache_dir() -> Path:
-    """Folder of prepared base models and encoded data: $CAUSAL_LM_ROUTER_CACHE, else ~/.cache/causal-lm-router."""
+    """Return the folder of prepared base models and encoded data.
+
+    It is $CAUSAL_LM_ROUTER_CACHE, else ~/.cache/causal-lm-router.
+    """
     return Path(os.environ.get("CAUSAL_LM_ROUTER_CACHE", Path.home() / ".cache" / "causal-lm-router")).expanduser()

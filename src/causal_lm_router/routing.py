@@ -43,18 +43,18 @@ class RoutingExample:
     source_split: str | None = None
 
     def best_candidates(self) -> list[str]:
-        """Names of all candidates whose score equals the best score, in pool order."""
+        """Return the names of all candidates whose score equals the best score, in pool order."""
         best = max(self.scores.values())
         return [name for name, score in self.scores.items() if score == best]
 
     def is_undecided(self) -> bool:
-        """True when every candidate has the same score, so that no route is better than another."""
+        """Return whether all candidates have the same score, so that no route is better than another."""
         return len(set(self.scores.values())) == 1
 
 
 @dataclass(frozen=True, slots=True)
 class SkippedRow:
-    """A source row left out under `data.on_bad_row=skip`: where it is and what is wrong with it."""
+    """A source row that was left out: its location and the reason."""
 
     location: str
     reason: str
@@ -62,7 +62,7 @@ class SkippedRow:
 
 @dataclass(frozen=True, slots=True)
 class RoutingData:
-    """What a source yields: examples over one complete score matrix, the pool, and the rows it left out."""
+    """The data of a source: examples that all score the whole pool, the pool, and the rows it left out."""
 
     examples: list[RoutingExample]
     pool: tuple[Candidate, ...]
@@ -76,9 +76,9 @@ class RoutingData:
 
 @dataclass(frozen=True, slots=True)
 class Generation:
-    """Text out of the base model. `finish_reason` is "stop" (it ended itself) or "length" (it was cut off).
+    """Text that the base model generated. `finish_reason` is "stop" (it ended by itself) or "length" (it was cut off).
 
-    `logprob` is the sum of the generated tokens' log-probabilities (nats), None where the backend was not asked for it.
+    `logprob` is the sum of the generated tokens' log-probabilities (nats), None if the backend was not asked for it.
     """
 
     text: str
@@ -89,7 +89,7 @@ class Generation:
 
 @dataclass(frozen=True, slots=True)
 class ParsedRoute:
-    """The candidate a generation names, or the failure to name one: exactly one of the two is set."""
+    """The candidate that a generation names, or the failure to name one: exactly one of the two is set."""
 
     candidate: str | None
     failure: ParseFailure | None = None
@@ -101,7 +101,7 @@ class ParsedRoute:
 
 @dataclass(frozen=True, slots=True)
 class RouteOutcome:
-    """One query's label, generation and route. `called` is the LLM that would be called: the route or the fallback."""
+    """One query's label, generation and route; `called` is the LLM that would be called, the route or the fallback."""
 
     example: RoutingExample
     label: str
@@ -110,53 +110,62 @@ class RouteOutcome:
     called: str | None
     truncated_query: bool = False
     predicted: Mapping[str, float] | None = None
-    """What the router says the answer of each candidate is worth, or how likely it would choose it, 0..1: the higher,
-    the better. None where the router names a candidate and says nothing of the others."""
+    """Candidate -> the predicted score of its answer or the probability to choose it, 0..1; higher is better.
+
+    None if the router only names a candidate and does not score the others.
+    """
 
     @property
     def score(self) -> float:
-        """Score of the called candidate's answer; 0 where no LLM is called."""
+        """Score of the called candidate's answer; 0 if no LLM is called."""
         return 0.0 if self.called is None else self.example.scores[self.called]
 
     @property
     def cost(self) -> float | None:
-        """Cost (USD) of the called candidate's answer; 0 where no LLM is called, None where costs are unknown."""
+        """Cost (USD) of the called candidate's answer; 0 if no LLM is called, None if costs are unknown."""
         if self.example.costs is None:
             return None
         return 0.0 if self.called is None else self.example.costs[self.called]
 
     @property
     def is_correct(self) -> bool:
-        """True when the route's score equals the best score (ties count as right); a parse failure is never right."""
+        """Whether the route's score equals the best score: ties count as correct, a parse failure never does."""
         candidate = self.route.candidate
         return candidate is not None and self.example.scores[candidate] == max(self.example.scores.values())
 
 
-def check_pool(names: Sequence[str]) -> None:
+def check_pool(candidate_names: Sequence[str]) -> None:
     """Check that candidate names can be generated and parsed back without confusion.
 
-    Raises ValueError for fewer than two names, repeated names, and names that are empty, carry outer white space or
-    control characters, or differ only in Unicode normalisation.
+    Raises:
+        ValueError: there are fewer than two names; a name is empty or has outer white space or control characters; two
+            names are equal, or differ only in Unicode normalisation.
     """
-    if len(names) < 2:
-        raise ValueError(f"pool: got {len(names)} candidate(s) {list(names)}, routing needs at least 2")
-    for name in names:
+    if len(candidate_names) < 2:
+        raise ValueError(f"the pool must have at least 2 candidates, got {list(candidate_names)}")
+    for name in candidate_names:
         if not name or name != name.strip():
-            raise ValueError(f"pool: candidate name {name!r} is empty or has outer white space")
+            raise ValueError(f"a candidate name must not be empty or have outer white space, got {name!r}")
+        # A generation that names a candidate is one line: control characters, line and paragraph separators break it.
         if any(unicodedata.category(char) in ("Cc", "Zl", "Zp") for char in name):
-            raise ValueError(f"pool: candidate name {name!r} holds a line break or control character")
+            raise ValueError(f"a candidate name must not have line breaks or control characters, got {name!r}")
+    # Normalised, since a tokenizer may write one form of an accented letter where the pool has the other.
     seen: dict[str, str] = {}
-    for name in names:
+    for name in candidate_names:
         normalised = unicodedata.normalize("NFC", name)
         if normalised in seen:
-            raise ValueError(f"pool: candidate names {seen[normalised]!r} and {name!r} are the same name")
+            raise ValueError(f"candidate names must differ, got {seen[normalised]!r} and {name!r}")
         seen[normalised] = name
 
 
 def check_query(value: object, max_chars: int) -> str:
-    """Return `value`; raise ValueError unless it is a text, not blank, of at most `max_chars` characters."""
+    """Return `value`, a query to use.
+
+    Raises:
+        ValueError: it is no text, is blank, or has more than `max_chars` characters.
+    """
     if not isinstance(value, str):
-        raise ValueError(f"query is a {type(value).__name__}, not a text")
+        raise ValueError(f"query must be a text, got {type(value).__name__}")
     if not value.strip():
         raise ValueError("query is empty")
     if len(value) > max_chars:
@@ -165,16 +174,25 @@ def check_query(value: object, max_chars: int) -> str:
 
 
 def check_score(value: object) -> float:
-    """Return `value` as a float; raise ValueError unless it is a number in 0..1."""
+    """Return `value` as a float.
+
+    Raises:
+        ValueError: it is no number in 0..1.
+    """
+    # Sources that say right or wrong give booleans.
     if isinstance(value, bool):
         return float(value)
     if not isinstance(value, int | float) or not math.isfinite(value) or not 0.0 <= value <= 1.0:
-        raise ValueError(f"score {value!r} is not a number in 0..1")
+        raise ValueError(f"score must be a number in 0..1, got {value!r}")
     return float(value)
 
 
 def check_cost(value: object) -> float:
-    """Return `value` as a float; raise ValueError unless it is a finite number of USD, at least 0."""
+    """Return `value` as a float.
+
+    Raises:
+        ValueError: it is not a finite number of USD, at least 0.
+    """
     if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value) or value < 0:
-        raise ValueError(f"cost {value!r} is not a finite number of USD, at least 0")
+        raise ValueError(f"cost must be a finite number of USD, at least 0, got {value!r}")
     return float(value)

@@ -1,10 +1,10 @@
-"""The leakage audit: how far the held-out queries of a split also stand, whole or nearly, among the training queries.
+"""The leakage audit: how many held-out queries also are, exactly or nearly, among the training queries.
 
 Near-duplicates are pairs of queries whose sets of character 5-grams (after normalising case and white space) have a
 Jaccard similarity of at least `data.near_duplicate_threshold`. MinHash (Broder 1997) with locality-sensitive hashing
-proposes pairs and the exact similarity decides. So no pair is reported by mistake; a pair at the threshold (of 0.1 or
-more) is proposed with a probability of at least `MIN_RECALL`, a closer one with a greater; of the pairs proposed for a
-query the `MAX_VERIFIED` of the most similar signatures are looked at.
+proposes pairs, and the exact similarity decides. So no pair is reported by mistake. A pair at the threshold (of 0.1 or
+more) is proposed with a probability of at least `MIN_RECALL`, a more similar one with a higher probability; of the
+pairs proposed for a query, the `MAX_VERIFIED` with the most similar signatures are checked.
 """
 
 import dataclasses
@@ -24,19 +24,25 @@ SHINGLE_CHARS = 5
 NUM_PERM = 64
 """Hash functions of a MinHash signature."""
 MIN_RECALL = 0.99
+"""Least probability with which a pair at the threshold is proposed."""
 MAX_CHECKED = 10_000
-"""Held-out queries of a split that are compared with the training queries: bounds memory on large data."""
+"""Held-out queries of a split that are compared with the training queries; bounds memory on large data."""
 MAX_VERIFIED = 30
-"""Training queries per held-out query whose exact similarity is computed, those of the most similar signatures."""
+"""Training queries per held-out query whose exact similarity is computed: those with the most similar signatures."""
 NUM_EXAMPLES = 5
+"""Near-duplicates of a split that the audit shows."""
 EXCERPT_CHARS = 80
+"""Characters shown of each of their queries."""
 SHINGLES_PER_UPDATE = 20_000
+"""Shingles hashed at once: datasketch builds an array of this many times `NUM_PERM` numbers."""
 
 
 @dataclass(frozen=True, slots=True)
 class DuplicateCounts:
-    """Queries left out because an earlier one is the same: `exact` in every character, `normalised` up to case and
-    white space only. `conflicting` of both have other scores than the query that was kept.
+    """Numbers of queries left out because an earlier one is the same.
+
+    `exact` ones are equal in every character, `normalised` ones only up to case and white space. `conflicting` counts
+    those of both kinds whose scores differ from the scores of the query that was kept.
     """
 
     exact: int
@@ -46,7 +52,7 @@ class DuplicateCounts:
 
 @dataclass(frozen=True, slots=True)
 class NearDuplicate:
-    """A held-out query, a training query much like it, their Jaccard similarity, and how both begin."""
+    """A held-out query, a similar training query, their Jaccard similarity, and the beginnings of both."""
 
     split: str
     query_id: str
@@ -67,7 +73,7 @@ class NearDuplicates:
 
 @dataclass(frozen=True, slots=True)
 class LeakageAudit:
-    """What was found of duplicates within the data and between its splits."""
+    """The duplicates found within the data and between its splits."""
 
     num_read: int
     """Queries the source yielded."""
@@ -77,7 +83,7 @@ class LeakageAudit:
     normalised_duplicates: int
     conflicting_duplicates: int
     source_test_in_train: int | None
-    """Distinct queries of the source's own test split that are in its train split too; None where it has no splits."""
+    """Distinct queries of the source's own test split that are also in its train split; None if it has no splits."""
     near_duplicate_threshold: float
     validation: NearDuplicates
     test: NearDuplicates
@@ -95,58 +101,64 @@ def find_near_duplicates(
 ) -> dict[str, NearDuplicates]:
     """Return for each split of `held_out` (name -> queries) how many of its queries have a near-duplicate in `train`.
 
-    Of a split with more than `MAX_CHECKED` queries only that many, evenly spread, are checked.
+    Of a split with more than `MAX_CHECKED` queries, only that many, evenly spread, are checked.
     """
+    # All splits go through one index, so the training queries are hashed once.
     checked = [(split, example) for split, examples in held_out.items() for example in _spread(examples)]
-    neighbours = _nearest([example for _, example in checked], train, threshold)
+    proposals = _propose_pairs([example for _, example in checked], train, threshold)
     found: dict[str, list[NearDuplicate]] = {split: [] for split in held_out}
-    for (split, example), nearest in zip(checked, neighbours, strict=True):
-        pair = _first_pair(split, example, nearest, threshold)
+    for (split, example), proposed in zip(checked, proposals, strict=True):
+        pair = _verify_pair(split, example, proposed, threshold)
         if pair is not None:
             found[split].append(pair)
     num_checked = Counter(split for split, _ in checked)
-    return {split: NearDuplicates(num_checked[split], len(pairs), _closest(pairs)) for split, pairs in found.items()}
+    return {split: NearDuplicates(num_checked[split], len(pairs), _pick_closest(pairs)) for split, pairs in found.items()}
 
 
 def _spread(examples: Sequence[RoutingExample]) -> list[RoutingExample]:
+    # Evenly spread, since sources list their queries task by task.
     num = min(len(examples), MAX_CHECKED)
     return [examples[index * len(examples) // num] for index in range(num)]
 
 
-def _closest(pairs: Iterable[NearDuplicate]) -> tuple[NearDuplicate, ...]:
+def _pick_closest(pairs: Iterable[NearDuplicate]) -> tuple[NearDuplicate, ...]:
     return tuple(sorted(pairs, key=lambda pair: (-pair.similarity, pair.query_id))[:NUM_EXAMPLES])
 
 
-def _first_pair(
+def _verify_pair(
     split: str, example: RoutingExample, proposed: Iterable[RoutingExample], threshold: float
 ) -> NearDuplicate | None:
-    shingles = _shingles(example.query)
+    """Return the first proposed pair whose exact similarity reaches the threshold."""
+    shingles = _cut_shingles(example.query)
     for other in proposed:
-        similarity = _jaccard(shingles, _shingles(other.query))
+        similarity = _jaccard(shingles, _cut_shingles(other.query))
         if similarity >= threshold:
             query, train_query = (" ".join(one.query.split())[:EXCERPT_CHARS] for one in (example, other))
             return NearDuplicate(split, example.query_id, other.query_id, round(similarity, 4), query, train_query)
     return None
 
 
-def _nearest(
+def _propose_pairs(
     held_out: Sequence[RoutingExample], train: Iterable[RoutingExample], threshold: float
 ) -> list[list[RoutingExample]]:
-    """For each held-out query the training queries proposed for it, those of the most similar signatures first.
+    """Return for each held-out query the training queries proposed for it, those with the most similar signatures first.
 
-    Only the held-out queries are indexed, and the training queries pass by once: memory does not grow with them.
+    Only the held-out queries are indexed, and the training queries are read once: memory does not grow with them.
     """
     if not held_out:
         return []
-    min_hashes = [min_hash for _, min_hash in _min_hashes(held_out)]
+    # 1. Index the held-out queries: signatures that agree in a whole band fall into one bucket.
+    min_hashes = [min_hash for _, min_hash in _hash_shingles(held_out)]
     signatures = np.array([min_hash.hashvalues for min_hash in min_hashes])
-    index = MinHashLSH(num_perm=NUM_PERM, params=_bands_and_rows(threshold))
+    index = MinHashLSH(num_perm=NUM_PERM, params=_choose_banding(threshold))
     for number, min_hash in enumerate(min_hashes):
         index.insert(number, min_hash)
-    # Heaps of (equal hashes, -training query's number, training query): the least similar on top.
+    # 2. Look up every training query. A heap of (equal hashes, -training query's number, training query) keeps the most
+    # similar ones of each held-out query, with the least similar on top; of equals the earlier training query wins.
     heaps: list[list[tuple[int, int, RoutingExample]]] = [[] for _ in held_out]
-    for train_number, (example, min_hash) in enumerate(_min_hashes(train)):
+    for train_number, (example, min_hash) in enumerate(_hash_shingles(train)):
         proposed = sorted(index.query(min_hash))
+        # The share of equal hashes estimates the Jaccard similarity.
         num_equal = (signatures[proposed] == min_hash.hashvalues).sum(axis=1).tolist() if proposed else []
         for number, equal in zip(proposed, num_equal, strict=True):
             entry = (equal, -train_number, example)
@@ -154,15 +166,17 @@ def _nearest(
                 heapq.heappush(heaps[number], entry)
             elif entry[:2] > heaps[number][0][:2]:
                 heapq.heapreplace(heaps[number], entry)
+    # 3. Most similar first. Only the numbers are compared, as examples have no order.
     return [[example for _, _, example in sorted(heap, key=lambda entry: entry[:2], reverse=True)] for heap in heaps]
 
 
-def _bands_and_rows(threshold: float) -> tuple[int, int]:
-    """The most selective banding that still proposes a pair at the threshold with a probability of `MIN_RECALL`.
+def _choose_banding(threshold: float) -> tuple[int, int]:
+    """Return (bands, rows): the most selective ones that propose a pair at the threshold with probability `MIN_RECALL`.
 
     Signatures of similarity s agree in one band of r rows with probability s^r, so in one of b bands with probability
     1 - (1 - s^r)^b.
     """
+    # More rows in a band propose fewer pairs by chance, so the search starts with the most.
     for rows in range(NUM_PERM // 2, 1, -1):
         bands = NUM_PERM // rows
         if 1 - (1 - threshold**rows) ** bands >= MIN_RECALL:
@@ -170,18 +184,21 @@ def _bands_and_rows(threshold: float) -> tuple[int, int]:
     return NUM_PERM, 1
 
 
-def _min_hashes(examples: Iterable[RoutingExample]) -> Iterator[tuple[RoutingExample, MinHash]]:
+def _hash_shingles(examples: Iterable[RoutingExample]) -> Iterator[tuple[RoutingExample, MinHash]]:
+    # The permutations are drawn once, with datasketch's fixed seed; a copy shares them.
     empty = MinHash(num_perm=NUM_PERM, hashfunc=zlib.crc32)
     for example in examples:
         min_hash = empty.copy()
-        shingles = [shingle.encode() for shingle in _shingles(example.query)]
+        shingles = [shingle.encode() for shingle in _cut_shingles(example.query)]
+        # In pieces: a book of a query would need an array of gigabytes.
         for start in range(0, len(shingles), SHINGLES_PER_UPDATE):
             min_hash.update_batch(shingles[start : start + SHINGLES_PER_UPDATE])
         yield example, min_hash
 
 
-def _shingles(query: str) -> set[str]:
+def _cut_shingles(query: str) -> set[str]:
     text = " ".join(query.casefold().split())
+    # A text shorter than a shingle is one shingle itself: an empty set has no similarity.
     return {text[start : start + SHINGLE_CHARS] for start in range(max(1, len(text) - SHINGLE_CHARS + 1))}
 
 

@@ -1,8 +1,8 @@
-"""Everything a run needs of its data, made once: splits, labels, the pool and the best single candidate on train."""
+"""The data of a run, prepared once: splits, labels, the pool and the best single candidate on train."""
 
 import functools
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,10 +17,10 @@ from causal_lm_router.routing import RoutingExample
 
 @dataclass(frozen=True)
 class PreparedData:
-    """Splits with a label for every query. `train` is what training uses: without undecided queries if configured, and
-    with scores shrunk to their task's mean if configured.
+    """Splits with a label for every query.
 
-    `supervised` names the candidates that training may speak of, in pool order: all but those held out.
+    `train` holds the queries that training uses: if configured, without undecided ones and with scores shrunk to the
+    mean of their task. `supervised` names the candidates that training may use, in pool order: all but the held-out.
     """
 
     splits: RoutingSplits
@@ -36,43 +36,60 @@ class PreparedData:
 
     @property
     def mean_costs(self) -> dict[str, float] | None:
-        """Mean cost (USD) of every candidate on train; None unless all are known."""
+        """Mean cost (USD) of every candidate on train; None unless all costs are known."""
         costs = [example.costs for example in self.splits.train if example.costs is not None]
         if len(costs) < len(self.splits.train):
             return None
         return {name: math.fsum(row[name] for row in costs) / len(costs) for name in self.candidate_names}
 
     def examples(self, split: Split, max_queries: int | None = None, seed: int = 0) -> list[RoutingExample]:
-        """Return a split's examples, or a fixed random part of them that depends on `seed` alone."""
+        """Return a split's examples, or `max_queries` of them drawn at random, the same for the same `seed`."""
         examples: list[RoutingExample] = getattr(self.splits, split.value)
         if max_queries is None or len(examples) <= max_queries:
             return examples
         chosen = np.random.default_rng(seed).choice(len(examples), size=max_queries, replace=False)
+        # In the split's order, so that a part reads like the whole.
         return [examples[index] for index in sorted(chosen)]
 
 
 def prepare_data(config: DataConfig) -> PreparedData:
-    """Return the configured data, read, split and labelled.
+    """Return the configured data: read, split and labelled.
 
-    Labels of all splits are chosen with what is known from train alone. Raises ValueError for unusable data, and where
-    `keep_undecided=false` leaves nothing to train on.
+    Labels of all splits are chosen with knowledge of train alone.
+
+    Raises:
+        ValueError: the data cannot be used, `data.held_out_candidates` does not fit the pool, or
+            `data.keep_undecided=false` leaves nothing to train on.
     """
     splits = split_examples(rename_candidates(load_source(config), config.renamed_candidates), config)
-    supervised = tuple(name for name in splits.candidate_names if name not in config.held_out_candidates)
-    if len(supervised) < 2 or not set(config.held_out_candidates) <= set(splits.candidate_names):
-        raise ValueError(
-            f"data.held_out_candidates={config.held_out_candidates}: allowed is some of {splits.candidate_names}, but "
-            "for at least 2"
-        )
+    supervised = _leave_out(config.held_out_candidates, splits.candidate_names)
+    # Ties break by knowledge of the unshrunk train split, for the labels of all splits.
     label = functools.partial(
         choose_labels, tie_break=config.tie_break, pool=splits.pool, train=splits.train, seed=config.split_seed
     )
+    # Queries to evaluate on keep every candidate as a possible label: a held-out one can be their best.
     labels = label([*splits.validation, *splits.test], cost_weight=config.cost_weight)
+    # Which queries are undecided is asked before shrinkage, which would make almost all scores differ.
     kept = splits.train if config.keep_undecided else drop_undecided(splits.train)
     kept_ids = {example.query_id for example in kept}
     shrunk = shrink_to_task(splits.train, config.task_shrinkage)
     labels |= label(shrunk, cost_weight=config.cost_weight, held_out=config.held_out_candidates)
     train = [example for example in shrunk if example.query_id in kept_ids]
     if not train:
-        raise ValueError("data.keep_undecided=False: leaves no training query, all candidates score the same on all")
+        raise ValueError(
+            "data.keep_undecided must be true for this data, got false: on every training query all candidates score the "
+            "same, so none is left"
+        )
     return PreparedData(splits, train, labels, best_single(splits.train, splits.pool), supervised)
+
+
+def _leave_out(held_out: Sequence[str], candidate_names: Sequence[str]) -> tuple[str, ...]:
+    """Return the candidates that are not held out, in pool order, and check that the setting fits the pool."""
+    pool = f"the pool is {list(candidate_names)}"
+    for name in held_out:
+        if name not in candidate_names:
+            raise ValueError(f"data.held_out_candidates must name candidates of the pool, got {name!r}; {pool}")
+    supervised = tuple(name for name in candidate_names if name not in held_out)
+    if len(supervised) < 2:
+        raise ValueError(f"data.held_out_candidates must leave at least 2 candidates, got {list(held_out)}; {pool}")
+    return supervised

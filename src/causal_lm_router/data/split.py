@@ -1,7 +1,7 @@
 """From a source's data to train, validation and test: deduplicated, stratified by task, audited, repeatable.
 
-A query's split follows from its place among its task's queries in the order of a hash of (split seed, query), so that
-queries added to a source move few of the others.
+The queries of a task are sorted by a hash of (split seed, query), and the place in this order sets the split. So
+queries that are added to a source move few of the others.
 """
 
 import hashlib
@@ -18,7 +18,7 @@ from causal_lm_router.routing import Candidate, RoutingData, RoutingExample, Ski
 
 @dataclass(frozen=True, slots=True)
 class RoutingSplits:
-    """Disjoint, deduplicated lists of examples in the source's order, with the pool and what was found on the way.
+    """Disjoint, deduplicated lists of examples in the source's order, with the pool, the audit and the skipped rows.
 
     A split whose share is 0 is empty; every other one has at least one query.
     """
@@ -41,16 +41,16 @@ def split_examples(data: RoutingData, config: DataConfig) -> RoutingSplits:
 
     Every task is split by `validation_fraction` and `test_fraction` (largest remainder); tasks too small to give each
     split a query are split together. Under `use_source_split` test is the source's own, train queries that are also in
-    it are left out of train, and validation is cut from train. `max_train_queries` keeps the tasks' shares, and what a
-    smaller number keeps, a larger one keeps too.
+    test are left out of train, and validation is cut from train. `max_train_queries` keeps the tasks' shares, and a
+    larger number keeps all queries that a smaller one keeps.
 
-    Raises ValueError when a split that should hold queries is empty, and under `use_source_split` when the source
-    assigns none.
+    Raises:
+        ValueError: a split that should hold queries is empty, or the source assigns no splits under `use_source_split`.
     """
     examples = data.examples
     if config.use_source_split:
         _check_source_splits(examples)
-        # Of a query in both, the test row is kept: test stays what others report figures on.
+        # Deduplication keeps the first, so of a query in both splits the test row stays: published results are on test.
         examples = sorted(examples, key=lambda example: example.source_split != Split.test)
     kept, duplicates = deduplicate(examples)
     if config.use_source_split:
@@ -67,10 +67,11 @@ def split_examples(data: RoutingData, config: DataConfig) -> RoutingSplits:
 
 
 def deduplicate(examples: Iterable[RoutingExample]) -> tuple[list[RoutingExample], DuplicateCounts]:
-    """Return the first example of every query, where case and white space make no difference, and what was left out."""
+    """Return the first example of every query, equal up to case and white space, and the counts of those left out."""
     kept: dict[str, RoutingExample] = {}
     texts: set[str] = set()
     num_exact = num_normalised = num_conflicting = 0
+    # `texts` holds every text read so far, the left-out ones too: a copy of a left-out text is an exact duplicate.
     for example in examples:
         first = kept.setdefault(hash_query(example.query), example)
         if first is not example:
@@ -86,8 +87,8 @@ def _check_source_splits(examples: Iterable[RoutingExample]) -> None:
     for example in examples:
         if example.source_split not in (Split.train, Split.test):
             raise ValueError(
-                f"data.use_source_split=true: the source puts query {example.query_id!r} into split "
-                f"{example.source_split!r}, needed is train or test for every query"
+                "data.use_source_split must be false unless the source assigns train or test to every query, got true: "
+                f"query {example.query_id!r} has the split {example.source_split!r}"
             )
 
 
@@ -95,13 +96,15 @@ def _assign(
     examples: Sequence[RoutingExample], validation_fraction: float, test_fraction: float, seed: int
 ) -> tuple[list[RoutingExample], list[RoutingExample], list[RoutingExample]]:
     """Cut every stratum, ordered by hash, into test, validation and train; return train, validation and test."""
+    # Test first, so that another validation_fraction leaves test as it is, and remainders go to test first.
     fractions = (test_fraction, validation_fraction, 1 - validation_fraction - test_fraction)
     assigned: dict[str, Split] = {}
-    for stratum in _strata(examples, min_share=min((f for f in fractions[:2] if f > 0), default=1.0)):
+    for stratum in _group_strata(examples, min_share=min((f for f in fractions[:2] if f > 0), default=1.0)):
         num_test, num_validation, num_train = _apportion(len(stratum), fractions)
         splits = [Split.test] * num_test + [Split.validation] * num_validation + [Split.train] * num_train
         ordered = sorted(stratum, key=lambda example: _rank_key(example, seed))
         assigned.update((example.query_id, split) for example, split in zip(ordered, splits, strict=True))
+    # Back to the source's order.
     train, validation, test = (
         [example for example in examples if assigned[example.query_id] is split]
         for split in (Split.train, Split.validation, Split.test)
@@ -109,8 +112,8 @@ def _assign(
     return train, validation, test
 
 
-def _strata(examples: Iterable[RoutingExample], min_share: float) -> list[list[RoutingExample]]:
-    """The tasks, those together of which `min_share` is less than one query."""
+def _group_strata(examples: Iterable[RoutingExample], min_share: float) -> list[list[RoutingExample]]:
+    """Return the queries of every task, but one group of all tasks of which `min_share` is less than one query."""
     tasks: dict[str, list[RoutingExample]] = defaultdict(list)
     for example in examples:
         tasks[example.task].append(example)
@@ -120,7 +123,7 @@ def _strata(examples: Iterable[RoutingExample], min_share: float) -> list[list[R
 
 
 def _apportion(num: int, fractions: Sequence[float]) -> list[int]:
-    """Whole numbers of sum `num` next to `num * fractions`: largest remainder, ties to the earlier."""
+    """Return whole numbers that sum to `num`, close to `num * fractions`: largest remainder, ties to the earlier."""
     shares = [num * fraction for fraction in fractions]
     counts = [math.floor(share) for share in shares]
     by_remainder = sorted(range(len(shares)), key=lambda index: counts[index] - shares[index])
@@ -134,10 +137,11 @@ def _rank_key(example: RoutingExample, seed: int) -> bytes:
 
 
 def _thin_out(train: list[RoutingExample], max_queries: int, seed: int) -> list[RoutingExample]:
-    """The first `max_queries` of an order in which every beginning holds the tasks in proportion."""
+    """Return the first `max_queries` of an order whose every prefix holds the tasks in proportion."""
     tasks: dict[str, list[RoutingExample]] = defaultdict(list)
     for example in sorted(train, key=lambda example: _rank_key(example, seed)):
         tasks[example.task].append(example)
+    # The queries of each task get evenly spread places in 0..1; merged by place, every prefix has the tasks' shares.
     spread = [
         ((place + 0.5) / len(stratum), example.query_id)
         for stratum in tasks.values()
@@ -151,13 +155,13 @@ def _check_sizes(splits: Sequence[Sequence[RoutingExample]], config: DataConfig)
     num_train, num_validation, num_test = (len(split) for split in splits)
     found = f"{num_train} train, {num_validation} validation and {num_test} test queries"
     if config.use_source_split and not num_test:
-        raise ValueError(f"data.use_source_split=true: the source's test split is empty: got {found}")
+        raise ValueError(f"data.use_source_split must be false where the source's test split is empty, got true: {found}")
     for key, num in (("validation_fraction", num_validation), ("test_fraction", num_test)):
         fraction = getattr(config, key)
         if fraction > 0 and num == 0 and not (config.use_source_split and key == "test_fraction"):
-            raise ValueError(f"data.{key}={fraction}: got {found}, allowed is 0 or a share of at least one query")
+            raise ValueError(f"data.{key} must be 0 or a share of at least one query, got {fraction}: {found}")
     if not num_train:
-        raise ValueError(f"data: got {found}, training needs at least 1: read more data or hold out less")
+        raise ValueError(f"data must leave at least 1 training query, got {found}: read more data or hold out less")
 
 
 def _audit(
@@ -182,6 +186,7 @@ def _audit(
 
 
 def _count_source_leaks(examples: Iterable[RoutingExample]) -> int | None:
+    """Return the number of distinct queries in both splits of the source; None if it does not have both."""
     by_split: dict[str | None, set[str]] = defaultdict(set)
     for example in examples:
         by_split[example.source_split].add(hash_query(example.query))

@@ -1,4 +1,4 @@
-"""Changes to routing data: candidates under other names, and training scores drawn towards the mean of their task."""
+"""Changes to routing data: candidates get other names, and training scores shrink towards the mean of their task."""
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -10,20 +10,22 @@ from causal_lm_router.routing import RoutingData, RoutingExample
 def rename_candidates(data: RoutingData, new_names: Mapping[str, str]) -> RoutingData:
     """Return the data with candidates renamed (old name -> new name), in the same order.
 
-    Raises ValueError for a name that the pool does not hold, and for a new name that it holds already.
+    Raises:
+        ValueError: an old name is not in the pool, or a new name already is.
     """
+    pool_text = f"the pool is {data.candidate_names}"
     for old, new in new_names.items():
         if old not in data.candidate_names:
-            raise ValueError(f"data.renamed_candidates={old!r}: allowed is {' | '.join(data.candidate_names)}")
+            raise ValueError(f"data.renamed_candidates must rename candidates of the pool, got {old!r}; {pool_text}")
         if new in data.candidate_names:
-            raise ValueError(f"data.renamed_candidates: {new!r} is a candidate already, allowed is a name of its own")
+            raise ValueError(f"data.renamed_candidates must give names that are new, got {new!r}; {pool_text}")
     if not new_names:
         return data
     pool = tuple(replace(one, name=new_names.get(one.name, one.name)) for one in data.pool)
-    return replace(data, pool=pool, examples=[_renamed(example, new_names) for example in data.examples])
+    return replace(data, pool=pool, examples=[_rename_scores(example, new_names) for example in data.examples])
 
 
-def _renamed(example: RoutingExample, new_names: Mapping[str, str]) -> RoutingExample:
+def _rename_scores(example: RoutingExample, new_names: Mapping[str, str]) -> RoutingExample:
     def rename(values: Mapping[str, float] | None) -> dict[str, float] | None:
         return None if values is None else {new_names.get(name, name): value for name, value in values.items()}
 
@@ -32,11 +34,11 @@ def _renamed(example: RoutingExample, new_names: Mapping[str, str]) -> RoutingEx
 
 
 def shrink_to_task(examples: Sequence[RoutingExample], strength: float) -> list[RoutingExample]:
-    """Return the examples with every score s replaced by (1 - strength) s + strength times the candidate's task mean.
+    """Return the examples with every score s replaced by (1 - strength) * s + strength * the candidate's task mean.
 
-    The means are over the given examples, which are to be those of training. It is the form of the best linear estimate
+    The means are over the given examples, which must be those of training. This is the form of the best linear estimate
     of an expected score from one noisy answer and the mean of its group (James and Stein 1961; Efron and Morris 1973,
-    "Stein's estimation rule and its competitors", JASA 68, 117-130); the strength is left to be chosen on validation.
+    "Stein's estimation rule and its competitors", JASA 68, 117-130). Choose the strength on validation.
     """
     if strength == 0:
         return list(examples)

@@ -10,22 +10,26 @@ from causal_lm_router.routing import RoutingData, RoutingExample
 def load_source(config: DataConfig) -> RoutingData:
     """Return the examples, the pool and the skipped rows of the data `config` describes.
 
-    Every example scores exactly the pool's candidates, in pool order, and query ids are unique. Raises ValueError that
-    names the key, or the file and the row, for data that cannot be used.
+    Every example scores exactly the pool's candidates, in pool order, and query ids are unique.
+
+    Raises:
+        ValueError: the data cannot be used; the message names the key, or the file and the row.
     """
     if config.test_path is None:
         return _load(config)
     train = _load(dataclasses.replace(config, test_path=None))
     test = _load(dataclasses.replace(config, path=config.test_path, test_path=None))
     if test.candidate_names != train.candidate_names:
-        pools = f"{test.candidate_names}, those of data.path are {train.candidate_names}"
-        raise ValueError(f"data.test_path={config.test_path!r}: its candidates are {pools}")
-    examples = [*_assigned(train.examples, Split.train), *_assigned(test.examples, Split.test)]
+        raise ValueError(
+            f"data.test_path={config.test_path!r} must have the candidates of data.path, {train.candidate_names}, "
+            f"got {test.candidate_names}"
+        )
+    examples = [*_assign_split(train.examples, Split.train), *_assign_split(test.examples, Split.test)]
     return RoutingData(examples, train.pool, (*train.skipped_rows, *test.skipped_rows))
 
 
-def _assigned(examples: Iterable[RoutingExample], split: Split) -> Iterator[RoutingExample]:
-    """Yield the examples as the split's own; ids start with its name, since two files may number their rows alike."""
+def _assign_split(examples: Iterable[RoutingExample], split: Split) -> Iterator[RoutingExample]:
+    """Yield the examples with this split and with ids that start with its name: two files may use the same ids."""
     for example in examples:
         yield dataclasses.replace(example, query_id=f"{split}/{example.query_id}", source_split=split.value)
 

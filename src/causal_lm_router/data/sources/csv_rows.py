@@ -18,28 +18,35 @@ class CsvRow:
     problem: str | None = None
 
     def by_column(self, columns: list[str]) -> dict[str, str]:
-        """Return column -> cell; raise ValueError where the row is broken or has another number of cells."""
+        """Return column -> cell.
+
+        Raises:
+            ValueError: the row is broken, has more or fewer cells than the header, or a cell is not UTF-8.
+        """
         if self.problem is not None:
             raise ValueError(self.problem)
         if len(self.cells) != len(columns):
-            raise ValueError(f"the row has {len(self.cells)} cells, the header {len(columns)}")
+            raise ValueError(f"the row must have {len(columns)} cells as the header does, got {len(self.cells)}")
         for name, cell in zip(columns, self.cells, strict=True):
             if not _is_utf8(cell):
-                raise ValueError(f"column {name!r} holds a byte that is not UTF-8")
+                raise ValueError(f"column {name!r} has a byte that is not UTF-8")
         return dict(zip(columns, self.cells, strict=True))
 
 
 @contextmanager
 def open_csv(path: Path) -> Iterator[tuple[list[str], Iterator[CsvRow]]]:
-    """Open a CSV file (UTF-8, commas, double quotes) and give its column names and a stream of its rows.
+    """Open a CSV file (UTF-8, commas, double quotes) and yield its column names and a stream of its rows.
 
-    Blank lines are no rows. Raises ValueError with the file for a header that is missing or names a column twice.
+    Blank lines are skipped.
+
+    Raises:
+        ValueError: the header is missing, broken or names a column twice; the message names the file.
     """
-    # csv refuses cells above 128 KiB with an error that loses the place in the file; the length of a query is checked
-    # later, with its place. The limit is global to the process, so it is put back.
+    # By default csv refuses cells above 128 KiB, with an error that does not say where. So the limit is raised here, and
+    # the length of a query is checked later, with its line. The limit is global to the process: it is put back.
     limit = csv.field_size_limit(_LONGEST_CELL)
     try:
-        # Bytes that are not UTF-8 become lone surrogates, so that the row they stand in can be named.
+        # Bytes that are not UTF-8 become lone surrogates here, so that the row that holds them can be named later.
         with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
             rows = _read_rows(file)
             header = next(rows, CsvRow(1, []))
@@ -50,6 +57,7 @@ def open_csv(path: Path) -> Iterator[tuple[list[str], Iterator[CsvRow]]]:
 
 def _read_rows(lines: Iterator[str]) -> Iterator[CsvRow]:
     reader = csv.reader(lines, strict=True)
+    # Not a for loop: the reader can go on after an error, so one broken row does not end the file.
     while True:
         try:
             cells = next(reader)
@@ -66,14 +74,15 @@ def _check_header(path: Path, header: CsvRow) -> list[str]:
     if header.problem is not None:
         raise ValueError(f"{path}:{header.line_number}: {header.problem}")
     if not header.cells:
-        raise ValueError(f"{path}: the file is empty, expected is a header")
+        raise ValueError(f"{path}: the file must start with a header, got an empty file")
     if not all(map(_is_utf8, header.cells)):
-        raise ValueError(f"{path}:{header.line_number}: the header holds a byte that is not UTF-8")
+        raise ValueError(f"{path}:{header.line_number}: the header has a byte that is not UTF-8")
     repeated = [name for name in header.cells if header.cells.count(name) > 1]
     if repeated:
-        raise ValueError(f"{path}:{header.line_number}: column {repeated[0]!r} stands twice")
+        raise ValueError(f"{path}:{header.line_number}: column {repeated[0]!r} appears twice")
     return header.cells
 
 
 def _is_utf8(cell: str) -> bool:
+    # The range of lone surrogates that `surrogateescape` maps bad bytes to.
     return cell.isascii() or not any("\udc80" <= char <= "\udcff" for char in cell)

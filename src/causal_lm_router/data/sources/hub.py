@@ -31,7 +31,11 @@ _BATCH_ROWS = 1000
 
 
 def load(config: DataConfig) -> RoutingData:
-    """Return the routing data of a dataset; raise ValueError with the dataset and the number of a bad row."""
+    """Return the routing data of a dataset.
+
+    Raises:
+        ValueError: the dataset cannot be loaded, lacks a mapped column, or has a bad row; the message names its number.
+    """
     columns = config.columns
     path = require_path("data.path", config.path, "a hub name, a folder or a data file")
     _check_costs(columns)
@@ -56,8 +60,10 @@ def _choose_pool(config: DataConfig) -> tuple[Candidate, ...]:
 
 def _check_costs(columns: ColumnsConfig) -> None:
     if columns.costs and columns.costs.keys() != columns.scores.keys():
-        allowed = f"the candidates of data.columns.scores ({', '.join(columns.scores)}), or none"
-        raise ValueError(f"data.columns.costs names {', '.join(columns.costs)}: allowed is {allowed}")
+        raise ValueError(
+            f"data.columns.costs must name the candidates of data.columns.scores ({', '.join(columns.scores)}) or none, "
+            f"got {', '.join(columns.costs)}"
+        )
 
 
 def _load_dataset(path: str, config: DataConfig) -> "Dataset":
@@ -67,7 +73,7 @@ def _load_dataset(path: str, config: DataConfig) -> "Dataset":
     builder = _BUILDERS.get(Path(path).suffix) if Path(path).is_file() else None
     try:
         if builder is not None:
-            # A lone file is one split, whatever it is called: the name before a slice such as "train[:100]".
+            # A single file is one split. It gets the name that is asked for, without a slice such as "[:100]".
             return load_dataset(builder, data_files={config.hub_split.split("[")[0]: path}, split=config.hub_split)
         return load_dataset(path, config.hub_config, split=config.hub_split)
     except (DatasetsError, OSError, ValueError) as error:
@@ -76,7 +82,8 @@ def _load_dataset(path: str, config: DataConfig) -> "Dataset":
 
 
 def _read_rows(dataset: "Dataset", config: DataConfig) -> Iterator[dict[str, Any]]:
-    """Yield column -> cell of every row, in batches and without the columns that are not mapped."""
+    """Yield column -> cell of every row, read in batches and without the columns that are not mapped."""
+    # Keys as in the config, so that the message about a missing column names the setting to change.
     columns = config.columns
     named = {"query": columns.query, "task": columns.task, "query_id": columns.query_id}
     named |= {f"scores.{name}": column for name, column in columns.scores.items()}
@@ -86,6 +93,7 @@ def _read_rows(dataset: "Dataset", config: DataConfig) -> Iterator[dict[str, Any
         if column not in dataset.column_names:
             listed = ", ".join(dataset.column_names)
             raise ValueError(f"data.columns.{key}={column!r}: no such column in {config.path}, which has {listed}")
+    # `sorted(set(...))`: two keys may map to the same column.
     for batch in dataset.select_columns(sorted(set(wanted.values()))).iter(batch_size=_BATCH_ROWS):
         for cells in zip(*batch.values(), strict=True):
             yield dict(zip(batch, cells, strict=True))
@@ -98,5 +106,5 @@ def _pick(cells: Mapping[str, Any], columns: Mapping[str, str]) -> dict[str, Any
 def _to_text(cells: Mapping[str, Any], column: str) -> str:
     cell = cells[column]
     if isinstance(cell, bool) or not isinstance(cell, str | int) or not str(cell).strip():
-        raise ValueError(f"column {column!r} is {cell!r}, not a text or a number")
+        raise ValueError(f"column {column!r} must be a text or a number, got {cell!r}")
     return str(cell)

@@ -29,7 +29,11 @@ _KEYS = frozenset({"query", "scores", "task", "query_id", "costs", "split"})
 
 
 def load(config: DataConfig) -> RoutingData:
-    """Return the routing data of JSONL files in the schema above; raise ValueError with file and line of a bad row."""
+    """Return the routing data of JSONL files in the schema above.
+
+    Raises:
+        ValueError: there is no such file, or a row is bad; the message names its file and line.
+    """
     value = require_path("data.path", config.path, "a .jsonl file, a folder of them or a glob")
     collector = ExampleCollector(config, find_pool(config))
     for path in find_files("data.path", value, ["*.jsonl"]):
@@ -47,11 +51,12 @@ def _load_file(path: Path, collector: ExampleCollector) -> None:
 def _add_row(row: dict[str, Any], file_split: str | None, collector: ExampleCollector) -> None:
     if not row.keys() <= _KEYS:
         unknown = next(key for key in row if key not in _KEYS)
-        raise ValueError(f"unknown key {unknown!r}, the keys are {', '.join(sorted(_KEYS))}")
+        raise ValueError(f"unknown key {unknown!r}; the keys are {', '.join(sorted(_KEYS))}")
+    # JSON's null under an optional key means that the key is not given.
     scores = require_object(row, "scores")
     costs = None if row.get("costs") is None else require_object(row, "costs")
     split = file_split if row.get("split") is None else row["split"]
     if split not in ("train", "test", None):
-        raise ValueError(f"'split' is {split!r}, allowed is train or test")
+        raise ValueError(f"'split' must be train or test, got {split!r}")
     task = optional_text(row, "task") or ALL_TASKS
     collector.add(require(row, "query"), scores, costs, task, optional_text(row, "query_id"), split)

@@ -3,11 +3,11 @@
     {"task_name": text, "query": text, "model_name": candidate, "performance": 0..1,
      "input_tokens"?: count, "output_tokens"?: count, ...}                                  other keys are ignored
 
-`data.path` is a file, a folder (all its `*.jsonl` but the query files, `*query*.jsonl`) or a glob; `train` or `test` in
-a file's name sets the split. Rows belong together by split, task and query, in any order. The pool file
-(`data.pool_path`, or `default_llm.json` beside the data) gives the pool's order and prices; its candidates without a
-single row are left out of the pool. Without one, the pool is the candidates in the order of their first rows. Rows
-without `task_name` take the task from the files of `data.query_path`.
+`data.path` is a file, a folder (all its `*.jsonl` except the query files, `*query*.jsonl`) or a glob; `train` or `test`
+in a file's name sets the split. Rows of the same split, task and query form one example; they may be in any order. The
+pool file (`data.pool_path`, or `default_llm.json` beside the data) gives the pool's order and prices; its candidates
+without any row are left out of the pool. Without a pool file, the pool is the candidates in the order of their first
+rows. Rows without `task_name` take the task from the files of `data.query_path`.
 
 The cost of an answer is input_tokens * input_price + output_tokens * output_price, prices in USD per million tokens; a
 query with an unknown price or count has no costs.
@@ -40,7 +40,7 @@ _QueryKey = tuple[str | None, str, str]
 
 @dataclass(slots=True)
 class _QueryRows:
-    """What the rows of one query say: score and cost of each candidate; `location` is its first row."""
+    """Score and cost of each candidate from the rows of one query; `location` is that of the first row."""
 
     location: str
     scores: dict[str, float] = field(default_factory=dict)
@@ -58,15 +58,21 @@ class _RowGrouper:
         self.queries: dict[_QueryKey, _QueryRows] = {}
 
     def add(self, row: dict[str, Any], split: str | None, location: str) -> None:
-        """File one row under its query; raise ValueError where it cannot be used."""
+        """Add one row to those of its query.
+
+        Raises:
+            ValueError: the row cannot be used.
+        """
         query = check_query(require(row, "query"), self._max_query_chars)
         task = optional_text(row, "task_name") or self._tasks.get(query) or require_text(row, "task_name")
         candidate = self._find_candidate(require_text(row, "model_name"))
         score = check_score(require(row, "performance"))
+        # All values are checked before anything is stored, so that a skipped row leaves nothing behind.
         counts = [optional_count(row, key) for key in ("input_tokens", "output_tokens")]
+        # Interned, since millions of rows repeat a few task and candidate names.
         rows = self.queries.setdefault((split, intern(task), query), _QueryRows(location))
         if candidate.name in rows.scores:
-            raise ValueError(f"candidate {candidate.name!r} has a row for this query already")
+            raise ValueError(f"candidate {candidate.name!r} already has a row for this query")
         self.candidates[candidate.name] = candidate
         rows.scores[candidate.name] = score
         unknown = counts[0] is None or counts[1] is None
@@ -81,9 +87,11 @@ class _RowGrouper:
 
 
 def load(config: DataConfig) -> RoutingData:
-    """Return the routing data of LLMRouter's rows; raise ValueError with file and line of a bad row.
+    """Return the routing data of LLMRouter's rows.
 
-    A query without a row for every candidate of the pool is a bad row, at the line of its first row.
+    Raises:
+        ValueError: there is no such file, or a row is bad; the message names its file and line. A query without a row
+            for every candidate of the pool is a bad row, at the line of its first row.
     """
     value = require_path("data.path", config.path, "a .jsonl file, a folder of them or a glob")
     paths = find_files("data.path", value, ["*.jsonl"], without="*query*.jsonl")
@@ -92,6 +100,7 @@ def load(config: DataConfig) -> RoutingData:
     grouper = _RowGrouper(config, known, find_tasks(config, collector))
     for path in paths:
         _group_file(path, grouper, collector)
+    # The pool is known only now: it has the candidates that have rows.
     if grouper.candidates:
         collector.pool = choose_pool(list(grouper.candidates), known)
     _add_queries(grouper, collector)
@@ -107,6 +116,7 @@ def _group_file(path: Path, grouper: _RowGrouper, collector: ExampleCollector) -
 
 
 def _add_queries(grouper: _RowGrouper, collector: ExampleCollector) -> None:
+    # Popped one by one: the grouped rows shrink as the examples grow, so the data is not held twice.
     for key in list(grouper.queries):
         rows = grouper.queries.pop(key)
         split, task, query = key

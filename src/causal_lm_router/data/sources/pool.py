@@ -1,4 +1,4 @@
-"""The pool: LLMRouter's pool file to candidates, and what an answer of a candidate costs."""
+"""The pool: candidates from LLMRouter's pool file, and the cost of a candidate's answer."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,7 +13,11 @@ TOKENS_PER_PRICE = 1_000_000
 
 
 def find_pool(config: DataConfig, beside: Path | None = None) -> tuple[Candidate, ...] | None:
-    """Return the pool of `data.pool_path`, or of a `default_llm.json` in the folder `beside`; None where neither is."""
+    """Return the pool of `data.pool_path`, else of `default_llm.json` in the folder `beside`, else None.
+
+    Raises:
+        ValueError: `data.pool_path` is no file, or a pool file cannot be used.
+    """
     if config.pool_path is not None:
         path = Path(config.pool_path).expanduser()
         if not path.is_file():
@@ -25,10 +29,13 @@ def find_pool(config: DataConfig, beside: Path | None = None) -> tuple[Candidate
 
 
 def read_pool(path: Path) -> tuple[Candidate, ...]:
-    """Return the candidates of a pool file in its order.
+    """Return the candidates of a pool file, in its order.
 
     The file is LLMRouter's: one object, candidate name -> {"input_price"?, "output_price"? (USD per million tokens),
-    "feature"? (a description), ...}; other keys are ignored. Raises ValueError with the file and the candidate.
+    "feature"? (a description), ...}; other keys are ignored.
+
+    Raises:
+        ValueError: the file cannot be used; the message names the file and the candidate.
     """
     entries = read_object(path)
     candidates = tuple(_to_candidate(path, name, entry) for name, entry in entries.items())
@@ -39,39 +46,42 @@ def read_pool(path: Path) -> tuple[Candidate, ...]:
     return candidates
 
 
-def choose_pool(names: Sequence[str], known: Sequence[Candidate] | None) -> tuple[Candidate, ...]:
-    """Return the candidates of these names: in the order and with the prices of `known`, else in their own order.
+def choose_pool(candidate_names: Sequence[str], known: Sequence[Candidate] | None) -> tuple[Candidate, ...]:
+    """Return the candidates of these names: in the order and with the prices of `known` if given, else as they come.
 
-    Raises ValueError where `known` lacks a name, and where the names make no usable pool.
+    Raises:
+        ValueError: `known` lacks a name, or the names make no usable pool.
     """
-    check_pool(names)
+    check_pool(candidate_names)
     if known is None:
-        return tuple(Candidate(name) for name in names)
-    missing = set(names) - {candidate.name for candidate in known}
+        return tuple(Candidate(name) for name in candidate_names)
+    missing = set(candidate_names) - {candidate.name for candidate in known}
     if missing:
         listed = ", ".join(candidate.name for candidate in known)
         raise ValueError(f"unknown candidate {min(missing)!r} (the pool file has {listed})")
-    return tuple(candidate for candidate in known if candidate.name in names)
+    # The order of `known`, so that the pool file decides on the order of scores and of ties.
+    return tuple(candidate for candidate in known if candidate.name in candidate_names)
 
 
 def answer_cost(candidate: Candidate, input_tokens: float, output_tokens: float) -> float | None:
-    """Return what an answer costs (USD); None where a price of the candidate is unknown."""
+    """Return the cost (USD) of an answer; None where a price of the candidate is unknown."""
     if candidate.input_price is None or candidate.output_price is None:
         return None
     return (input_tokens * candidate.input_price + output_tokens * candidate.output_price) / TOKENS_PER_PRICE
 
 
 def count_tokens(text: str) -> float:
-    """Return an estimate of the text's tokens: four characters a token."""
+    """Return an estimate of the text's number of tokens, at four characters a token."""
     return len(text) / CHARS_PER_TOKEN
 
 
 def _to_candidate(path: Path, name: str, entry: object) -> Candidate:
     if not isinstance(entry, dict):
-        raise ValueError(f"{path}: candidate {name!r} is a {type(entry).__name__}, not an object")
+        raise ValueError(f"{path}: candidate {name!r} must be an object, got {type(entry).__name__}")
+    # LLMRouter writes null or "" where there is no description.
     description = entry.get("feature") or ""
     if not isinstance(description, str):
-        raise ValueError(f"{path}: candidate {name!r}: 'feature' is a {type(description).__name__}, not a text")
+        raise ValueError(f"{path}: candidate {name!r}: 'feature' must be a text, got {type(description).__name__}")
     prices = [_to_price(path, name, key, entry.get(key)) for key in ("input_price", "output_price")]
     return Candidate(name, prices[0], prices[1], description)
 
@@ -83,4 +93,4 @@ def _to_price(path: Path, name: str, key: str, value: object) -> float | None:
         return check_cost(value)
     except ValueError:
         allowed = "a finite number of USD per million tokens, at least 0"
-        raise ValueError(f"{path}: candidate {name!r}: {key} {value!r} is not {allowed}") from None
+        raise ValueError(f"{path}: candidate {name!r}: {key} must be {allowed}, got {value!r}") from None

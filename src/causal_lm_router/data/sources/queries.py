@@ -1,4 +1,4 @@
-"""Queries to route, from a file or a stream: JSON lines with the text under `query`, or a query a line."""
+"""Queries to route, from a file or a stream: JSON lines with the text under `query`, or one query per line."""
 
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -9,20 +9,21 @@ from causal_lm_router.routing import check_query
 
 
 def read_query_file(path: Path, max_chars: int) -> Iterator[dict[str, Any]]:
-    """Yield a dictionary with the text under `query` for every line that is not blank; see `query_rows`.
+    """Return an iterator of a dictionary for every line that is not blank, with the text under `query`.
 
-    A `.jsonl` file holds an object a line, any other file a query a line.
+    A `.jsonl` file has one object per line, any other file one query per line; errors are those of `parse_queries`.
     """
-    return query_rows(read_lines(path), str(path), path.suffix == ".jsonl", max_chars)
+    return parse_queries(read_lines(path), str(path), path.suffix == ".jsonl", max_chars)
 
 
-def query_rows(
+def parse_queries(
     lines: Iterable[tuple[int, bytes]], source: str, are_json: bool, max_chars: int
 ) -> Iterator[dict[str, Any]]:
-    """Yield a dictionary per (number, line) with the text under `query`; JSON objects keep their other keys.
+    """Yield a dictionary for every (number, line), with the text under `query`; JSON objects keep their other keys.
 
-    Raises ValueError with source and line for broken JSON, bytes that are not UTF-8, and a query that is missing, blank
-    or longer than `max_chars`.
+    Raises:
+        ValueError: broken JSON, bytes that are not UTF-8, or a query that is missing, blank or longer than
+            `max_chars`; the message names source and line.
     """
     for number, line in lines:
         try:

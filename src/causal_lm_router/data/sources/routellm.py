@@ -1,9 +1,9 @@
-"""The `routellm` format: RouteLLM's evaluation CSVs, which say which of two candidates answered right.
+"""The `routellm` format: RouteLLM's evaluation CSVs, which say for two candidates whether each answered right.
 
-`mmlu_<subject>.csv` and `gsm8k_responses.csv` have the columns `prompt`, one of True or False for each candidate (their
-names are the candidates) and, in GSM8K, `<candidate>_response`. `data.path` is one such file, the folder of the MMLU
-files, or the folder that holds `mmlu/` and `gsm8k_responses.csv` (one of them is enough). The task is the subject, or
-`gsm8k`; `data.files` picks some of a folder's files. A row is placed by the line it ends on: prompts span several.
+`mmlu_<subject>.csv` and `gsm8k_responses.csv` have the column `prompt`, a column of True or False for each candidate
+(named after it) and, in GSM8K, `<candidate>_response`. `data.path` is one such file, the folder of the MMLU files, or
+the folder with `mmlu/` and `gsm8k_responses.csv` (one of them is enough). The task is the subject, or `gsm8k`;
+`data.files` picks some of a folder's files. Messages name the line on which a row ends, since prompts span several.
 
 Prices are RouteLLM's own estimates (arXiv 2406.18665: about USD 24.7 per million tokens for GPT-4 and 0.24 for Mixtral
 8x7B), for input and output alike; `data.pool_path` gives others. GSM8K's costs are estimated from its prompts and
@@ -30,22 +30,27 @@ _RESPONSE = "_response"
 
 
 def load(config: DataConfig) -> RoutingData:
-    """Return the routing data of RouteLLM's CSVs; raise ValueError with file and line of a bad row.
+    """Return the routing data of RouteLLM's CSVs.
 
     Under `data.drop_contaminated` the prompts that RouteLLM lists as too close to its training data are left out and
     recorded as skipped rows with the reason "contaminated".
+
+    Raises:
+        ValueError: there is no such file, the files have different candidates, a list of contaminated prompts is
+            missing, or a row is bad; the message names its file and line.
     """
     value = require_path("data.path", config.path, f"a .csv file, or a folder with {' or '.join(_FILES)}")
     paths = find_files("data.path", value, _FILES)
     if config.files is not None:
         paths = [path for path in paths if path.match(config.files)]
         if not paths:
-            raise ValueError(f"data.files={config.files!r}: no file of data.path={value!r} matches")
+            raise ValueError(f"data.files must match a file of data.path={value!r}, got {config.files!r}")
     collector = ExampleCollector(config)
     contaminated: dict[Path, frozenset[str]] = {}
     for path in paths:
         left_out: frozenset[str] = frozenset()
         if config.drop_contaminated:
+            # All MMLU files share one listing: it is read once.
             listing = _find_listing(path)
             if listing not in contaminated:
                 contaminated[listing] = frozenset(_read_listing(listing))
@@ -60,7 +65,8 @@ def _load_file(path: Path, config: DataConfig, contaminated: frozenset[str], col
         if collector.pool is None:
             collector.pool = pool
         if collector.pool != pool:
-            raise ValueError(f"{path}:1: the candidates {_names(pool)} are not those of the files before it")
+            before = _join_names(collector.pool)
+            raise ValueError(f"{path}:1: the candidates must be those of the files before, {before}, got {_join_names(pool)}")
         for row in rows:
             location = f"{path}:{row.line_number}"
             with collector.row(location):
@@ -68,7 +74,7 @@ def _load_file(path: Path, config: DataConfig, contaminated: frozenset[str], col
                 if cells["prompt"] in contaminated:
                     collector.leave_out(location, "contaminated")
                 else:
-                    _add_row(cells, pool, _task(path), collector)
+                    _add_row(cells, pool, _name_task(path), collector)
 
 
 def _add_row(cells: dict[str, str], pool: tuple[Candidate, ...], task: str, collector: ExampleCollector) -> None:
@@ -86,41 +92,41 @@ def _estimate_cost(candidate: Candidate, prompt: str, response: str | None) -> f
 
 def _choose_pool(path: Path, columns: list[str], config: DataConfig) -> tuple[Candidate, ...]:
     if "prompt" not in columns:
-        raise ValueError(f"{path}:1: column 'prompt' is missing, the columns are {', '.join(columns)}")
-    names = [name for name in columns if name != "prompt" and not name.endswith(_RESPONSE)]
-    known = find_pool(config) or tuple(_with_paper_price(name) for name in names)
+        raise ValueError(f"{path}:1: column 'prompt' is missing; the columns are {', '.join(columns)}")
+    candidate_names = [name for name in columns if name != "prompt" and not name.endswith(_RESPONSE)]
+    known = find_pool(config) or tuple(_set_paper_price(name) for name in candidate_names)
     try:
-        return choose_pool(names, known)
+        return choose_pool(candidate_names, known)
     except ValueError as error:
         raise ValueError(f"{path}:1: {error}") from None
 
 
-def _with_paper_price(name: str) -> Candidate:
+def _set_paper_price(name: str) -> Candidate:
     price = PAPER_PRICES.get(name)
     return Candidate(name, price, price)
 
 
 def _to_score(name: str, cell: str) -> float:
     if cell not in ("True", "False"):
-        raise ValueError(f"candidate {name!r}: {cell!r} is neither True nor False")
+        raise ValueError(f"candidate {name!r} must be True or False, got {cell!r}")
     return float(cell == "True")
 
 
-def _task(path: Path) -> str:
+def _name_task(path: Path) -> str:
     return path.stem.removeprefix("mmlu_").removesuffix("_responses")
 
 
-def _names(pool: tuple[Candidate, ...]) -> str:
+def _join_names(pool: tuple[Candidate, ...]) -> str:
     return ", ".join(candidate.name for candidate in pool)
 
 
 def _find_listing(path: Path) -> Path:
-    """Return the file of contaminated prompts for a CSV: beside it, or beside its folder."""
+    """Return the file of contaminated prompts for a CSV, which lies beside it or beside its folder."""
     name = f"{path.stem.split('_')[0]}_contaminated_prompts.jsonl"
     for folder in (path.parent, path.parent.parent):
         if (folder / name).is_file():
             return folder / name
-    raise ValueError(f"data.drop_contaminated=True: no {name} beside {path} or its folder")
+    raise ValueError(f"data.drop_contaminated=True needs {name} beside {path} or beside its folder")
 
 
 def _read_listing(path: Path) -> Iterator[str]:

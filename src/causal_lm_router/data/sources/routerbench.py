@@ -1,13 +1,13 @@
 """The `routerbench` format: RouterBench's wide table (arXiv 2403.12031; hub: withmartian/routerbench).
 
-One row a query with the columns `sample_id`, `prompt`, `eval_name` (the task) and, for each candidate, `<candidate>`
+One row per query with the columns `sample_id`, `prompt`, `eval_name` (the task) and, for each candidate, `<candidate>`
 (its score) and `<candidate>|total_cost` (USD); the candidates are the columns that have such a cost column, in their
 order. Other columns are ignored. A prompt that is a list of turns, or such a list written as text ("['...']"), becomes
 its turns with a blank line between them.
 
 `data.path` is a `.csv`, `.parquet` or pickled (`.pkl`, `.pickle`) table; without one the zero-shot table is downloaded
-from the hub. Pickles are read only under `data.allow_pickle=true`: reading one runs whatever code its author put in.
-Rows are placed by line in a CSV ("file.csv:12"), else by number from 1 ("file.pkl: row 11").
+from the hub. Pickles are read only under `data.allow_pickle=true`, since reading one runs any code its author put in.
+Messages name the line of a row in a CSV ("file.csv:12"), else its number from 1 ("file.pkl: row 11").
 """
 
 import ast
@@ -30,37 +30,41 @@ _BOOLEANS = {"True": True, "False": False}
 
 
 def load(config: DataConfig) -> RoutingData:
-    """Return the routing data of a RouterBench table; raise ValueError with the place of a bad row."""
+    """Return the routing data of a RouterBench table.
+
+    Raises:
+        ValueError: the table cannot be read, or a row is bad; the message names the row.
+    """
     path = _find_file(config)
     collector = ExampleCollector(config)
     with open_table(path) as table:
-        names = _candidate_names(table)
-        collector.pool = choose_pool(names, find_pool(config))
-        for row in table.rows([*_TEXT_COLUMNS, *names, *(name + _COST for name in names)]):
+        candidate_names = _find_candidate_names(table)
+        collector.pool = choose_pool(candidate_names, find_pool(config))
+        for row in table.rows([*_TEXT_COLUMNS, *candidate_names, *(name + _COST for name in candidate_names)]):
             with collector.row(row.location):
-                _add_row(row.checked(), names, collector)
+                _add_row(row.checked(), candidate_names, collector)
     return collector.data()
 
 
-def _add_row(cells: dict[str, Any], names: list[str], collector: ExampleCollector) -> None:
-    scores = {name: _to_number(cells[name]) for name in names}
-    costs = {name: _to_number(cells[name + _COST]) for name in names}
+def _add_row(cells: dict[str, Any], candidate_names: list[str], collector: ExampleCollector) -> None:
+    scores = {name: _to_number(cells[name]) for name in candidate_names}
+    costs = {name: _to_number(cells[name + _COST]) for name in candidate_names}
     query = _to_query(cells["prompt"])
     collector.add(query, scores, costs, require_text(cells, "eval_name"), require_text(cells, "sample_id"))
 
 
-def _candidate_names(table: Table) -> list[str]:
-    names = [name for name in table.columns if name + _COST in table.columns]
-    if not names:
-        listed = ", ".join(table.columns)
+def _find_candidate_names(table: Table) -> list[str]:
+    candidate_names = [name for name in table.columns if name + _COST in table.columns]
+    if not candidate_names:
         raise ValueError(
-            f"{table.path}: no candidates: no column '<name>{_COST}' beside '<name>'; columns are {listed}"
+            f"{table.path}: the table must have columns '<candidate>' and '<candidate>{_COST}', "
+            f"got {', '.join(table.columns)}"
         )
-    return names
+    return candidate_names
 
 
 def _to_number(cell: object) -> object:
-    """Return the number that a CSV's text stands for; anything else as it is, for the checks to judge."""
+    """Return the number in a CSV's text; anything else unchanged, since the collector checks it later."""
     if not isinstance(cell, str):
         return cell
     try:
@@ -71,6 +75,7 @@ def _to_number(cell: object) -> object:
 
 def _to_query(prompt: object) -> object:
     """Return the prompt's text; turns are joined with a blank line between them."""
+    # CSV and pickle hold a list of turns as its Python text, Parquet as a list.
     turns: object = prompt
     if isinstance(prompt, str) and prompt.startswith("[") and prompt.endswith("]"):
         turns = _read_list(prompt)
@@ -79,9 +84,9 @@ def _to_query(prompt: object) -> object:
 
 
 def _read_list(text: str) -> object:
-    """Return the Python literal that `text` is, or None: a prompt may well begin and end with brackets itself."""
+    """Return the Python literal in `text`, None where there is none: a prompt may itself begin and end with brackets."""
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # "\d" in a prompt that is no literal warns of an invalid escape
+        warnings.simplefilter("ignore")  # a prompt with "\d" in it causes a warning of an invalid escape
         try:
             return ast.literal_eval(text)
         except (ValueError, SyntaxError, MemoryError, RecursionError):
@@ -89,17 +94,21 @@ def _read_list(text: str) -> object:
 
 
 def _find_file(config: DataConfig) -> Path:
-    """Return the table's file; raise ValueError for a pickle without leave to read it."""
+    """Return the table's file, downloaded where `data.path` is not set.
+
+    Raises:
+        ValueError: there is no such file, it is a pickle that may not be read, or the download fails.
+    """
     path = None if config.path is None else Path(config.path).expanduser()
     if path is not None and not path.is_file():
-        raise ValueError(f"data.path={config.path!r}: no such file; expected is a .csv, .parquet or .pkl table")
+        raise ValueError(f"data.path={config.path!r}: no such file; it must be a .csv, .parquet or .pkl table")
     if path is not None and path.suffix not in PICKLE_SUFFIXES:
         return path
     if not config.allow_pickle:
         name = f"{HUB_NAME}/{HUB_FILE}" if path is None else str(path)
         raise ValueError(
-            f"data.allow_pickle=False: {name} is a pickle, and reading one runs whatever code its author put in it. "
-            "Set data.allow_pickle=true if you trust it, or give data.path a .parquet or .csv table"
+            f"data.allow_pickle must be true to read the pickle {name}, got false: reading a pickle runs any code its "
+            "author put in it. Set it to true if you trust the file, or give data.path a .parquet or .csv table"
         )
     return _download() if path is None else path
 

@@ -4,7 +4,7 @@ One JSON list of {"question": text, "scores": {candidate: 0..1}, "cluster_id"?: 
 a folder that holds `dcrouter_train.json` and `dcrouter_test.json` (one of them is enough). The query files
 (`data.query_path`, or `default_query_*.jsonl` beside the data) give the tasks, the pool file (`data.pool_path`, or
 `default_llm.json` beside) the pool's order and prices; candidates of the pool file that the data does not score are
-left out of the pool. The order of the candidates inside a row follows their scores in places and means nothing.
+left out of the pool. The order of the candidates in a row means nothing: in places it follows their scores.
 
 The format has no token counts: costs are estimated when `data.assumed_output_tokens` is set, else unknown.
 Items count from 1 in messages ("file.json: item 12").
@@ -24,7 +24,11 @@ _FILES = ("dcrouter_train.json", "dcrouter_test.json")
 
 
 def load(config: DataConfig) -> RoutingData:
-    """Return the routing data of RouterDC's JSON lists; raise ValueError with file and item of a bad row."""
+    """Return the routing data of RouterDC's JSON lists.
+
+    Raises:
+        ValueError: there is no such file, or a row is bad; the message names its file and item.
+    """
     value = require_path("data.path", config.path, f"a .json file, or a folder with {' and '.join(_FILES)}")
     paths = find_files("data.path", value, _FILES)
     beside = paths[0].parent
@@ -41,8 +45,9 @@ def load(config: DataConfig) -> RoutingData:
 def _add_row(row: dict[str, Any], tasks: dict[str, str] | None, split: str | None, collector: ExampleCollector) -> None:
     query = require(row, "question")
     task = ALL_TASKS
+    # A query that is no text is left to the collector, whose message is about the query.
     if tasks is not None and isinstance(query, str) and query.strip():
         if query not in tasks:
-            raise ValueError("the question is in none of the query files, so its task is unknown")
+            raise ValueError("the question must be in a query file, which gives its task, but is in none")
         task = tasks[query]
     collector.add(query, require_object(row, "scores"), task=task, split=split)

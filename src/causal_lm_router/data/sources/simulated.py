@@ -8,9 +8,9 @@ answers them. The outcome of candidate c on query i follows an item-response mod
     p[c, i]       = sigmoid(discrimination * (skill[c, family of i] - difficulty[i]))
     score[c, i]   ~ Binomial(num_attempts, p[c, i]) / num_attempts
 
-`expected_scores` holds p, so the best possible router is known: it picks the largest p of each query. The curves of
-two candidates of one family never cross, so that choice depends on the family alone and can be read off the query's
-text, while the scores a router is supervised with are noisy. A cost (USD) is
+`expected_scores` holds p, so the best possible router is known: it picks the largest p of each query. Within a family
+the curves of two candidates never cross, so the best choice depends only on the family, which the query's text shows,
+while the scores that supervise a router are noisy. A cost (USD) is
 
     (characters of the query / 4 * input_price + output_tokens[c] * output_price) / 1e6.
 
@@ -44,9 +44,9 @@ ITEM_SPREAD = 0.6
 """Standard deviation of the difficulties within a level."""
 
 MAX_QUERY_CHARS = 500
-"""Longer questions are drawn again: short queries keep training on a CPU short."""
+"""Longer questions are dropped and others drawn: short queries keep training on a CPU fast."""
 TRIES_PER_QUERY = 20
-"""Draws per wanted query, and at least 1,000, before a task counts as out of distinct questions."""
+"""Draws per wanted query, and at least 1,000 in all, before a task counts as having too few distinct questions."""
 
 FAMILIES = ("arithmetic", "number theory", "algebra", "text", "logic", "dates", "puzzles")
 
@@ -91,14 +91,14 @@ CANDIDATES = (
 
 
 def _levels(**values: tuple[object, ...]) -> tuple[dict[str, Any], ...]:
-    """One reasoning-gym configuration per level from one value per level for each parameter."""
+    """Return one reasoning-gym configuration per level, from one value per level for each parameter."""
     return tuple({name: by_level[level] for name, by_level in values.items()} for level in range(NUM_LEVELS))
 
 
 TASKS: Mapping[str, tuple[str, tuple[dict[str, Any], ...]]] = {
     "basic_arithmetic": (
         "arithmetic",
-        # Without division: looking for terms that divide evenly can take minutes.
+        # Without division, since the search for terms that divide evenly can take minutes.
         _levels(min_terms=(2, 3, 5), max_terms=(2, 4, 6), max_digits=(2, 3, 4), operators=(("+", "-", "*"),) * 3),
     ),
     "chain_sum": (
@@ -143,41 +143,45 @@ TASKS: Mapping[str, tuple[str, tuple[dict[str, Any], ...]]] = {
 def load(config: DataConfig) -> RoutingData:
     """Return `data.simulated.num_queries` queries, distinct up to case and white space, with simulated outcomes.
 
-    Raises ValueError for an unknown or repeated task, and where a task has too few distinct questions.
+    Raises:
+        ValueError: a task is unknown or listed twice, or has too few distinct questions.
     """
     settings = config.simulated
-    tasks = _checked_tasks(settings.tasks)
+    tasks = _check_tasks(settings.tasks)
     cells = [(task, level) for level in range(NUM_LEVELS) for task in tasks]
     max_chars = min(MAX_QUERY_CHARS, config.max_query_chars)
     seen: set[str] = set()
     examples: list[RoutingExample] = []
     for index, (task, level) in enumerate(cells):
+        # Equal shares; the first cells get one query more where the number does not divide.
         num_wanted = settings.num_queries // len(cells) + (index < settings.num_queries % len(cells))
+        # One stream per cell, named by the task and not by its place: other tasks and more queries change nothing in it.
         stream = np.random.default_rng([DATA_SEED, settings.seed, zlib.crc32(task.encode()), level])
-        questions = _distinct_questions(task, level, num_wanted, int(stream.integers(2**31)), max_chars, seen)
+        questions = _draw_questions(task, level, num_wanted, int(stream.integers(2**31)), max_chars, seen)
         for number, question in enumerate(questions):
-            examples.append(_simulated_example(f"{task}-{level}-{number:05d}", question, task, level, settings, stream))
+            examples.append(_simulate_example(f"{task}-{level}-{number:05d}", question, task, level, settings, stream))
     pool = (Candidate(one.name, one.input_price, one.output_price, one.description) for one in CANDIDATES)
     return RoutingData(examples, tuple(pool))
 
 
-def _checked_tasks(tasks: list[str]) -> list[str]:
+def _check_tasks(tasks: list[str]) -> list[str]:
     unknown = sorted(set(tasks) - set(TASKS))
     if unknown or len(set(tasks)) < len(tasks):
-        raise ValueError(f"data.simulated.tasks={tasks}: allowed is each of {', '.join(TASKS)} at most once, or []")
+        raise ValueError(f"data.simulated.tasks must list tasks of {', '.join(TASKS)}, each once, or be [], got {tasks}")
     return tasks or list(TASKS)
 
 
-def _distinct_questions(
+def _draw_questions(
     task: str, level: int, num_wanted: int, seed: int, max_chars: int, seen: set[str]
 ) -> Iterator[str]:
     """Yield `num_wanted` questions whose normalised texts are not in `seen`, and add them to it."""
     max_tries = max(1000, TRIES_PER_QUERY * num_wanted)
-    dataset = _reasoning_gym().create_dataset(task, seed=seed, size=max_tries, **TASKS[task][1][level])
+    dataset = _import_reasoning_gym().create_dataset(task, seed=seed, size=max_tries, **TASKS[task][1][level])
     num_found = 0
     for index in range(max_tries):
         if num_found == num_wanted:
             return
+        # The item follows from (seed, index) alone, so the order of tasks and earlier draws do not matter.
         question = dataset[index]["question"].strip()
         key = hash_query(question)
         if len(question) <= max_chars and key not in seen:
@@ -186,23 +190,24 @@ def _distinct_questions(
             yield question
     if num_found < num_wanted:
         raise ValueError(
-            f"data.simulated.num_queries asks for {num_wanted} queries of task {task!r} at level {level}, but only "
-            f"{num_found} distinct ones of at most {max_chars} characters were found: ask for fewer, or for other tasks"
+            f"data.simulated.num_queries must be lower for these tasks: it needs {num_wanted} queries of task {task!r} at "
+            f"level {level}, but only {num_found} distinct ones of at most {max_chars} characters were found"
         )
 
 
-def _reasoning_gym() -> ModuleType:
-    # Imported late, as it takes two seconds; it draws from the global random state once, which is put back.
+def _import_reasoning_gym() -> ModuleType:
+    # Imported late, since it takes two seconds. It draws from the global random state, which is put back.
     state = random.getstate()
     module = importlib.import_module("reasoning_gym")
     random.setstate(state)
     return module
 
 
-def _simulated_example(
+def _simulate_example(
     query_id: str, query: str, task: str, level: int, settings: SimulatedConfig, stream: np.random.Generator
 ) -> RoutingExample:
     family = FAMILIES.index(TASKS[task][0])
+    # The draws of a query follow one another in the stream: first its difficulty, then one per candidate in pool order.
     difficulty = stream.normal(LEVEL_DIFFICULTY[level], ITEM_SPREAD)
     expected = {one.name: _sigmoid(settings.discrimination * (one.skills[family] - difficulty)) for one in CANDIDATES}
     attempts = settings.num_attempts

@@ -1,6 +1,6 @@
-"""Strict JSON: lines and lists, read so that every fault has a place.
+"""Strict JSON: lines and lists, read so that every error message says where the fault is.
 
-Stricter than `json.loads`: a key that stands twice in an object and the literals NaN and Infinity are refused.
+Stricter than `json.loads`: a key that appears twice in an object and the literals NaN and Infinity are refused.
 """
 
 import codecs
@@ -16,22 +16,26 @@ _SPACE = re.compile(r"[ \t\n\r]*")
 
 @dataclass(frozen=True, slots=True)
 class ListItem:
-    """One item of a JSON list: its value, and what strict reading objects to (None where nothing)."""
+    """One item of a JSON list: its value, and the problem that strict reading found (None where it found none)."""
 
     value: Any
     problem: str | None
 
     def row(self) -> dict[str, Any]:
-        """Return the item; raise ValueError unless it is an object without a strictness problem."""
+        """Return the item.
+
+        Raises:
+            ValueError: it is no object, or strict reading found a problem.
+        """
         if self.problem is not None:
             raise ValueError(self.problem)
         return _require_object(self.value)
 
 
 class _StrictDecoder:
-    """A JSON decoder that notes what plain decoding would let pass.
+    """A JSON decoder that notes the problems that plain decoding ignores.
 
-    Problems are noted instead of raised while decoding, so that in a list the end of the faulty item is still found.
+    It notes them instead of raising, so that in a list the end of a bad item is still found and reading can go on.
     """
 
     def __init__(self) -> None:
@@ -39,16 +43,24 @@ class _StrictDecoder:
         self._decoder = json.JSONDecoder(object_pairs_hook=self._to_dict, parse_constant=self._note_constant)
 
     def decode(self, text: str, start: int) -> tuple[ListItem, int]:
-        """Return the value that starts at `start` and the position after it; raise JSONDecodeError on bad syntax."""
+        """Return the value that starts at `start` and the position after it.
+
+        Raises:
+            JSONDecodeError: the syntax is bad.
+        """
         self._problem = None
         try:
             value, end = self._decoder.raw_decode(text, start)
-        except RecursionError:
+        except RecursionError:  # Python's decoder recurses; a file must not end the process
             raise json.JSONDecodeError("Too many nested lists or objects", text, start) from None
         return ListItem(value, self._problem), end
 
     def decode_all(self, text: str) -> ListItem:
-        """Return the one value that `text` holds; raise JSONDecodeError where there is more or bad syntax."""
+        """Return the one value in `text`.
+
+        Raises:
+            JSONDecodeError: the syntax is bad, or more follows the value.
+        """
         item, end = self.decode(text, _after_space(text, 0))
         end = _after_space(text, end)
         if end != len(text):
@@ -56,11 +68,12 @@ class _StrictDecoder:
         return item
 
     def _to_dict(self, pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        # A dict keeps the last of equal keys, so a repeated key shows as a lower number of entries.
         result = dict(pairs)
         if len(result) != len(pairs):
             keys = [key for key, _ in pairs]
             repeated = next(key for key in keys if keys.count(key) > 1)
-            self._problem = f"key {repeated!r} stands twice in one object"
+            self._problem = f"key {repeated!r} appears twice in one object"
         return result
 
     def _note_constant(self, literal: str) -> float:
@@ -72,10 +85,8 @@ _DECODER = _StrictDecoder()
 
 
 def read_lines(path: Path) -> Iterator[tuple[int, bytes]]:
-    """Yield (line number from 1, line) of every line that is not blank; only "\\n" ends a line.
-
-    Text readers also split at U+2028 and its like, which JSON allows inside a text.
-    """
+    """Yield (line number from 1, line) of every line that is not blank; only "\\n" ends a line."""
+    # Bytes, since text readers also split lines at U+2028 and the like, which JSON allows inside a text.
     with path.open("rb") as file:
         for number, line in enumerate(file, start=1):
             if number == 1:
@@ -85,7 +96,11 @@ def read_lines(path: Path) -> Iterator[tuple[int, bytes]]:
 
 
 def decode_line(line: bytes) -> dict[str, Any]:
-    """Return the object that `line` holds; raise ValueError with the column for anything else."""
+    """Return the object in `line`.
+
+    Raises:
+        ValueError: the line holds anything else; the message names the column.
+    """
     try:
         text = line.decode("utf-8")
     except UnicodeDecodeError as error:
@@ -93,6 +108,7 @@ def decode_line(line: bytes) -> dict[str, Any]:
     try:
         item = _DECODER.decode_all(text)
     except json.JSONDecodeError as error:
+        # Only a last line lacks its line feed: then the file was probably cut off.
         hint = "" if line.endswith(b"\n") else " (the file ends within this line: is it truncated?)"
         raise ValueError(f"broken JSON: {error.msg} at column {error.colno}{hint}") from None
     return item.row()
@@ -101,12 +117,15 @@ def decode_line(line: bytes) -> dict[str, Any]:
 def read_list(path: Path) -> Iterator[tuple[int, ListItem]]:
     """Yield (item number from 1, item) of a file that holds one JSON list.
 
-    Raises ValueError with the item and line where the syntax breaks: what follows cannot be read then.
+    Raises:
+        ValueError: the file holds no list or its syntax breaks, after which nothing can be read; the message names the
+            item and the line.
     """
+    # Item by item instead of at once: a bad item then has a number, and the good ones around it can still be used.
     text = read_text(path)
     position = _after_space(text, 0)
     if text[position : position + 1] != "[":
-        raise ValueError(f"{path}: the file does not hold a JSON list")
+        raise ValueError(f"{path}: the file must hold a JSON list")
     position = _after_space(text, position + 1)
     number = 0
     closed = text[position : position + 1] == "]"
@@ -120,7 +139,11 @@ def read_list(path: Path) -> Iterator[tuple[int, ListItem]]:
 
 
 def read_object(path: Path) -> dict[str, Any]:
-    """Return the one JSON object that the file holds; raise ValueError with file and line for anything else."""
+    """Return the one JSON object in the file.
+
+    Raises:
+        ValueError: the file holds anything else; the message names file and line.
+    """
     text = read_text(path)
     try:
         item = _DECODER.decode_all(text)
@@ -133,7 +156,11 @@ def read_object(path: Path) -> dict[str, Any]:
 
 
 def read_text(path: Path) -> str:
-    """Return the whole UTF-8 file, without a byte order mark; raise ValueError with the line of a byte that is none."""
+    """Return the text of the whole UTF-8 file, without a byte order mark.
+
+    Raises:
+        ValueError: a byte is not UTF-8; the message names its line.
+    """
     content = path.read_bytes().removeprefix(codecs.BOM_UTF8)
     try:
         return content.decode("utf-8")
@@ -164,7 +191,7 @@ def _broken_list(path: Path, number: int, error: json.JSONDecodeError) -> ValueE
 
 def _require_object(value: Any) -> dict[str, Any]:
     if not isinstance(value, dict):
-        raise ValueError(f"the row is a {type(value).__name__}, not an object")
+        raise ValueError(f"the row must be an object, got {type(value).__name__}")
     return value
 
 

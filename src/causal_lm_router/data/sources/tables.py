@@ -1,4 +1,4 @@
-"""Wide tables from CSV, Parquet and pickled data frames, read row by row with a place for each row."""
+"""Wide tables from CSV, Parquet and pickled data frames, read row by row, with a location for each row."""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -16,14 +16,18 @@ _BATCH_ROWS = 1000
 
 @dataclass(frozen=True, slots=True)
 class TableRow:
-    """One row: its place ("file.csv:12", "file.parquet: row 11"), and its cells or what is wrong with them."""
+    """One row: its location ("file.csv:12", "file.parquet: row 11"), and its cells or the problem with them."""
 
     location: str
     cells: dict[str, Any]
     problem: str | None = None
 
     def checked(self) -> dict[str, Any]:
-        """Return column -> cell; raise ValueError where the row is broken. Cells of a CSV are texts."""
+        """Return column -> cell; cells of a CSV are texts.
+
+        Raises:
+            ValueError: the row is broken.
+        """
         if self.problem is not None:
             raise ValueError(self.problem)
         return self.cells
@@ -38,18 +42,26 @@ class Table:
     read: Callable[[list[str]], Iterator[TableRow]]
 
     def rows(self, columns: Sequence[str]) -> Iterator[TableRow]:
-        """Return the rows with the named columns; raise ValueError where the table lacks one."""
+        """Return the rows with the named columns.
+
+        Raises:
+            ValueError: the table lacks a column.
+        """
         missing = [name for name in columns if name not in self.columns]
         if missing:
             raise ValueError(
-                f"{self.path}: column {missing[0]!r} is missing, the columns are {', '.join(self.columns)}"
+                f"{self.path}: column {missing[0]!r} is missing; the columns are {', '.join(self.columns)}"
             )
         return self.read(list(columns))
 
 
 @contextmanager
 def open_table(path: Path) -> Iterator[Table]:
-    """Open a `.csv`, `.parquet` or pickled table. Unpickling runs code: ask for leave before calling this."""
+    """Open a `.csv`, `.parquet` or pickled table. Unpickling runs code: get the user's permission before.
+
+    Raises:
+        ValueError: the file has another ending, or cannot be read as its ending says.
+    """
     if path.suffix == ".csv":
         with _open_csv_table(path) as table:
             yield table
@@ -59,7 +71,7 @@ def open_table(path: Path) -> Iterator[Table]:
     elif path.suffix in PICKLE_SUFFIXES:
         yield _read_pickle_table(path)
     else:
-        raise ValueError(f"data.path={str(path)!r}: a table's name ends with {', '.join(SUFFIXES)}")
+        raise ValueError(f"data.path must end with {', '.join(SUFFIXES)}, got {str(path)!r}")
 
 
 @contextmanager
@@ -69,6 +81,7 @@ def _open_csv_table(path: Path) -> Iterator[Table]:
         def read(wanted: list[str]) -> Iterator[TableRow]:
             for row in rows:
                 location = f"{path}:{row.line_number}"
+                # A problem travels with its row: raised here, it would end the stream for the rows after it.
                 try:
                     cells = row.by_column(columns)
                 except ValueError as error:
@@ -87,9 +100,10 @@ def _open_parquet_table(path: Path) -> Iterator[Table]:
     try:
         file = parquet.ParquetFile(path)
     except pyarrow.ArrowInvalid as error:
-        raise ValueError(f"{path}: not a Parquet file: {error}") from None
+        raise ValueError(f"{path}: the file must be a Parquet file: {error}") from None
 
     def read(wanted: list[str]) -> Iterator[TableRow]:
+        # In batches, so that a table larger than memory can be read.
         number = 0
         for batch in file.iter_batches(batch_size=_BATCH_ROWS, columns=wanted):
             for cells in batch.to_pylist():
@@ -107,10 +121,11 @@ def _read_pickle_table(path: Path) -> Table:
 
     try:
         frame = pandas.read_pickle(path)
+    # The errors that a damaged pickle, or one of another library version, raises.
     except (pickle.UnpicklingError, EOFError, AttributeError, ImportError, IndexError, KeyError, ValueError) as error:
         raise ValueError(f"{path}: cannot be unpickled: {type(error).__name__}: {error}") from error
     if not isinstance(frame, pandas.DataFrame):
-        raise ValueError(f"{path}: holds a {type(frame).__name__}, not a pandas DataFrame")
+        raise ValueError(f"{path}: the pickle must hold a pandas DataFrame, got {type(frame).__name__}")
 
     def read(wanted: list[str]) -> Iterator[TableRow]:
         for number, values in enumerate(frame[wanted].itertuples(index=False, name=None), start=1):
@@ -120,7 +135,7 @@ def _read_pickle_table(path: Path) -> Table:
 
 
 def _to_plain(value: Any) -> Any:
-    """Return a NumPy scalar or array, as data frames hold them, as the plain value or list."""
+    """Return a plain value or list for a NumPy scalar or array, anything else unchanged."""
     import numpy
 
     return value.tolist() if isinstance(value, numpy.generic | numpy.ndarray) else value

@@ -1,4 +1,4 @@
-"""LLMRouter's query files, joined on the query's text for the task names that the score files lack."""
+"""LLMRouter's query files: the task names that its score files lack, found by the query's text."""
 
 from pathlib import Path
 
@@ -11,10 +11,13 @@ QUERY_FILES = ("default_query_train.jsonl", "default_query_test.jsonl")
 
 
 def find_tasks(config: DataConfig, collector: ExampleCollector, beside: Path | None = None) -> dict[str, str] | None:
-    """Return query -> task from the files of `data.query_path`, or from LLMRouter's default files in `beside`.
+    """Return query -> task from the files of `data.query_path`, else from LLMRouter's default files in `beside`.
 
-    None where there are neither. Each line is {"query", "task_name", ...}; a query under several tasks keeps the first,
-    training files before test files.
+    It is None where there are neither. Each line is {"query", "task_name", ...}; a query under several tasks keeps the
+    first, with training files before test files.
+
+    Raises:
+        ValueError: `data.query_path` has no files, or a line is bad; the message names its file and line.
     """
     if config.query_path is not None:
         paths = find_files("data.query_path", config.query_path, ["*query*.jsonl"])
