@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from causal_lm_router.files import atomic_folder, open_atomic, write_bytes, write_text
+from causal_lm_router.files import open_atomic, write_bytes, write_folder, write_text
 
 
 def test_text_and_bytes_are_written_and_replaced(tmp_path: Path) -> None:
@@ -56,7 +56,7 @@ def test_files_get_the_permissions_of_any_other_file(tmp_path: Path) -> None:
 
 
 def test_other_modes_and_missing_folders_are_errors(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="mode='a': allowed is w"):
+    with pytest.raises(ValueError, match="mode must be w or wb, got 'a'"):
         open_atomic(tmp_path / "x", "a")  # type: ignore[call-overload]
     with pytest.raises(FileNotFoundError):
         write_text(tmp_path / "missing" / "x", "")
@@ -65,7 +65,7 @@ def test_other_modes_and_missing_folders_are_errors(tmp_path: Path) -> None:
 
 def test_folder_appears_whole(tmp_path: Path) -> None:
     target = tmp_path / "adapter"
-    with atomic_folder(target) as folder:
+    with write_folder(target) as folder:
         (folder / "sub").mkdir()
         (folder / "sub" / "weights").write_bytes(b"123")
         assert not target.exists()
@@ -77,13 +77,13 @@ def test_folder_appears_whole(tmp_path: Path) -> None:
 def test_folder_takes_the_place_of_an_empty_one(tmp_path: Path) -> None:
     target = tmp_path / "adapter"
     target.mkdir()
-    with atomic_folder(target) as folder:
+    with write_folder(target) as folder:
         (folder / "weights").touch()
     assert os.listdir(target) == ["weights"]
 
 
 def test_a_failed_folder_leaves_nothing(tmp_path: Path) -> None:
-    with pytest.raises(KeyboardInterrupt), atomic_folder(tmp_path / "adapter") as folder:
+    with pytest.raises(KeyboardInterrupt), write_folder(tmp_path / "adapter") as folder:
         (folder / "half").touch()
         raise KeyboardInterrupt
     assert not any(tmp_path.iterdir())
@@ -91,13 +91,13 @@ def test_a_failed_folder_leaves_nothing(tmp_path: Path) -> None:
 
 def test_an_occupied_place_is_refused_before_and_after(tmp_path: Path) -> None:
     target = tmp_path / "adapter"
-    with pytest.raises(FileExistsError, match="not an empty folder"), atomic_folder(target):
+    with pytest.raises(FileExistsError, match="not an empty folder"), write_folder(target):
         target.mkdir()
         (target / "of another process").touch()
-    with pytest.raises(FileExistsError, match="not an empty folder"), atomic_folder(target):
+    with pytest.raises(FileExistsError, match="not an empty folder"), write_folder(target):
         raise AssertionError("the block must not run")
     assert os.listdir(tmp_path) == ["adapter"]
     assert os.listdir(target) == ["of another process"]
     (tmp_path / "file").touch()
-    with pytest.raises(FileExistsError), atomic_folder(tmp_path / "file"):
+    with pytest.raises(FileExistsError), write_folder(tmp_path / "file"):
         raise AssertionError("the block must not run")

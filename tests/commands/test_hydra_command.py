@@ -214,16 +214,16 @@ BAD_DATA = {
         GOOD + f'{{"query": "{"x" * 1_000_000}", {SCORES}}}\n',
         "data.jsonl:2: query has 1,000,000 characters, data.max_query_chars allows 100,000",
     ),
-    "key twice": (GOOD + f'{{"query": "x", "query": "y", {SCORES}}}\n', "data.jsonl:2: key 'query' stands twice"),
+    "key twice": (GOOD + f'{{"query": "x", "query": "y", {SCORES}}}\n', "data.jsonl:2: key 'query' appears twice"),
     "wrong type": (GOOD + '{"query": "x", "scores": "high"}\n', "data.jsonl:2: 'scores' is 'high'"),
     "score out of range": (
         GOOD + '{"query": "x", "scores": {"a": 1, "b": 9}}\n',
-        "data.jsonl:2: candidate 'b': score 9 is not a number in 0..1",
+        "data.jsonl:2: candidate 'b': score must be a number in 0..1, got 9",
     ),
-    "one candidate": ('{"query": "x", "scores": {"a": 1}}\n', "routing needs at least 2"),
+    "one candidate": ('{"query": "x", "scores": {"a": 1}}\n', "at least 2 candidates"),
     "same names": (
         '{"query": "x", "scores": {"caf\\u00e9": 1, "cafe\\u0301": 0}}\n',
-        "pool: candidate names 'café' and 'cafe\u0301' are the same name",
+        "candidate names must differ, got 'café' and 'cafe\u0301'",
     ),
     "line break in a name": ('{"query": "x", "scores": {"a\\nb": 1, "b": 0}}\n', "holds a line break"),
     "empty file": ("", "data.jsonl"),
@@ -242,7 +242,7 @@ def test_bad_data(text: str, part: str, refuses: Callable[..., str], tmp_path: P
     ("arguments", "line"),
     [
         (["data=jsonl", "data.path=nowhere.jsonl"], "data.path='nowhere.jsonl': no such file or folder"),
-        (["data=jsonl"], "data.path=None: needed is"),
+        (["data=jsonl"], "got None"),
         (["data=routellm", "data.path=."], "data.path='.': "),
     ],
 )

@@ -23,23 +23,23 @@ BAD_LINES = {
     ),
     "overflowing score": (
         b'{"query": "x", "scores": {"a": 1e999, "b": 0}}',
-        "candidate 'a': score inf is not a number in 0..1",
+        "candidate 'a': score must be a number in 0..1, got inf",
     ),
     "score above 1": (
         b'{"query": "x", "scores": {"a": 1.5, "b": 0}}',
-        "candidate 'a': score 1.5 is not a number in 0..1",
+        "candidate 'a': score must be a number in 0..1, got 1.5",
     ),
     "score below 0": (
         b'{"query": "x", "scores": {"a": 0, "b": -1}}',
-        "candidate 'b': score -1 is not a number in 0..1",
+        "candidate 'b': score must be a number in 0..1, got -1",
     ),
     "score as text": (
         b'{"query": "x", "scores": {"a": "1", "b": 0}}',
-        "candidate 'a': score '1' is not a number in 0..1",
+        "candidate 'a': score must be a number in 0..1, got '1'",
     ),
     "score null": (
         b'{"query": "x", "scores": {"a": null, "b": 0}}',
-        "candidate 'a': score None is not a number in 0..1",
+        "candidate 'a': score must be a number in 0..1, got None",
     ),
     "unknown candidate": (
         b'{"query": "x", "scores": {"a": 1, "b": 0, "c": 1}}',
@@ -56,30 +56,30 @@ BAD_LINES = {
         b'{"query": "' + b"x" * 1_000_000 + b'", ' + SCORES + b"}",
         "query has 1,000,000 characters, data.max_query_chars allows 100,000",
     ),
-    "query as number": (b'{"query": 5, ' + SCORES + b"}", "query is a int, not a text"),
+    "query as number": (b'{"query": 5, ' + SCORES + b"}", "query must be a text, got int"),
     "query with half a character": (
         b'{"query": "x\\ud83d", ' + SCORES + b"}",
         "query holds half a surrogate pair ('\\ud83d'), which is no character",
     ),
-    "key twice": (b'{"query": "x", "query": "y", ' + SCORES + b"}", "key 'query' stands twice in one object"),
-    "candidate twice": (b'{"query": "x", "scores": {"a": 1, "b": 0, "a": 0}}', "key 'a' stands twice in one object"),
+    "key twice": (b'{"query": "x", "query": "y", ' + SCORES + b"}", "key 'query' appears twice in one object"),
+    "candidate twice": (b'{"query": "x", "scores": {"a": 1, "b": 0, "a": 0}}', "key 'a' appears twice in one object"),
     "no query": (b"{" + SCORES + b"}", "key 'query' is missing"),
     "no scores": (b'{"query": "x"}', "key 'scores' is missing"),
-    "list for object": (b"[1, 2]", "the row is a list, not an object"),
-    "scores as list": (b'{"query": "x", "scores": [1, 0]}', "'scores' is [1, 0], not an object of candidates"),
+    "list for object": (b"[1, 2]", "the row must be an object, got list"),
+    "scores as list": (b'{"query": "x", "scores": [1, 0]}', "'scores' must be an object of candidates, got [1, 0]"),
     "task as number": (
         b'{"query": "x", "task": 3, ' + SCORES + b"}",
-        "'task' is 3, not a text with something in it",
+        "'task' must be a text that is not blank, got 3",
     ),
     "blank query_id": (
         b'{"query": "x", "query_id": " ", ' + SCORES + b"}",
-        "'query_id' is ' ', not a text with something in it",
+        "'query_id' must be a text that is not blank, got ' '",
     ),
-    "other split": (b'{"query": "x", "split": "dev", ' + SCORES + b"}", "'split' is 'dev', allowed is train or test"),
-    "split as list": (b'{"query": "x", "split": [], ' + SCORES + b"}", "'split' is [], allowed is train or test"),
+    "other split": (b'{"query": "x", "split": "dev", ' + SCORES + b"}", "'split' must be train or test, got 'dev'"),
+    "split as list": (b'{"query": "x", "split": [], ' + SCORES + b"}", "'split' must be train or test, got []"),
     "unknown key": (
         b'{"query": "x", "score": 1, ' + SCORES + b"}",
-        "unknown key 'score', the keys are costs, query, query_id, scores, split, task",
+        "unknown key 'score'; the keys are costs, query, query_id, scores, split, task",
     ),
     "missing cost": (
         b'{"query": "x", ' + SCORES + b', "costs": {"a": 0.1}}',
@@ -87,11 +87,11 @@ BAD_LINES = {
     ),
     "negative cost": (
         b'{"query": "x", ' + SCORES + b', "costs": {"a": -0.1, "b": 0}}',
-        "candidate 'a': cost -0.1 is not a finite number of USD, at least 0",
+        "candidate 'a': cost must be a finite number of USD, at least 0, got -0.1",
     ),
     "cost as truth value": (
         b'{"query": "x", ' + SCORES + b', "costs": {"a": true, "b": 0}}',
-        "candidate 'a': cost True is not a finite number of USD, at least 0",
+        "candidate 'a': cost must be a finite number of USD, at least 0, got True",
     ),
     "not UTF-8": (b'{"query": "\xff", ' + SCORES + b"}", "not UTF-8: byte 0xff at offset 11"),
 }

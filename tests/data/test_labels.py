@@ -45,7 +45,7 @@ def test_cheapest_of_equal_cost_is_the_first_of_the_pool() -> None:
 
 @pytest.mark.parametrize("pool", [UNPRICED, (*PRICED[:2], UNPRICED[2])], ids=["no price", "one price missing"])
 def test_cheapest_needs_costs_or_all_prices(pool: tuple[Candidate, ...]) -> None:
-    with pytest.raises(ValueError, match=r"data\.tie_break='cheapest'.*query 'x'.*best_on_train \| first \| random"):
+    with pytest.raises(ValueError, match=r"data\.tie_break .*best_on_train.* got 'cheapest': query 'x' "):
         choose_labels([example("x", 1, 1, 0)], TieBreak("cheapest"), pool, TRAIN, seed=0)
 
 
@@ -106,7 +106,7 @@ def test_the_order_of_queries_does_not_break_a_tie() -> None:
 
 
 def test_best_single_needs_training_queries() -> None:
-    with pytest.raises(ValueError, match="train: got no queries"):
+    with pytest.raises(ValueError, match=r"train .*at least 1 query"):
         best_single([], PRICED)
 
 

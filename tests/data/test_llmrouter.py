@@ -132,31 +132,25 @@ def test_tasks_from_the_query_file(
 
 GOOD = [make_row("good", "big", 1), make_row("good", "small", 0)]
 BAD_ROWS = {
-    "NaN": (make_row("bad", "big", float("nan")), "NaN is not a JSON number"),
-    "score above 1": (make_row("bad", "big", 1.5), "score 1.5 is not a number in 0..1"),
-    "score as text": (make_row("bad", "big", "1"), "score '1' is not a number in 0..1"),
-    "unknown candidate": (make_row("good", "bigger", 1), "unknown candidate 'bigger' (the pool file has big, small)"),
-    "empty query": (make_row("", "big", 1), "query is empty"),
-    "1 MB query": (
-        make_row("x" * 1_000_000, "big", 1),
-        "query has 1,000,000 characters, data.max_query_chars allows 100,000",
-    ),
-    "pair twice": (make_row("good", "small", 1), "candidate 'small' has a row for this query already"),
-    "candidate as number": (
-        make_row("bad", "big", 1) | {"model_name": 3},
-        "'model_name' is 3, not a text with something in it",
-    ),
-    "negative count": (make_row("bad", "big", 1, input_tokens=-1), "'input_tokens' is -1, not a number of tokens"),
-    "count as text": (make_row("bad", "big", 1, output_tokens="9"), "'output_tokens' is '9', not a number of tokens"),
-    "no performance": ({"query": "bad", "task_name": "x", "model_name": "big"}, "key 'performance' is missing"),
-    "no query": ({"task_name": "x"}, "key 'query' is missing"),
+    "NaN": (make_row("bad", "big", float("nan")), ["NaN"]),
+    "score above 1": (make_row("bad", "big", 1.5), ["score", "got 1.5"]),
+    "score as text": (make_row("bad", "big", "1"), ["score", "got '1'"]),
+    "unknown candidate": (make_row("good", "bigger", 1), ["unknown candidate 'bigger'", "big, small"]),
+    "empty query": (make_row("", "big", 1), ["query is empty"]),
+    "1 MB query": (make_row("x" * 1_000_000, "big", 1), ["1,000,000", "data.max_query_chars", "100,000"]),
+    "pair twice": (make_row("good", "small", 1), ["'small'", "already"]),
+    "candidate as number": (make_row("bad", "big", 1) | {"model_name": 3}, ["'model_name'", "got 3"]),
+    "negative count": (make_row("bad", "big", 1, input_tokens=-1), ["'input_tokens'", "got -1"]),
+    "count as text": (make_row("bad", "big", 1, output_tokens="9"), ["'output_tokens'", "got '9'"]),
+    "no performance": ({"query": "bad", "task_name": "x", "model_name": "big"}, ["'performance'", "missing"]),
+    "no query": ({"task_name": "x"}, ["'query'", "missing"]),
 }
 
 
-@pytest.mark.parametrize(("row", "reason"), BAD_ROWS.values(), ids=BAD_ROWS.keys())
+@pytest.mark.parametrize(("row", "words"), BAD_ROWS.values(), ids=BAD_ROWS.keys())
 def test_bad_row(
     row: dict[str, Any],
-    reason: str,
+    words: list[str],
     write: Callable[..., Path],
     write_pool: Callable[[], Path],
     config: Callable[..., DataConfig],
@@ -165,7 +159,8 @@ def test_bad_row(
     path = write(*GOOD, row)
     with pytest.raises(ValueError) as caught:
         load_source(config(path))
-    assert str(caught.value) == f"{path}:3: {reason}"
+    reason = str(caught.value).removeprefix(f"{path}:3: ")
+    assert all(word in reason for word in words)
 
     data = load_source(config(path, on_bad_row="skip"))
     assert [example.scores for example in data.examples] == [{"big": 1.0, "small": 0.0}]
@@ -193,5 +188,5 @@ def test_broken_line_also_costs_its_query(write: Callable[..., Path], config: Ca
 
 def test_empty_file(write: Callable[..., Path], config: Callable[..., DataConfig]) -> None:
     path = write()
-    with pytest.raises(ValueError, match="holds no rows"):
+    with pytest.raises(ValueError, match="no rows"):
         load_source(config(path))

@@ -27,7 +27,7 @@ def test_costs_can_change_the_label() -> None:
     assert utilities(one, 0) == [0.5, 0.9]
     for weight, label in ((0, "b"), (150, "b"), (250, "a")):  # equal at .4 / .002 = 200
         assert choose_labels([one], TieBreak.first, POOL, [one], 0, weight) == {"1": label}
-    with pytest.raises(ValueError, match=r"data.cost_weight=1: query 'x' has no costs"):
+    with pytest.raises(ValueError, match=r"data\.cost_weight must be 0 .*got 1: query 'x'"):
         utilities(RoutingExample("x", "q", "t", {"a": 1.0, "b": 0.0}), 1)
 
 

@@ -74,8 +74,8 @@ def test_no_listing_of_contaminated_prompts(write: Callable[..., Path], config: 
     path = write(HEADER, GOOD)
     with pytest.raises(ValueError) as caught:
         load_source(config(path, drop_contaminated=True))
-    message = f"data.drop_contaminated=True: no mmlu_contaminated_prompts.jsonl beside {path} or its folder"
-    assert str(caught.value) == message
+    assert str(caught.value).startswith("data.drop_contaminated=True ")
+    assert f"mmlu_contaminated_prompts.jsonl beside {path}" in str(caught.value)
 
 
 def test_assumed_output_tokens_price_mmlu(write: Callable[..., Path], config: Callable[..., DataConfig]) -> None:
@@ -98,31 +98,30 @@ def test_files_must_agree_on_candidates(
     path = write(b"prompt,a,b\nx,True,True\n", name="mmlu_b.csv")
     with pytest.raises(ValueError) as caught:
         load_source(config(tmp_path))
-    assert str(caught.value) == f"{path}:1: the candidates a, b are not those of the files before it"
+    assert str(caught.value).startswith(f"{path}:1: ")
+    assert all(words in str(caught.value) for words in (f"{MIXTRAL}, {GPT4}", "got a, b"))
 
 
 BAD_ROWS = {
-    "score as number": (b"x,1.5,True\n", f"candidate {MIXTRAL!r}: '1.5' is neither True nor False"),
-    "NaN score": (b"x,True,NaN\n", f"candidate {GPT4!r}: 'NaN' is neither True nor False"),
-    "missing score": (b"x,True,\n", f"candidate {GPT4!r}: '' is neither True nor False"),
-    "missing cell": (b"x,True\n", "the row has 2 cells, the header 3"),
-    "extra cell": (b"x,True,True,True\n", "the row has 4 cells, the header 3"),
-    "empty query": (b" ,True,True\n", "query is empty"),
-    "1 MB query": (
-        b"x" * 1_000_000 + b",True,True\n",
-        "query has 1,000,000 characters, data.max_query_chars allows 100,000",
-    ),
-    "not UTF-8": (b"caf\xe9,True,True\n", "column 'prompt' holds a byte that is not UTF-8"),
-    "text after a quote": (b'"x"y,True,True\n', "broken CSV: ',' expected after '\"'"),
+    "score as number": (b"x,1.5,True\n", [repr(MIXTRAL), "got '1.5'"]),
+    "NaN score": (b"x,True,NaN\n", [repr(GPT4), "got 'NaN'"]),
+    "missing score": (b"x,True,\n", [repr(GPT4), "got ''"]),
+    "missing cell": (b"x,True\n", ["3 cells", "got 2"]),
+    "extra cell": (b"x,True,True,True\n", ["3 cells", "got 4"]),
+    "empty query": (b" ,True,True\n", ["query is empty"]),
+    "1 MB query": (b"x" * 1_000_000 + b",True,True\n", ["1,000,000", "data.max_query_chars", "100,000"]),
+    "not UTF-8": (b"caf\xe9,True,True\n", ["'prompt'", "UTF-8"]),
+    "text after a quote": (b'"x"y,True,True\n', ["broken CSV: ',' expected after '\"'"]),
 }
 
 
-@pytest.mark.parametrize(("row", "reason"), BAD_ROWS.values(), ids=BAD_ROWS.keys())
-def test_bad_row(row: bytes, reason: str, write: Callable[..., Path], config: Callable[..., DataConfig]) -> None:
+@pytest.mark.parametrize(("row", "words"), BAD_ROWS.values(), ids=BAD_ROWS.keys())
+def test_bad_row(row: bytes, words: list[str], write: Callable[..., Path], config: Callable[..., DataConfig]) -> None:
     path = write(HEADER, GOOD, row, GOOD)  # header on line 1, the good row on 2 and 3
     with pytest.raises(ValueError) as caught:
         load_source(config(path))
-    assert str(caught.value) == f"{path}:4: {reason}"
+    reason = str(caught.value).removeprefix(f"{path}:4: ")
+    assert all(word in reason for word in words)
     data = load_source(config(path, on_bad_row="skip"))
     assert [example.query for example in data.examples] == ["good\nAnswer:"] * 2
     assert data.skipped_rows == (SkippedRow(f"{path}:4", reason),)
@@ -144,25 +143,28 @@ def test_truncated_last_row(write: Callable[..., Path], config: Callable[..., Da
 
 
 @pytest.mark.parametrize(
-    ("content", "reason"),
+    ("content", "words"),
     [
-        (b"", ": the file is empty, expected is a header"),
-        (b"query,a,b\n", ":1: column 'prompt' is missing, the columns are query, a, b"),
-        (b"prompt,a,a\n", ":1: column 'a' stands twice"),
-        (b"prompt,caf\xe9,a\n", ":1: the header holds a byte that is not UTF-8"),
-        (b'prompt,"a\n', ":1: broken CSV: unexpected end of data"),
-        (b"prompt,a\n", ":1: pool: got 1 candidate(s) ['a'], routing needs at least 2"),
+        (b"", [": ", "empty", "header"]),
+        (b"query,a,b\n", [":1: ", "column 'prompt' is missing", "query, a, b"]),
+        (b"prompt,a,a\n", [":1: ", "column 'a'", "twice"]),
+        (b"prompt,caf\xe9,a\n", [":1: ", "header", "UTF-8"]),
+        (b'prompt,"a\n', [":1: ", "broken CSV: unexpected end of data"]),
+        (b"prompt,a\n", [":1: ", "at least 2 candidates", "['a']"]),
     ],
 )
-def test_bad_header(content: bytes, reason: str, write: Callable[..., Path], config: Callable[..., DataConfig]) -> None:
+def test_bad_header(
+    content: bytes, words: list[str], write: Callable[..., Path], config: Callable[..., DataConfig]
+) -> None:
     path = write(content)
     with pytest.raises(ValueError) as caught:
         load_source(config(path))
-    assert str(caught.value) == f"{path}{reason}"
+    assert str(caught.value).startswith(f"{path}{words[0]}")
+    assert all(word in str(caught.value) for word in words)
 
 
 def test_header_alone(write: Callable[..., Path], config: Callable[..., DataConfig]) -> None:
-    with pytest.raises(ValueError, match="holds no rows"):
+    with pytest.raises(ValueError, match="no rows"):
         load_source(config(write(HEADER)))
 
 
@@ -170,4 +172,4 @@ def test_folder_without_the_files(tmp_path: Path, config: Callable[..., DataConf
     with pytest.raises(ValueError) as caught:
         load_source(config(tmp_path))
     expected = "mmlu/mmlu_*.csv or mmlu_*.csv or gsm8k_responses.csv"
-    assert str(caught.value) == f"data.path={str(tmp_path)!r}: this folder holds no {expected}"
+    assert str(caught.value) == f"data.path={str(tmp_path)!r}: this folder has no {expected}"

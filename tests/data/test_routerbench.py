@@ -103,10 +103,7 @@ def test_pickle_is_refused_without_the_setting(tmp_path: Path, config: Callable[
     path.write_bytes(pickle.dumps(_Bomb(tmp_path / "exploded")))
     with pytest.raises(ValueError) as caught:
         load_source(config(path))
-    assert str(caught.value) == (
-        f"data.allow_pickle=False: {path} is a pickle, and reading one runs whatever code its author put in it. "
-        "Set data.allow_pickle=true if you trust it, or give data.path a .parquet or .csv table"
-    )
+    assert all(words in str(caught.value) for words in ("data.allow_pickle must be true", str(path), "code"))
     assert not (tmp_path / "exploded").exists()
 
 
@@ -114,7 +111,7 @@ def test_hub_file_is_refused_without_the_setting(
     config: Callable[..., DataConfig], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("huggingface_hub.hf_hub_download", lambda *_, **__: pytest.fail("downloaded before asking"))
-    with pytest.raises(ValueError, match=r"withmartian/routerbench/routerbench_0shot\.pkl is a pickle"):
+    with pytest.raises(ValueError, match=r"data\.allow_pickle .*withmartian/routerbench/routerbench_0shot\.pkl"):
         load_source(config(None))
 
 
@@ -138,28 +135,26 @@ def test_hub_that_cannot_be_reached(config: Callable[..., DataConfig], monkeypat
 
 
 BAD_ROWS = {
-    "score above 1": ({"gpt-4": 1.5}, "candidate 'gpt-4': score 1.5 is not a number in 0..1"),
-    "negative cost": (
-        {"gpt-4|total_cost": -1.0},
-        "candidate 'gpt-4': cost -1.0 is not a finite number of USD, at least 0",
-    ),
-    "empty query": ({"prompt": " "}, "query is empty"),
-    "sample twice": ({"sample_id": "mmlu.0"}, "query_id 'mmlu.0' stands twice"),
-    "no task": ({"eval_name": " "}, "'eval_name' is ' ', not a text with something in it"),
+    "score above 1": ({"gpt-4": 1.5}, ["candidate 'gpt-4'", "score", "got 1.5"]),
+    "negative cost": ({"gpt-4|total_cost": -1.0}, ["candidate 'gpt-4'", "cost", "got -1.0"]),
+    "empty query": ({"prompt": " "}, ["query is empty"]),
+    "sample twice": ({"sample_id": "mmlu.0"}, ["query_id 'mmlu.0'", "twice"]),
+    "no task": ({"eval_name": " "}, ["'eval_name'", "got ' '"]),
 }
 
 
 @pytest.mark.parametrize("suffix", [".csv", ".parquet", ".pkl"])
-@pytest.mark.parametrize(("row", "reason"), BAD_ROWS.values(), ids=BAD_ROWS.keys())
+@pytest.mark.parametrize(("row", "words"), BAD_ROWS.values(), ids=BAD_ROWS.keys())
 def test_bad_row(
-    row: dict[str, Any], reason: str, suffix: str, write: Callable[..., Path], config: Callable[..., DataConfig]
+    row: dict[str, Any], words: list[str], suffix: str, write: Callable[..., Path], config: Callable[..., DataConfig]
 ) -> None:
     table = make_table({}, row, {})
     path = write(table, suffix)
     location = f"{path}:3" if suffix == ".csv" else f"{path}: row 2"
     with pytest.raises(ValueError) as caught:
         load_source(config(path, allow_pickle=True))
-    assert str(caught.value) == f"{location}: {reason}"
+    reason = str(caught.value).removeprefix(f"{location}: ")
+    assert all(word in reason for word in words)
     data = load_source(config(path, allow_pickle=True, on_bad_row="skip"))
     assert len(data.examples) == 2
     assert data.skipped_rows == (SkippedRow(location, reason),)
@@ -172,13 +167,14 @@ def test_score_as_text(
     path = write(make_table({"gpt-4": "good"}), suffix)
     with pytest.raises(ValueError) as caught:
         load_source(config(path, allow_pickle=True))
-    assert str(caught.value) == f"{path}{location}: candidate 'gpt-4': score 'good' is not a number in 0..1"
+    assert str(caught.value).startswith(f"{path}{location}: candidate 'gpt-4': score ")
+    assert "'good'" in str(caught.value)
 
 
 @pytest.mark.parametrize(("suffix", "shown"), [(".csv", "''"), (".parquet", "None"), (".pkl", "nan")])
 def test_missing_score(suffix: str, shown: str, write: Callable[..., Path], config: Callable[..., DataConfig]) -> None:
     path = write(make_table({}, {"gpt-4": float("nan")}), suffix)
-    with pytest.raises(ValueError, match=rf"candidate 'gpt-4': score {shown} is not a number in 0\.\.1$"):
+    with pytest.raises(ValueError, match=rf"candidate 'gpt-4': score .*got {shown}$"):
         load_source(config(path, allow_pickle=True))
 
 
@@ -186,28 +182,27 @@ def test_missing_column(write: Callable[..., Path], config: Callable[..., DataCo
     path = write(make_table({}).drop(columns="eval_name"))
     with pytest.raises(ValueError) as caught:
         load_source(config(path))
-    assert str(caught.value).startswith(f"{path}: column 'eval_name' is missing, the columns are sample_id, prompt, ")
+    assert str(caught.value).startswith(f"{path}: column 'eval_name' is missing")
+    assert "sample_id, prompt, " in str(caught.value)
 
 
 def test_table_without_candidates(write: Callable[..., Path], config: Callable[..., DataConfig]) -> None:
     path = write(make_table({})[["sample_id", "prompt", "eval_name", "gpt-4"]])
     with pytest.raises(ValueError) as caught:
         load_source(config(path))
-    assert str(caught.value) == (
-        f"{path}: no candidates: no column '<name>|total_cost' beside '<name>'; "
-        "columns are sample_id, prompt, eval_name, gpt-4"
-    )
+    assert str(caught.value).startswith(f"{path}: ")
+    assert all(words in str(caught.value) for words in ("|total_cost", "sample_id, prompt, eval_name, gpt-4"))
 
 
 @pytest.mark.parametrize(
     ("name", "content", "reason"),
     [
-        ("table.parquet", b"PAR", "not a Parquet file"),
+        ("table.parquet", b"PAR", "Parquet"),
         ("table.pkl", b"junk", "cannot be unpickled"),
         ("table.pkl", b"", "cannot be unpickled"),
-        ("table.pkl", pickle.dumps([1]), "holds a list, not a pandas DataFrame"),
-        ("table.txt", b"", "a table's name ends with .csv, .parquet, .pkl, .pickle"),
-        ("table.csv", b"", "the file is empty, expected is a header"),
+        ("table.pkl", pickle.dumps([1]), "got list"),
+        ("table.txt", b"", ".csv, .parquet, .pkl, .pickle"),
+        ("table.csv", b"", "header"),
     ],
     ids=["broken parquet", "broken pickle", "empty pickle", "pickled list", "other suffix", "empty csv"],
 )
@@ -222,5 +217,5 @@ def test_unreadable_file(
 
 
 def test_table_without_rows(write: Callable[..., Path], config: Callable[..., DataConfig]) -> None:
-    with pytest.raises(ValueError, match="holds no rows"):
+    with pytest.raises(ValueError, match="no rows"):
         load_source(config(write(make_table({})[:0], ".parquet")))

@@ -102,8 +102,8 @@ def test_question_without_a_task(tmp_path: Path, write: Callable[..., Path], con
     query_path.write_text('{"query": "other", "task_name": "logic"}\n')
     with pytest.raises(ValueError) as caught:
         load_source(config(path, query_path=str(query_path)))
-    reason = "the question is in none of the query files, so its task is unknown"
-    assert str(caught.value) == f"{path}: item 1: {reason}"
+    assert str(caught.value).startswith(f"{path}: item 1: ")
+    assert "query file" in str(caught.value)
 
 
 def test_bad_query_file(tmp_path: Path, write: Callable[..., Path], config: Callable[..., DataConfig]) -> None:
@@ -126,29 +126,24 @@ def test_candidate_missing_from_the_pool_file(
 
 
 BAD_ITEMS = {
-    "score above 1": (
-        {"question": "x", "scores": {"a": 1.5, "b": 0}},
-        "candidate 'a': score 1.5 is not a number in 0..1",
-    ),
-    "NaN score": ({"question": "x", "scores": {"a": float("nan"), "b": 0}}, "NaN is not a JSON number"),
-    "missing candidate": ({"question": "x", "scores": {"a": 1}}, "no score for candidate 'b' (the pool is a, b)"),
-    "unknown candidate": (
-        {"question": "x", "scores": {"a": 1, "b": 1, "c": 1}},
-        "unknown candidate 'c' (the pool is a, b)",
-    ),
-    "empty query": ({"question": " ", "scores": {"a": 1, "b": 1}}, "query is empty"),
-    "no question": ({"scores": {"a": 1, "b": 1}}, "key 'question' is missing"),
-    "no scores": ({"question": "x"}, "key 'scores' is missing"),
-    "text for object": ("x", "the row is a str, not an object"),
+    "score above 1": ({"question": "x", "scores": {"a": 1.5, "b": 0}}, ["candidate 'a'", "score", "got 1.5"]),
+    "NaN score": ({"question": "x", "scores": {"a": float("nan"), "b": 0}}, ["NaN"]),
+    "missing candidate": ({"question": "x", "scores": {"a": 1}}, ["no score for candidate 'b'", "a, b"]),
+    "unknown candidate": ({"question": "x", "scores": {"a": 1, "b": 1, "c": 1}}, ["unknown candidate 'c'", "a, b"]),
+    "empty query": ({"question": " ", "scores": {"a": 1, "b": 1}}, ["query is empty"]),
+    "no question": ({"scores": {"a": 1, "b": 1}}, ["'question'", "missing"]),
+    "no scores": ({"question": "x"}, ["'scores'", "missing"]),
+    "text for object": ("x", ["object", "got str"]),
 }
 
 
-@pytest.mark.parametrize(("item", "reason"), BAD_ITEMS.values(), ids=BAD_ITEMS.keys())
-def test_bad_item(item: Any, reason: str, write: Callable[..., Path], config: Callable[..., DataConfig]) -> None:
+@pytest.mark.parametrize(("item", "words"), BAD_ITEMS.values(), ids=BAD_ITEMS.keys())
+def test_bad_item(item: Any, words: list[str], write: Callable[..., Path], config: Callable[..., DataConfig]) -> None:
     path = write(GOOD, item, GOOD)
     with pytest.raises(ValueError) as caught:
         load_source(config(path))
-    assert str(caught.value) == f"{path}: item 2: {reason}"
+    reason = str(caught.value).removeprefix(f"{path}: item 2: ")
+    assert all(word in reason for word in words)
     data = load_source(config(path, on_bad_row="skip"))
     assert len(data.examples) == 2
     assert data.skipped_rows == (SkippedRow(f"{path}: item 2", reason),)
@@ -168,9 +163,9 @@ def test_folder_without_the_files(tmp_path: Path, config: Callable[..., DataConf
     with pytest.raises(ValueError) as caught:
         load_source(config(tmp_path))
     expected = "dcrouter_train.json or dcrouter_test.json"
-    assert str(caught.value) == f"data.path={str(tmp_path)!r}: this folder holds no {expected}"
+    assert str(caught.value) == f"data.path={str(tmp_path)!r}: this folder has no {expected}"
 
 
 def test_empty_list(write: Callable[..., Path], config: Callable[..., DataConfig]) -> None:
-    with pytest.raises(ValueError, match="holds no rows"):
+    with pytest.raises(ValueError, match="no rows"):
         load_source(config(write()))

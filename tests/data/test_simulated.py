@@ -66,28 +66,20 @@ def test_pool_is_usable_and_has_prices(data: RoutingData) -> None:
 
 
 def test_same_settings_give_the_same_data_in_another_process(data: RoutingData, tmp_path: Path) -> None:
+    """The global random state stays as it was there too, although importing reasoning-gym draws from it once."""
     script = tmp_path / "load.py"
     script.write_text(
         f"import sys; sys.path[:0] = [{str(Path(__file__).parent)!r}, {str(CHECKOUT)!r}]\n"
         "import test_simulated\nfrom tests import conftest\n"
         "load = test_simulated.load.__wrapped__(conftest.make_data_config.__wrapped__())\n"
+        "import random\nrandom.seed(5)\nstate = random.getstate()\n"
         "print(test_simulated.fingerprint(load()))\n"
+        "assert random.getstate() == state\n"
     )
     # A fixed hash seed differs from the random one of this process.
     environment = os.environ | {"PYTHONHASHSEED": "1", "PYTHONPATH": os.pathsep.join(sys.path)}
     run = subprocess.run([sys.executable, script], env=environment, capture_output=True, text=True, check=True)
     assert run.stdout.strip() == fingerprint(data)
-
-
-def test_global_random_state_is_left_alone(tmp_path: Path) -> None:
-    # In a process of its own: importing reasoning-gym draws from it once.
-    code = (
-        "import random\nfrom causal_lm_router.data.sources import simulated\n"
-        "random.seed(5)\nexpected = random.getstate()\nsimulated._reasoning_gym()\n"
-        "assert random.getstate() == expected"
-    )
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
-    subprocess.run([sys.executable, "-c", code], env=environment, check=True)
 
 
 def test_loading_draws_nothing_from_the_global_streams(load: Load) -> None:
@@ -185,13 +177,11 @@ def test_max_query_chars_bounds_the_queries(load: Load) -> None:
 
 @pytest.mark.parametrize("tasks", [["gdc"], ["gcd", "gcd"]], ids=["unknown", "repeated"])
 def test_bad_tasks_are_refused(load: Load, tasks: list[str]) -> None:
-    with pytest.raises(
-        ValueError, match=r"data\.simulated\.tasks=\['g.*allowed is each of basic_arithmetic, chain_sum,"
-    ):
+    with pytest.raises(ValueError, match=r"data\.simulated\.tasks .*basic_arithmetic, chain_sum, .*got \['g"):
         load(tasks=tasks)
 
 
 def test_too_few_distinct_questions_are_reported(load: Load) -> None:
     # The easy prime factorisations are those of 2 to 4999.
-    with pytest.raises(ValueError, match=r"num_queries asks for 6000 queries of task 'prime_factorization' at level 0"):
+    with pytest.raises(ValueError, match=r"data\.simulated\.num_queries .*6000 .*'prime_factorization' at level 0"):
         load(num_queries=18_000, tasks=["prime_factorization"])

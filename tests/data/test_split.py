@@ -145,22 +145,22 @@ def test_source_split_keeps_its_test_whole_and_out_of_train(make_config: MakeCon
 
 
 def test_source_split_needs_a_split_of_every_query(make_config: MakeConfig) -> None:
-    with pytest.raises(ValueError, match=r"data\.use_source_split=true: the source puts query 'id of one .*None"):
+    with pytest.raises(ValueError, match=r"data\.use_source_split .*got true: query 'id of one .*None"):
         split(examples(one=40), make_config(use_source_split=True))
 
 
 def test_source_split_without_test_queries(make_config: MakeConfig) -> None:
     rows = [replace(row, source_split="train") for row in examples(one=40)]
-    with pytest.raises(ValueError, match=r"data\.use_source_split=true: the source's test split is empty"):
+    with pytest.raises(ValueError, match=r"data\.use_source_split .*test split is empty"):
         split(rows, make_config(use_source_split=True))
 
 
 @pytest.mark.parametrize(
     ("num", "validation", "test", "message"),
     [
-        (4, 0.05, 0.25, r"data\.validation_fraction=0\.05: got 3 train, 0 validation and 1 test queries"),
-        (5, 0.0, 0.05, r"data\.test_fraction=0\.05: got 5 train, 0 validation and 0 test queries"),
-        (2, 0.49, 0.5, r"data: got 0 train, 1 validation and 1 test queries"),
+        (4, 0.05, 0.25, r"data\.validation_fraction .*got 0\.05: 3 train, 0 validation and 1 test queries"),
+        (5, 0.0, 0.05, r"data\.test_fraction .*got 0\.05: 5 train, 0 validation and 0 test queries"),
+        (2, 0.49, 0.5, r"data .*got 0 train, 1 validation and 1 test queries"),
     ],
     ids=["validation", "test", "train"],
 )

@@ -425,7 +425,7 @@ def test_train_and_route_as_in_llmrouters_documentation(
     ("line", "message"),
     [
         ('{"query": ""}', "query is empty"),
-        ('{"task_name": "sums"}', "query is a NoneType, not a text"),
+        ('{"task_name": "sums"}', "query must be a text, got NoneType"),
         ('{"query": "a"', "broken JSON"),
         ('["a"]', "the row is a list, not an object"),
     ],

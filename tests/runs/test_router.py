@@ -168,8 +168,8 @@ def test_closed_router_starts_again(router: CausalLMRouter) -> None:
     [
         (["fine", ""], "query 2 of 2: query is empty"),
         ([{"query": " \n "}], "query 1 of 1: query is empty"),
-        (["fine", {"question": "where?"}], "query 2 of 2: query is a NoneType, not a text"),
-        ([{"query": 17}], "query 1 of 1: query is a int, not a text"),
+        (["fine", {"question": "where?"}], "query 2 of 2: query must be a text, got NoneType"),
+        ([{"query": 17}], "query 1 of 1: query must be a text, got int"),
         (["x" * 100_001], "query 1 of 1: query has 100,001 characters, data.max_query_chars allows 100,000"),
     ],
 )

@@ -53,7 +53,8 @@ def utilities(example: RoutingExample, cost_weight: float) -> list[float]:
         return list(example.scores.values())
     if example.costs is None:
         raise ValueError(
-            f"data.cost_weight must be 0 where costs are unknown, got {cost_weight}: query {example.query_id!r} has no costs"
+            f"data.cost_weight must be 0 where costs are unknown, got {cost_weight}: "
+            f"query {example.query_id!r} has no costs"
         )
     return [score - cost_weight * example.costs[name] for name, score in example.scores.items()]
 
@@ -121,8 +122,8 @@ def _require_costs(example: RoutingExample, prices: Mapping[str, float] | None) 
     known = prices if example.costs is None else example.costs
     if known is None:
         raise ValueError(
-            "data.tie_break must be best_on_train, first or random where costs are unknown, got "
-            f"{TieBreak.cheapest.value!r}: query {example.query_id!r} has no costs and the pool (data.pool_path) lacks prices"
+            "data.tie_break must be best_on_train, first or random where costs and prices (data.pool_path) are unknown, "
+            f"got {TieBreak.cheapest.value!r}: query {example.query_id!r} has no costs"
         )
     return known
 

@@ -112,7 +112,9 @@ def find_near_duplicates(
         if pair is not None:
             found[split].append(pair)
     num_checked = Counter(split for split, _ in checked)
-    return {split: NearDuplicates(num_checked[split], len(pairs), _pick_closest(pairs)) for split, pairs in found.items()}
+    return {
+        split: NearDuplicates(num_checked[split], len(pairs), _pick_closest(pairs)) for split, pairs in found.items()
+    }
 
 
 def _spread(examples: Sequence[RoutingExample]) -> list[RoutingExample]:
@@ -141,7 +143,7 @@ def _verify_pair(
 def _propose_pairs(
     held_out: Sequence[RoutingExample], train: Iterable[RoutingExample], threshold: float
 ) -> list[list[RoutingExample]]:
-    """Return for each held-out query the training queries proposed for it, those with the most similar signatures first.
+    """Return for each held-out query the training queries proposed for it, the most similar signatures first.
 
     Only the held-out queries are indexed, and the training queries are read once: memory does not grow with them.
     """

@@ -77,8 +77,8 @@ def prepare_data(config: DataConfig) -> PreparedData:
     train = [example for example in shrunk if example.query_id in kept_ids]
     if not train:
         raise ValueError(
-            "data.keep_undecided must be true for this data, got false: on every training query all candidates score the "
-            "same, so none is left"
+            "data.keep_undecided must be true for this data, got false: on every training query all candidates score "
+            "the same, so none is left"
         )
     return PreparedData(splits, train, labels, best_single(splits.train, splits.pool), supervised)
 

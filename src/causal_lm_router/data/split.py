@@ -155,7 +155,9 @@ def _check_sizes(splits: Sequence[Sequence[RoutingExample]], config: DataConfig)
     num_train, num_validation, num_test = (len(split) for split in splits)
     found = f"{num_train} train, {num_validation} validation and {num_test} test queries"
     if config.use_source_split and not num_test:
-        raise ValueError(f"data.use_source_split must be false where the source's test split is empty, got true: {found}")
+        raise ValueError(
+            f"data.use_source_split must be false where the source's test split is empty, got true: {found}"
+        )
     for key, num in (("validation_fraction", num_validation), ("test_fraction", num_test)):
         fraction = getattr(config, key)
         if fraction > 0 and num == 0 and not (config.use_source_split and key == "test_fraction"):

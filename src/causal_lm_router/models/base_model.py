@@ -21,8 +21,8 @@ from transformers import (
 
 from causal_lm_router.config import BaseModelConfig, BaseModelOrigin, LoraConfig
 from causal_lm_router.files import (
-    atomic_folder,
     cache_dir,
+    write_folder,
 )
 from causal_lm_router.models.hub import hub_answers
 from causal_lm_router.models.tiny_model import make_tiny_model
@@ -43,7 +43,7 @@ def prepare_base_model(config: BaseModelConfig) -> str:
         logger.info("preparing base model %s in %s", config.name, folder)
         folder.parent.mkdir(parents=True, exist_ok=True)
         try:
-            with atomic_folder(folder) as temporary:
+            with write_folder(folder) as temporary:
                 if config.origin is BaseModelOrigin.packaged:
                     _convert_packaged(config, temporary)
                 else:
@@ -204,7 +204,7 @@ def save_weights(model: torch.nn.Module, tokenizer: PreTrainedTokenizerBase, fol
 
     With LoRA that is a PEFT adapter (safetensors), without it a full checkpoint. The tokenizer goes beside it.
     """
-    with atomic_folder(folder) as temporary:
+    with write_folder(folder) as temporary:
         model.save_pretrained(temporary)  # type: ignore[operator]
         tokenizer.save_pretrained(temporary)
 
@@ -240,6 +240,6 @@ def merge_adapter(name_or_path: str, config: BaseModelConfig, weights_dir: Path,
     """Write a checkpoint with the adapter merged, whole or not at all; transformers and vLLM load it as any other."""
     model = load_trained(name_or_path, config, weights_dir)
     tokenizer = load_tokenizer(name_or_path, config)
-    with atomic_folder(folder) as temporary:
+    with write_folder(folder) as temporary:
         model.save_pretrained(temporary)
         tokenizer.save_pretrained(temporary)

@@ -10,7 +10,7 @@ import torch
 from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerBase
 
 from causal_lm_router.config import BaseModelConfig
-from causal_lm_router.files import atomic_folder, cache_dir
+from causal_lm_router.files import cache_dir, write_folder
 from causal_lm_router.models.base_model import load_tokenizer, prepare_base_model
 
 logger = logging.getLogger(__name__)
@@ -31,7 +31,7 @@ def base_model_source(config: BaseModelConfig, new_tokens: Mapping[str, str]) ->
         logger.info("adding %d tokens to base model %s in %s", len(new_tokens), config.name, folder)
         folder.parent.mkdir(parents=True, exist_ok=True)
         try:
-            with atomic_folder(folder) as temporary:
+            with write_folder(folder) as temporary:
                 _extend(source, config, new_tokens, temporary)
         except FileExistsError:
             logger.info("another process made %s meanwhile", folder)

@@ -12,7 +12,7 @@ from lightning_fabric.plugins.io.checkpoint_io import CheckpointIO
 from pytorch_lightning.callbacks import Checkpoint
 from safetensors.torch import load_file, save_file
 
-from causal_lm_router.files import atomic_folder
+from causal_lm_router.files import write_folder
 
 _NO_SPACE_BYTES = 1 << 16
 WEIGHTS_FILE, STATE_FILE = "trained_weights.safetensors", "trainer_state.pt"
@@ -29,7 +29,7 @@ class FolderCheckpointIO(CheckpointIO):
         target.parent.mkdir(parents=True, exist_ok=True)
         state = dict(checkpoint)
         weights = {name: tensor.contiguous() for name, tensor in state.pop("state_dict").items()}
-        with atomic_folder(target) as temporary:
+        with write_folder(target) as temporary:
             save_file(weights, temporary / WEIGHTS_FILE)
             _save_state(state, temporary / STATE_FILE)
 

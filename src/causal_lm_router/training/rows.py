@@ -12,7 +12,7 @@ import datasets
 import torch
 
 from causal_lm_router.data.labels import utilities
-from causal_lm_router.files import atomic_folder
+from causal_lm_router.files import write_folder
 from causal_lm_router.prompting.encoder import Encoder, logger
 from causal_lm_router.routing import RoutingExample
 
@@ -71,7 +71,7 @@ def encode_examples(
                 _encoded_rows, features=_FEATURES, gen_kwargs=kwargs, cache_dir=building, fingerprint=folder.name
             )
             try:
-                with atomic_folder(folder) as temporary:
+                with write_folder(folder) as temporary:
                     rows.save_to_disk(str(temporary / "rows"))
             except FileExistsError:
                 logger.info("another process encoded %s meanwhile", folder)

@@ -42,8 +42,8 @@ def open_csv(path: Path) -> Iterator[tuple[list[str], Iterator[CsvRow]]]:
     Raises:
         ValueError: the header is missing, broken or names a column twice; the message names the file.
     """
-    # By default csv refuses cells above 128 KiB, with an error that does not say where. So the limit is raised here, and
-    # the length of a query is checked later, with its line. The limit is global to the process: it is put back.
+    # By default csv refuses cells above 128 KiB, with an error that does not say where. So the limit is raised, and the
+    # length of a query is checked later, with its line. The limit is global to the process: it is put back.
     limit = csv.field_size_limit(_LONGEST_CELL)
     try:
         # Bytes that are not UTF-8 become lone surrogates here, so that the row that holds them can be named later.

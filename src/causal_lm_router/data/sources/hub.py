@@ -61,8 +61,8 @@ def _choose_pool(config: DataConfig) -> tuple[Candidate, ...]:
 def _check_costs(columns: ColumnsConfig) -> None:
     if columns.costs and columns.costs.keys() != columns.scores.keys():
         raise ValueError(
-            f"data.columns.costs must name the candidates of data.columns.scores ({', '.join(columns.scores)}) or none, "
-            f"got {', '.join(columns.costs)}"
+            f"data.columns.costs must name the candidates of data.columns.scores ({', '.join(columns.scores)}) or "
+            f"none, got {', '.join(columns.costs)}"
         )
 
 

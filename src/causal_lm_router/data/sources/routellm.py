@@ -66,7 +66,9 @@ def _load_file(path: Path, config: DataConfig, contaminated: frozenset[str], col
             collector.pool = pool
         if collector.pool != pool:
             before = _join_names(collector.pool)
-            raise ValueError(f"{path}:1: the candidates must be those of the files before, {before}, got {_join_names(pool)}")
+            raise ValueError(
+                f"{path}:1: the candidates must be those of the files before, {before}, got {_join_names(pool)}"
+            )
         for row in rows:
             location = f"{path}:{row.line_number}"
             with collector.row(location):

@@ -84,7 +84,7 @@ def _to_query(prompt: object) -> object:
 
 
 def _read_list(text: str) -> object:
-    """Return the Python literal in `text`, None where there is none: a prompt may itself begin and end with brackets."""
+    """Return the Python literal in `text`, None if there is none: a prompt may itself begin and end with brackets."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # a prompt with "\d" in it causes a warning of an invalid escape
         try:

@@ -31,7 +31,7 @@ class ExampleCollector:
     """Builds examples over one pool; rows that cannot be used stop it or are recorded, as configured.
 
     Where no `pool` is given, the first usable row sets it: its candidates, in the order and with the prices of `known`
-    if that is given. Rows with equal scores share one mapping, so that a million right-or-wrong rows need little memory.
+    if that is given. Rows with equal scores share one mapping, so that a million right-or-wrong rows stay small.
     """
 
     def __init__(

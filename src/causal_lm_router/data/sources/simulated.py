@@ -155,7 +155,7 @@ def load(config: DataConfig) -> RoutingData:
     for index, (task, level) in enumerate(cells):
         # Equal shares; the first cells get one query more where the number does not divide.
         num_wanted = settings.num_queries // len(cells) + (index < settings.num_queries % len(cells))
-        # One stream per cell, named by the task and not by its place: other tasks and more queries change nothing in it.
+        # One stream per cell, from the task's name and not its place: other tasks and more queries change nothing.
         stream = np.random.default_rng([DATA_SEED, settings.seed, zlib.crc32(task.encode()), level])
         questions = _draw_questions(task, level, num_wanted, int(stream.integers(2**31)), max_chars, seen)
         for number, question in enumerate(questions):
@@ -167,13 +167,13 @@ def load(config: DataConfig) -> RoutingData:
 def _check_tasks(tasks: list[str]) -> list[str]:
     unknown = sorted(set(tasks) - set(TASKS))
     if unknown or len(set(tasks)) < len(tasks):
-        raise ValueError(f"data.simulated.tasks must list tasks of {', '.join(TASKS)}, each once, or be [], got {tasks}")
+        raise ValueError(
+            f"data.simulated.tasks must list tasks of {', '.join(TASKS)}, each once, or be [], got {tasks}"
+        )
     return tasks or list(TASKS)
 
 
-def _draw_questions(
-    task: str, level: int, num_wanted: int, seed: int, max_chars: int, seen: set[str]
-) -> Iterator[str]:
+def _draw_questions(task: str, level: int, num_wanted: int, seed: int, max_chars: int, seen: set[str]) -> Iterator[str]:
     """Yield `num_wanted` questions whose normalised texts are not in `seen`, and add them to it."""
     max_tries = max(1000, TRIES_PER_QUERY * num_wanted)
     dataset = _import_reasoning_gym().create_dataset(task, seed=seed, size=max_tries, **TASKS[task][1][level])
@@ -190,8 +190,8 @@ def _draw_questions(
             yield question
     if num_found < num_wanted:
         raise ValueError(
-            f"data.simulated.num_queries must be lower for these tasks: it needs {num_wanted} queries of task {task!r} at "
-            f"level {level}, but only {num_found} distinct ones of at most {max_chars} characters were found"
+            f"data.simulated.num_queries must be lower for these tasks: it needs {num_wanted} queries of task {task!r} "
+            f"at level {level}, but only {num_found} distinct ones of at most {max_chars} characters were found"
         )
 
 

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 
 from causal_lm_router.evaluation.formatting import Row, write_csv
 from causal_lm_router.evaluation.statistics import Resampling
-from causal_lm_router.files import atomic_folder
+from causal_lm_router.files import write_folder
 from causal_lm_router.sweeps.report.figures import draw_confusion, draw_curves, draw_frontier, save_figure
 from causal_lm_router.sweeps.report.findings import Findings, find
 from causal_lm_router.sweeps.report.page import render_markdown, render_page
@@ -64,7 +64,7 @@ def write_report(
     output.absolute().parent.mkdir(parents=True, exist_ok=True)
     staged = output.absolute().with_name(f".{output.name[:40]}.{secrets.token_hex(6)}.new.tmp")
     try:
-        with atomic_folder(staged) as folder:
+        with write_folder(staged) as folder:
             rows = _write(findings, folder, title, base, output.absolute())
         _replace(output.absolute(), staged)
     finally:
