@@ -215,7 +215,7 @@ BAD_DATA = {
         "data.jsonl:2: query has 1,000,000 characters, data.max_query_chars allows 100,000",
     ),
     "key twice": (GOOD + f'{{"query": "x", "query": "y", {SCORES}}}\n', "data.jsonl:2: key 'query' appears twice"),
-    "wrong type": (GOOD + '{"query": "x", "scores": "high"}\n', "data.jsonl:2: 'scores' is 'high'"),
+    "wrong type": (GOOD + '{"query": "x", "scores": "high"}\n', "data.jsonl:2: 'scores' must be"),
     "score out of range": (
         GOOD + '{"query": "x", "scores": {"a": 1, "b": 9}}\n',
         "data.jsonl:2: candidate 'b': score must be a number in 0..1, got 9",
@@ -225,7 +225,7 @@ BAD_DATA = {
         '{"query": "x", "scores": {"caf\\u00e9": 1, "cafe\\u0301": 0}}\n',
         "candidate names must differ, got 'café' and 'cafe\u0301'",
     ),
-    "line break in a name": ('{"query": "x", "scores": {"a\\nb": 1, "b": 0}}\n', "holds a line break"),
+    "line break in a name": ('{"query": "x", "scores": {"a\\nb": 1, "b": 0}}\n', "line breaks"),
     "empty file": ("", "data.jsonl"),
 }
 
@@ -242,7 +242,7 @@ def test_bad_data(text: str, part: str, refuses: Callable[..., str], tmp_path: P
     ("arguments", "line"),
     [
         (["data=jsonl", "data.path=nowhere.jsonl"], "data.path='nowhere.jsonl': no such file or folder"),
-        (["data=jsonl"], "got None"),
+        (["data=jsonl"], "data.path must be"),
         (["data=routellm", "data.path=."], "data.path='.': "),
     ],
 )

@@ -133,7 +133,7 @@ def test_standard_output_holds_routes_and_nothing_else(smoke_run: Path, tmp_path
         ("q.jsonl", b'{"query": "a"}\n\n{"query": ""}\n', "q.jsonl:3: query is empty"),
         ("q.jsonl", b'{"question": "a"}\n', "q.jsonl:1: query must be a text, got NoneType"),
         ("q.jsonl", b'{"query": ["a"]}\n', "q.jsonl:1: query must be a text, got list"),
-        ("q.jsonl", b'"a"\n', "q.jsonl:1: the row is a str, not an object"),
+        ("q.jsonl", b'"a"\n', "q.jsonl:1: the row must be an object, got str"),
         ("q.jsonl", b'{"query": "a", "query": "b"}\n', "q.jsonl:1: key 'query' appears twice"),
         ("q.jsonl", b'{"query": "a", "x": NaN}\n', "q.jsonl:1: NaN is not a JSON number"),
         ("q.jsonl", b'{"query": "\xff"}\n', "q.jsonl:1: not UTF-8: byte 0xff at offset 11"),

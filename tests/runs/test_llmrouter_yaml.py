@@ -427,7 +427,7 @@ def test_train_and_route_as_in_llmrouters_documentation(
         ('{"query": ""}', "query is empty"),
         ('{"task_name": "sums"}', "query must be a text, got NoneType"),
         ('{"query": "a"', "broken JSON"),
-        ('["a"]', "the row is a list, not an object"),
+        ('["a"]', "the row must be an object, got list"),
     ],
 )
 def test_bad_test_query_names_file_and_line(line: str, message: str, folder: Path, write: Callable[..., Path]) -> None:

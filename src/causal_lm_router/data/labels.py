@@ -122,8 +122,8 @@ def _require_costs(example: RoutingExample, prices: Mapping[str, float] | None) 
     known = prices if example.costs is None else example.costs
     if known is None:
         raise ValueError(
-            "data.tie_break must be best_on_train, first or random where costs and prices (data.pool_path) are unknown, "
-            f"got {TieBreak.cheapest.value!r}: query {example.query_id!r} has no costs"
+            "data.tie_break must be best_on_train, first or random where costs and prices (data.pool_path) are unknown,"
+            f" got {TieBreak.cheapest.value!r}: query {example.query_id!r} has no costs"
         )
     return known
 
