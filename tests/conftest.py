@@ -176,7 +176,7 @@ def fit_tiny(
         config = tiny_config(*still, "trainer.batch_size=8", *overrides)
         folder = folder or Path(tempfile.mkdtemp(dir=tmp_path))
         encoder = Encoder(tiny_base.tokenizer, config.prompt, ["alpha", "beta-2"])
-        session = Session(config, RunFolder(folder), tiny_data(), encoder, None, workbench or Workbench())
+        session = Session(config, RunFolder(folder), tiny_data(), encoder, None, workbench or Workbench(), config)
         metrics_csv = MetricsCsv(folder)
         metrics_csv.drop_after(checkpoint_step(last_checkpoint(folder / "checkpoints")))
         fit(session, Tracking([metrics_csv], None, folder, log_adapter=False))

@@ -105,7 +105,7 @@ def _finish(
 def _facts(config: BaselineRunConfig, data: PreparedData, split: Split) -> dict[str, Any]:
     """What a report says of how it came about: nothing of a base model where none was asked."""
     method = config.baseline.method
-    not_used = () if method in PROMPTED else ("base_model", "backend", "temperature", "decoding")
+    not_used = () if method in PROMPTED else ("base_model", "precision", "backend", "temperature", "decoding")
     facts = {key: value for key, value in report_facts(config, data, split).items() if key not in not_used}
     return {**facts, "baseline": method.value}
 

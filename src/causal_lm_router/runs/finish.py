@@ -14,6 +14,7 @@ from causal_lm_router.evaluation.figures.learning_curve import save_learning_cur
 from causal_lm_router.evaluation.report import RoutingReport
 from causal_lm_router.evaluation.report_table import print_report
 from causal_lm_router.models.base_model import is_adapter
+from causal_lm_router.models.precision import precision_facts
 from causal_lm_router.runs.merge_run import merge_weights
 from causal_lm_router.runs.run_folder import RouterMetadata
 from causal_lm_router.runs.session import (
@@ -38,7 +39,7 @@ def finish_run(session: Session, tracking: Tracking, fit_seconds: float) -> Rout
     evaluation = with_predictions(evaluation, validation)
     record_evaluation(tracking, evaluation, split.value, step)
     save_learning_curve([(row.step, row.name, row.value) for row in rows], folder.path / "learning_curve.png")
-    facts = {**report_facts(config, session.data, split), "fit_seconds": fit_seconds}
+    facts = {**report_facts(session.configured, session.data, split), "fit_seconds": fit_seconds}
     pictures = write_evaluation(folder.path, evaluation, facts, validation)
     picture = folder.path / "confusion.png"
     tracking.log_confusion(session.data.candidate_names, evaluation.report.confusion, split.value, step, picture)
@@ -58,7 +59,7 @@ def _validate(session: Session, tracking: Tracking, step: int) -> Evaluation | N
         return None
     evaluation = session.evaluate(session.folder.weights, examples, config.decoding.also)
     record_evaluation(tracking, evaluation, "final_validation", step)
-    facts = report_facts(config, session.data, Split.validation)
+    facts = report_facts(session.configured, session.data, Split.validation)
     write_evaluation(session.folder.validation, evaluation, facts, with_pictures=False)
     return evaluation
 
@@ -70,6 +71,7 @@ def report_facts(config: TrainConfig, data: PreparedData, split: Split) -> dict[
         "name": config.name,
         "seed": config.seed,
         "base_model": config.base_model.name,
+        "precision": precision_facts(config),
         "backend": config.inference.backend.value,
         "temperature": config.inference.temperature,
         "split": split.value,

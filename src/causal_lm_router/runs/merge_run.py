@@ -5,6 +5,7 @@ from pathlib import Path
 from causal_lm_router.config import TrainConfig, generating_model
 from causal_lm_router.models.base_model import merge_adapter
 from causal_lm_router.models.new_tokens import base_model_source
+from causal_lm_router.models.precision import resolve_precision
 from causal_lm_router.runs.run_folder import RouterMetadata, RunFolder
 from causal_lm_router.runs.session import (
     run_targets,
@@ -21,6 +22,7 @@ def merge_run(config: TrainConfig) -> Path:
 
 def merge_weights(config: TrainConfig, folder: RunFolder, metadata: RouterMetadata) -> None:
     if not folder.merged.is_dir():
+        config = resolve_precision(config)
         targets = run_targets(config, metadata.candidate_names, metadata.best_single)
         source = base_model_source(config.base_model, targets.new_tokens)
         merge_adapter(source, generating_model(config.base_model, config.inference), folder.weights, folder.merged)

@@ -11,6 +11,7 @@ from causal_lm_router.generation.decoder import Decoder
 from causal_lm_router.generation.generator import Generator, open_generator
 from causal_lm_router.models.base_model import load_tokenizer
 from causal_lm_router.models.new_tokens import base_model_source
+from causal_lm_router.models.precision import resolve_precision
 from causal_lm_router.prompting.encoder import Encoder
 from causal_lm_router.prompting.parse import called_candidate
 from causal_lm_router.routing import ParsedRoute, check_query
@@ -125,7 +126,7 @@ class CausalLMRouter:
 
     def _load(self) -> tuple[Encoder, Generator]:
         if self._loaded is None:
-            config = self.config
+            config = resolve_precision(self.config)
             metadata = self._folder.read_metadata()
             check_fallback(config.parsing.fallback_candidate, metadata.candidate_names)
             targets = run_targets(config, metadata.candidate_names, metadata.best_single)

@@ -16,6 +16,7 @@ from causal_lm_router.evaluation.evaluation_folder import outcome_rows
 from causal_lm_router.evaluation.report import RoutingReport
 from causal_lm_router.generation.decoder import Decoder
 from causal_lm_router.generation.generator import Generator
+from causal_lm_router.models.precision import resolve_precision
 from causal_lm_router.models.torch_state import keep_random_state, keep_torch_settings
 from causal_lm_router.prompting.encoder import Encoder
 from causal_lm_router.prompting.targets import Targets
@@ -38,6 +39,8 @@ class Session:
     encoder: Encoder
     generator: Generator
     workbench: Workbench
+    configured: TrainConfig
+    """`config` as it was given: it may hold `auto` where `config` holds a number format."""
     on_evaluation: OnEvaluation | None = None
 
     def evaluate(
@@ -77,6 +80,8 @@ def open_session(
     ):
         if config.trainer.num_threads is not None:
             torch.set_num_threads(config.trainer.num_threads)
+        # After the threads are set: how fast a number format is depends on them.
+        configured, config = config, resolve_precision(config)
         check_objective(config)
         data = workbench.data(config.data)
         check_fallback(config.parsing.fallback_candidate, data.candidate_names)
@@ -84,7 +89,7 @@ def open_session(
         encoder = Encoder(workbench.tokenizer(config.base_model, targets.new_tokens), config.prompt, targets)
         generator = workbench.generator(config, encoder.max_prompt_tokens, targets.new_tokens)
         try:
-            yield Session(config, folder, data, encoder, generator, workbench, on_evaluation)
+            yield Session(config, folder, data, encoder, generator, workbench, configured, on_evaluation)
         finally:
             generator.close()
             workbench.release()
