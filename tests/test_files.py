@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from causal_lm_router.files import open_atomic, write_bytes, write_folder, write_text
+from causal_lm_router.files import code_alone, open_atomic, write_bytes, write_folder, write_text
 
 
 def test_text_and_bytes_are_written_and_replaced(tmp_path: Path) -> None:
@@ -101,3 +101,22 @@ def test_an_occupied_place_is_refused_before_and_after(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(FileExistsError), write_folder(tmp_path / "file"):
         raise AssertionError("the block must not run")
+
+
+def test_code_alone_has_no_comments_and_docstrings_but_every_number() -> None:
+    source = """def area(side):
+    'The area (m2).'
+    # A square.
+    return side**2
+
+
+class Box:
+    side: int = 3
+    "Length of an edge."
+"""
+    code = code_alone(source)
+    assert code == code_alone("def area(side):\n    return side**2\nclass Box:\n  side: int = 3")
+    assert "square" not in code
+    assert code_alone(source.replace("**2", "**3")) != code
+    assert code_alone(source.replace("int = 3", "int = 4")) != code
+    assert code_alone("x = 'a text'") != code_alone("x = 'another'")

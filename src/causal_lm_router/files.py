@@ -3,6 +3,7 @@
 The temporary file or folder is hidden and ends in `.tmp`; only a killed process leaves one behind.
 """
 
+import ast
 import errno
 import os
 import secrets
@@ -124,3 +125,21 @@ def cache_dir() -> Path:
     It is $CAUSAL_LM_ROUTER_CACHE, else ~/.cache/causal-lm-router.
     """
     return Path(os.environ.get("CAUSAL_LM_ROUTER_CACHE", Path.home() / ".cache" / "causal-lm-router")).expanduser()
+
+
+def code_alone(source: str) -> str:
+    """Return the syntax tree of Python source as text, without comments and docstrings: what a result can depend on.
+
+    Two sources with the same text run the same, so a hash of it tells changed code from mended prose. A text that
+    stands as a statement, such as the explanation below a field, counts as a docstring.
+    """
+    tree = ast.parse(source)
+    for node in ast.walk(tree):
+        if isinstance(body := getattr(node, "body", None), list):
+            node.body = [statement for statement in body if not _is_prose(statement)]  # type: ignore[attr-defined]
+    return ast.dump(tree)
+
+
+def _is_prose(statement: ast.stmt) -> bool:
+    is_text = isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Constant)
+    return is_text and isinstance(statement.value.value, str)

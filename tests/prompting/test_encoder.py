@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import inspect
 import json
 import random
 import time
@@ -239,6 +240,21 @@ class Counting(Encoder):
     def encode_prompts(self, queries: Sequence[str], listed: Sequence[str] | None = None) -> list[EncodedPrompt]:
         self.num_encoded += len(queries)
         return super().encode_prompts(queries, listed)
+
+
+def test_the_fingerprint_knows_changed_code_from_changed_comments(
+    tiny_base: Any, tiny_config: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read = inspect.getsource
+
+    def fingerprint_with(addition: str) -> str:
+        monkeypatch.setattr(inspect, "getsource", lambda module: f"{read(module)}\n{addition}\n")
+        return make_encoder(tiny_base, tiny_config).fingerprint
+
+    fingerprint = make_encoder(tiny_base, tiny_config).fingerprint
+    assert fingerprint_with("# A comment.") == fingerprint
+    assert fingerprint_with("'A text.'") == fingerprint
+    assert fingerprint_with("NUMBER = 1") != fingerprint_with("NUMBER = 2") != fingerprint
 
 
 def test_cached_rows_are_not_encoded_again(tiny_base: Any, tiny_config: Callable[..., Any], tmp_path: Path) -> None:

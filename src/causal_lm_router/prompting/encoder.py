@@ -16,6 +16,7 @@ from transformers import PreTrainedTokenizerBase
 
 from causal_lm_router.config import CutSide, PromptConfig
 from causal_lm_router.config.prompting import TargetKind
+from causal_lm_router.files import code_alone
 from causal_lm_router.prompting.prompt import PromptFormat
 from causal_lm_router.prompting.targets import Targets
 from causal_lm_router.prompting.token_trie import TokenTrie, make_trie
@@ -79,7 +80,9 @@ class Encoder:
     @cached_property
     def fingerprint(self) -> str:
         """Hash of everything the encoding of a (query, label) pair depends on, the code that does it included."""
-        code = [inspect.getsource(sys.modules[part.__module__]) for part in (PromptFormat, Targets, Encoder)]
+        code = [
+            code_alone(inspect.getsource(sys.modules[part.__module__])) for part in (PromptFormat, Targets, Encoder)
+        ]
         backend = self.tokenizer.backend_tokenizer.to_str()
         settings = [
             code,
