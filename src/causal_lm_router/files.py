@@ -141,5 +141,6 @@ def code_alone(source: str) -> str:
 
 
 def _is_prose(statement: ast.stmt) -> bool:
-    is_text = isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Constant)
-    return is_text and isinstance(statement.value.value, str)
+    if not isinstance(statement, ast.Expr) or not isinstance(statement.value, ast.Constant):
+        return False
+    return isinstance(statement.value.value, str)
