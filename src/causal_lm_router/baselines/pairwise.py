@@ -1,4 +1,4 @@
-"""Candidates compared two by two: who scores higher on a query, and who is expected to."""
+"""Candidates compared in pairs: which one scores higher on a query, and which one is expected to."""
 
 import numpy as np
 from scipy.special import expit
@@ -7,7 +7,7 @@ from causal_lm_router.data.arrays import Floats
 
 
 def pair_wins(scores: Floats) -> Floats:
-    """Return 1 where the first candidate scores higher than the second, 0.5 where they tie, 0 else and on the diagonal.
+    """Return 1 where the first candidate scores higher than the second, 0.5 for a tie, else 0; 0 on the diagonal.
 
     `scores` is queries x candidates, the wins are queries x candidates (first) x candidates (second).
     """
@@ -17,9 +17,10 @@ def pair_wins(scores: Floats) -> Floats:
 
 
 def mean_win_chances(strengths: Floats) -> Floats:
-    """Return each candidate's mean chance to beat another one of the pool, in the order that the strengths have.
+    """Return each candidate's mean probability to beat another one of the pool; it ranks them as the strengths do.
 
-    The chance of a against b is sigmoid(strength a - strength b). `strengths` has candidates in its last axis.
+    The probability of a against b is sigmoid(strength a - strength b). The last axis of `strengths` is the candidates.
     """
+    # Minus the 0.5 of each candidate against itself.
     chances = expit(strengths[..., :, None] - strengths[..., None, :])
     return np.asarray((chances.sum(axis=-1) - 0.5) / (strengths.shape[-1] - 1))

@@ -1,4 +1,4 @@
-"""Baselines that never look at a query's text: a constant choice, a random one, and a choice per task."""
+"""Baselines that do not read a query's text: a constant choice, a random one, one per task, and two oracles."""
 
 import hashlib
 from collections import defaultdict
@@ -12,13 +12,13 @@ from causal_lm_router.data.arrays import Floats
 from causal_lm_router.routing import Candidate, RoutingExample
 
 
-def constant_rows(row: Floats) -> Predictor:
-    """Return a predictor that says `row` of every query."""
+def repeat_row(row: Floats) -> Predictor:
+    """Return a predictor of `row` for every query."""
     return lambda examples: np.tile(row, (len(examples), 1))
 
 
 def draw_rows(pool: Sequence[Candidate], seed: int) -> Predictor:
-    """Return a predictor of 1 for one candidate per query and 0 for the others, drawn from (seed, query id) alone."""
+    """Return a predictor of 1 for one random candidate per query and 0 for the others, from (seed, query id) alone."""
     one_hot = np.eye(len(pool))
 
     def predict(examples: Sequence[RoutingExample]) -> Floats:
@@ -27,20 +27,31 @@ def draw_rows(pool: Sequence[Candidate], seed: int) -> Predictor:
     return predict
 
 
-def price_row(train: Sequence[RoutingExample], pool: Sequence[Candidate], method: BaselineMethod) -> Floats:
-    """Return 1 for the candidates of least (`cheapest`) or greatest mean cost on `train`, and 0 for the others.
+def _draw(seed: int, query_id: str) -> int:
+    # A text of its own keeps this draw apart from the one that breaks ties of labels: with equal draws, the random
+    # baseline would agree with random labels.
+    content = repr(("random baseline", seed, query_id)).encode(errors="surrogatepass")
+    return int.from_bytes(hashlib.blake2b(content, digest_size=8).digest(), "big")
 
-    Without costs it goes by input plus output price. Raises ValueError where those are unknown too.
+
+def mark_price_extremes(train: Sequence[RoutingExample], pool: Sequence[Candidate], method: BaselineMethod) -> Floats:
+    """Return 1 for the candidates of the lowest (`cheapest`) or highest mean cost on `train`, and 0 for the others.
+
+    Without costs the sum of input and output price decides.
+
+    Raises:
+        ValueError: neither costs nor all prices are known.
     """
     costs = cost_table(train, pool, method.value).mean(axis=0)
+    # Means of equal costs can differ in their last digits: the tolerance keeps such candidates tied.
     extreme = costs.min() if method is BaselineMethod.cheapest else costs.max()
     return np.where(np.isclose(costs, extreme, rtol=1e-12, atol=0.0), 1.0, 0.0)
 
 
 def fit_per_task(train: Sequence[RoutingExample], pool: Sequence[Candidate]) -> Predictor:
-    """Return a predictor of the mean train scores on the query's task; on all of train for a task not seen there.
+    """Return a predictor of the mean train scores on the query's task, or on all of train for an unknown task.
 
-    It reads the task of the queries to route, which a router that sees only the text would have to guess.
+    It reads the task of the queries to route, which a router that reads only the text would have to guess.
     """
     by_task: dict[str, list[RoutingExample]] = defaultdict(list)
     for example in train:
@@ -50,24 +61,17 @@ def fit_per_task(train: Sequence[RoutingExample], pool: Sequence[Candidate]) -> 
     return lambda examples: np.stack([means.get(example.task, overall) for example in examples])
 
 
-def _draw(seed: int, query_id: str) -> int:
-    # Told apart from the draw that breaks ties of labels: with its numbers, chance would agree with random labels.
-    content = repr(("random baseline", seed, query_id)).encode(errors="surrogatepass")
-    return int.from_bytes(hashlib.blake2b(content, digest_size=8).digest(), "big")
+def mark_cheapest_best(examples: Sequence[RoutingExample], pool: Sequence[Candidate]) -> Floats:
+    """Return 1 for the cheapest (on this query) of the candidates with the best score, and 0 for the others.
 
+    Without costs the sum of input and output price decides.
 
-def best_scores(examples: Sequence[RoutingExample], pool: Sequence[Candidate]) -> Floats:
-    """Return the true scores."""
-    return score_table(examples, pool)
-
-
-def cheapest_best(examples: Sequence[RoutingExample], pool: Sequence[Candidate]) -> Floats:
-    """Return 1 for the cheapest (on this query) of the candidates that score best, and 0 for the others.
-
-    Without costs it goes by input plus output price. Raises ValueError where those are unknown too.
+    Raises:
+        ValueError: neither costs nor all prices are known.
     """
     scores = score_table(examples, pool)
     costs = cost_table(examples, pool, BaselineMethod.cheapest_oracle.value)
     is_best = scores == scores.max(axis=1, keepdims=True)
+    # Candidates that are not best cost infinitely much, so that they are never the cheapest.
     least = np.where(is_best, costs, np.inf).min(axis=1, keepdims=True)
     return np.where(is_best & (costs == least), 1.0, 0.0)
