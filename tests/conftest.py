@@ -37,6 +37,7 @@ def root_logging() -> Iterator[None]:
     """Take away the log handlers that a command run inside a test leaves behind: they write to that test's streams."""
     handlers, level = logging.root.handlers[:], logging.root.level
     yield
+    logging.captureWarnings(False)
     logging.root.handlers[:] = handlers
     logging.root.setLevel(level)
 

@@ -16,6 +16,7 @@ FILES = sorted(SOURCE.rglob("*.py"))
 ROOMS = (
     "routing",
     "files",
+    "terminal",
     "config",
     "data",
     "prompting",
@@ -32,7 +33,7 @@ ROOMS = (
 # Only these may know Hydra and OmegaConf: where a config is composed, and where Hydra's jobs are run.
 HYDRA_USERS = {"config.compose", "config.plain", "commands", "sweeps", "runs.router"}
 # No torch in these, nor in what they import.
-LIGHT = ("routing", "files", "config")
+LIGHT = ("routing", "files", "terminal", "config")
 HEAVY = {"torch", "vllm", "wandb", "transformers", "pytorch_lightning", "peft", "datasets"}
 
 
@@ -108,7 +109,7 @@ def read_sources() -> dict[str, str]:
 
 def test_the_package_holds_its_rooms_and_nothing_else() -> None:
     assert {room(name) for name in NAMES} == set(ROOMS)
-    assert {path.name for path in SOURCE.glob("*.py")} == {"__init__.py", "routing.py", "files.py"}
+    assert {path.name for path in SOURCE.glob("*.py")} == {"__init__.py", "routing.py", "files.py", "terminal.py"}
 
 
 def test_no_import_runs_upwards() -> None:

@@ -11,12 +11,14 @@ from numpy.typing import NDArray
 
 from causal_lm_router.files import cache_dir, write_bytes
 from causal_lm_router.models.hub import hub_answers
+from causal_lm_router.terminal import progress_bar
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
 
 PACKAGED = "minilm"
 """Name of the model that comes with the installation: all-MiniLM-L6-v2."""
+BATCH_SIZE = 32
 
 
 class Embedder:
@@ -57,7 +59,16 @@ class Embedder:
 
     def _embed(self, texts: Mapping[str, str]) -> dict[str, NDArray[np.float32]]:
         model = load_encoder(self.name)
-        vectors = model.encode(list(texts.values()), normalize_embeddings=True, show_progress_bar=False)
+        with progress_bar(name="embedding queries", unit="batches", total=-(-len(texts) // BATCH_SIZE)) as bar:
+
+            def count(*_batch: object) -> None:
+                bar.update()
+
+            # The model makes the batches itself; each is one forward pass.
+            model.register_forward_hook(count)
+            vectors = model.encode(
+                list(texts.values()), batch_size=BATCH_SIZE, normalize_embeddings=True, show_progress_bar=False
+            )
         # A file per call, named after its texts: processes that embed at the same time never write the same file twice
         # with different content, and none has to lock.
         content = io.BytesIO()

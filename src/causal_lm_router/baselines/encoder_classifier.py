@@ -14,6 +14,7 @@ from causal_lm_router.baselines.embeddings import load_encoder
 from causal_lm_router.config import BaselineConfig
 from causal_lm_router.data.arrays import Floats
 from causal_lm_router.models.torch_state import keep_random_state
+from causal_lm_router.terminal import progress_bar
 
 logger = logging.getLogger(__name__)
 
@@ -81,6 +82,7 @@ def _train(model: EncoderClassifier, queries: Sequence[str], scores: Tensor, set
     num_steps = settings.encoder_epochs * -(-len(queries) // BATCH_SIZE)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _scale_rate(step / num_steps))
     model.train()
+    bar = progress_bar(name="training the encoder", unit="steps", total=num_steps)
     for epoch in range(settings.encoder_epochs):
         losses = []
         for batch in torch.randperm(len(queries)).split(BATCH_SIZE):  # type: ignore[no-untyped-call]
@@ -93,7 +95,9 @@ def _train(model: EncoderClassifier, queries: Sequence[str], scores: Tensor, set
             optimizer.step()
             schedule.step()
             losses.append(loss.item())
+            bar.update()
         logger.info("encoder epoch %d of %d: loss %.4f", epoch + 1, settings.encoder_epochs, np.mean(losses))
+    bar.close()
 
 
 def _scale_rate(progress: float) -> float:

@@ -16,6 +16,7 @@ from torch.nn import functional
 from causal_lm_router.baselines.pairwise import mean_win_chances
 from causal_lm_router.data.arrays import Floats
 from causal_lm_router.models.torch_state import keep_random_state
+from causal_lm_router.terminal import progress_bar
 
 LEARNING_RATE = 1e-3
 WEIGHT_DECAY = 1e-5
@@ -65,7 +66,7 @@ def _train(factors: Factors, inputs: Tensor, targets: Tensor, epochs: int) -> No
     optimizer = torch.optim.Adam(factors.parameters(), lr=LEARNING_RATE, weight_decay=WEIGHT_DECAY)
     # Only queries with a winner: a batch of ties would have no pairs, and nan as its mean loss.
     decided = (targets.max(dim=1).values > targets.min(dim=1).values).nonzero().flatten()
-    for _ in range(epochs):
+    for _ in progress_bar(range(epochs), name="fitting the factors", unit="epochs"):
         for batch in decided[torch.randperm(len(decided))].split(BATCH_SIZE):  # type: ignore[no-untyped-call]
             noisy = inputs[batch] + NOISE * torch.randn_like(inputs[batch])
             strengths = factors(noisy)

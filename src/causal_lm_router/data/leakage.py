@@ -19,6 +19,7 @@ import numpy as np
 from datasketch import MinHash, MinHashLSH
 
 from causal_lm_router.routing import RoutingExample
+from causal_lm_router.terminal import progress_bar
 
 SHINGLE_CHARS = 5
 NUM_PERM = 64
@@ -189,7 +190,7 @@ def _choose_banding(threshold: float) -> tuple[int, int]:
 def _hash_shingles(examples: Iterable[RoutingExample]) -> Iterator[tuple[RoutingExample, MinHash]]:
     # The permutations are drawn once, with datasketch's fixed seed; a copy shares them.
     empty = MinHash(num_perm=NUM_PERM, hashfunc=zlib.crc32)
-    for example in examples:
+    for example in progress_bar(examples, name="looking for near-duplicates", unit="queries"):
         min_hash = empty.copy()
         shingles = [shingle.encode() for shingle in _cut_shingles(example.query)]
         # In pieces: a book of a query would need an array of gigabytes.

@@ -7,7 +7,6 @@ from typing import Any, TypeVar
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from rich.progress import track
 from torch import Tensor
 from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
@@ -17,6 +16,7 @@ from causal_lm_router.models.base_model import load_base_model, load_trained
 from causal_lm_router.models.target_logprobs import target_logprobs
 from causal_lm_router.prompting.token_trie import TokenTrie
 from causal_lm_router.routing import Generation
+from causal_lm_router.terminal import progress_bar
 
 Answer = TypeVar("Answer")
 
@@ -100,7 +100,7 @@ class TransformersGenerator:
             logprobs = output.logits[:, -1].float().log_softmax(dim=-1).cpu().numpy()
             return [row[list(token_ids[index])].astype(np.float64) for index, row in zip(batch, logprobs, strict=True)]
 
-        return self._in_batches(prefixes, answers)
+        return self._in_batches(prefixes, answers, unit="prefixes")
 
     def sequence_logprobs(self, prompts: Sequence[Sequence[int]], trie: TokenTrie) -> NDArray[np.float64]:
         """Return [number of prompts, number of sequences]: each sequence's log-probability after each prompt."""
@@ -129,15 +129,17 @@ class TransformersGenerator:
 
     @torch.inference_mode()
     def _in_batches(
-        self, prompts: Sequence[Sequence[int]], answers: Callable[[list[int]], Sequence[Answer]]
+        self, prompts: Sequence[Sequence[int]], answers: Callable[[list[int]], Sequence[Answer]], unit: str = "queries"
     ) -> list[Answer]:
         """Return `answers` of batches of prompts of like length, each named by its number, in the prompts' order."""
         size = self._inference.batch_size
         order = sorted(range(len(prompts)), key=lambda index: len(prompts[index]))
         batches = [order[start : start + size] for start in range(0, len(order), size)]
         found: dict[int, Answer] = {}
-        for batch in track(batches, "generating", disable=len(batches) < 3, transient=True):
-            found |= zip(batch, answers(batch), strict=True)
+        with progress_bar(unit=unit, total=len(prompts)) as bar:
+            for batch in batches:
+                found |= zip(batch, answers(batch), strict=True)
+                bar.update(len(batch))
         return [found[index] for index in range(len(prompts))]
 
     def _padded(self, prompts: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:

@@ -85,7 +85,7 @@ class VllmGenerator:
         ]
         options = {"max_tokens": 1, "temperature": 0.0, "detokenize": False}
         sampling = [SamplingParams(**options, logprob_token_ids=tokens) for _, tokens in parts]
-        outputs = self._outputs([prefixes[index] for index, _ in parts], sampling)
+        outputs = self._outputs([prefixes[index] for index, _ in parts], sampling, unit="prefixes")
         found: list[list[float]] = [[] for _ in prefixes]
         for (index, tokens), output in zip(parts, outputs, strict=True):
             found[index] += [output.logprobs[0][token].logprob for token in tokens]
@@ -105,7 +105,8 @@ class VllmGenerator:
 
         sequences = trie.sequences * len(prompts)
         repeated = [prompt for prompt in prompts for _ in trie.sequences]
-        outputs = self._outputs(repeated, [forcing_params(ids) for ids in trie.sequences] * len(prompts))
+        forced = [forcing_params(ids) for ids in trie.sequences] * len(prompts)
+        outputs = self._outputs(repeated, forced, per_unit=len(trie.sequences))
         if [tuple(output.token_ids) for output in outputs] != list(sequences):
             raise ValueError(
                 "inference.engine_args: logits_processors or another argument keeps tokens from being forced"
@@ -147,12 +148,14 @@ class VllmGenerator:
             arguments["logits_processors"] = ["causal_lm_router.generation.vllm_forced_tokens:ForcedTokens"]
         return arguments | self._inference.engine_args
 
-    def _outputs(self, prompts: Sequence[Sequence[int]], sampling: Sequence[Any]) -> list[Any]:
+    def _outputs(
+        self, prompts: Sequence[Sequence[int]], sampling: Sequence[Any], unit: str = "queries", per_unit: int = 1
+    ) -> list[Any]:
         self._engine.start(self._engine_args())
         if not self._engine.is_held_by(self):
             self.load_weights(self._weights_dir)
         requests = [{"prompt_token_ids": list(ids)} for ids in prompts]
-        return [output.outputs[0] for output in self._engine.generate(requests, sampling)]
+        return [output.outputs[0] for output in self._engine.generate(requests, sampling, unit, per_unit)]
 
     def _check_depth(self, trie: TokenTrie) -> None:
         longest, room = max(map(len, trie.sequences)), self._inference.max_new_tokens

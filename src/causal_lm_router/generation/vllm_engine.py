@@ -12,6 +12,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ import torch
 from causal_lm_router.config import BaseModelConfig
 from causal_lm_router.models.base_model import is_adapter, load_trained, local_folder, vllm_serves
 from causal_lm_router.models.torch_state import keep_random_state, keep_torch_settings
+from causal_lm_router.terminal import divert_output, progress_bar
 
 BASE = "base"
 ROOM = ("max_model_len", "max_lora_rank")  # arguments of which an engine may have more than is asked for
@@ -97,13 +99,16 @@ class VllmEngine:
             assert is_reset, "vLLM kept its prefix cache, which belongs to the weights before"
         self._user = user
 
-    def generate(self, requests: Sequence[dict[str, Any]], sampling: Sequence[Any]) -> list[Any]:
-        """Return vLLM's output for every request, in order. The process's random state stays as it is."""
-        use_tqdm = len(requests) > 50
+    def generate(
+        self, requests: Sequence[dict[str, Any]], sampling: Sequence[Any], unit: str = "queries", per_unit: int = 1
+    ) -> list[Any]:
+        """Return vLLM's output for every request, in order. The process's random state stays as it is.
+
+        The progress bar counts `unit`, each made of `per_unit` requests.
+        """
+        bar = partial(_show_bar, unit, per_unit)
         with self._closed_on_error(), keep_random_state(), self._compiler_kept_out():
-            outputs: list[Any] = self.llm.generate(
-                requests, sampling, lora_request=self._lora_request, use_tqdm=use_tqdm
-            )
+            outputs: list[Any] = self.llm.generate(requests, sampling, lora_request=self._lora_request, use_tqdm=bar)
         return outputs
 
     def sleep(self) -> None:
@@ -168,6 +173,11 @@ class VllmEngine:
         return folder
 
 
+def _show_bar(unit: str, per_unit: int, items: Any = None, total: int | None = None, **_described: Any) -> Any:
+    """Return what vLLM takes in place of its own bars: the first is around the prompts, the second counts requests."""
+    return items if items is not None else progress_bar(unit=unit, total=total, per_unit=per_unit)
+
+
 def adapter_content(adapter_dir: Path) -> str:
     """Return a hash of an adapter's weights and settings."""
     content = hashlib.sha256()
@@ -194,12 +204,13 @@ def _new_llm(arguments: dict[str, Any]) -> Any:
     settings = {
         "VLLM_ENABLE_V1_MULTIPROCESSING": str(int(in_own_process)),
         "VLLM_CPU_OMP_THREADS_BIND": "nobind",  # by default it leaves one core out
-        "VLLM_LOGGING_LEVEL": "ERROR",  # its warnings are about choices made here
+        "VLLM_CONFIGURE_LOGGING": "0",  # its records go where the command's own logging has them
         "VLLM_NO_USAGE_STATS": "1",
     }
     if in_own_process and arguments.get("enforce_eager"):
         settings["TORCH_COMPILE_DISABLE"] = "1"
-    with _environment(settings), keep_random_state(), keep_torch_settings():
+    # Its native code and its processes write to the descriptors, past Python's logging.
+    with divert_output(), _environment(settings), keep_random_state(), keep_torch_settings():
         from vllm import LLM, envs
 
         envs.disable_envs_cache()

@@ -26,6 +26,7 @@ from causal_lm_router.files import (
 )
 from causal_lm_router.models.hub import hub_answers
 from causal_lm_router.models.tiny_model import make_tiny_model
+from causal_lm_router.terminal import divert_output
 
 logger = logging.getLogger(__name__)
 transformers.logging.disable_progress_bar()  # type: ignore[no-untyped-call]
@@ -67,7 +68,8 @@ def _convert_packaged(config: BaseModelConfig, folder: Path) -> None:
         )
     source: dict[str, Any] = {"pretrained_model_name_or_path": str(files[0].parent), "gguf_file": files[0].name}
     dequantize = GgufConfig(dequantize=True)
-    model = AutoModelForCausalLM.from_pretrained(**source, quantization_config=dequantize, dtype=torch.float32)
+    with divert_output():  # a bar that no setting turns off
+        model = AutoModelForCausalLM.from_pretrained(**source, quantization_config=dequantize, dtype=torch.float32)
     model.save_pretrained(folder)
     AutoTokenizer.from_pretrained(**source).save_pretrained(folder)
 

@@ -2,7 +2,6 @@
 
 import logging
 import signal
-import warnings
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
@@ -28,9 +27,6 @@ from causal_lm_router.training.rows import Supervision, encode_examples
 from causal_lm_router.training.trainer import make_trainer
 
 logger = logging.getLogger(__name__)
-logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
-# Lightning asks torch in an outdated way at the start of every run.
-warnings.filterwarnings("ignore", message=r"`isinstance\(treespec, LeafSpec\)` is deprecated")
 
 
 def fit(session: Session, tracking: Tracking) -> None:

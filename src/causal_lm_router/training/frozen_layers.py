@@ -17,6 +17,7 @@ import torch
 from filelock import FileLock
 from torch import Tensor, nn
 
+from causal_lm_router.terminal import progress_bar
 from causal_lm_router.training.rows import collate
 
 logger = logging.getLogger(__name__)
@@ -55,7 +56,7 @@ def reuse_frozen_layers(
     with FileLock(f"{path}.lock"):
         states = _open(path, lengths, first)
         if states is None:
-            logger.info("computing the frozen layers' output for %d rows, once", len(rows))
+            logger.info("computing the hidden states of the frozen layers for %d rows, once", len(rows))
             _write(path, model, rows, lengths, pad_token_id, num_frozen)
             states = _open(path, lengths, first)
     if states is None:
@@ -157,6 +158,7 @@ def _write(
     temporary = path.with_suffix(".tmp")
     temporary.unlink(missing_ok=True)
     written: Tensor | None = None
+    bar = progress_bar(name="frozen layers", unit="queries", total=len(order))
     for start in range(0, len(order), ROWS):
         part = order[start : start + ROWS]
         output = _lower_output(model, collate([rows[index] for index in part], pad_token_id), num_frozen).cpu()
@@ -166,6 +168,8 @@ def _write(
             written = torch.from_file(str(temporary), shared=True, size=size, dtype=dtype).view(-1, width)
         for number, index in enumerate(part):
             written[ends[index] - lengths[index] : ends[index]] = output[number, -lengths[index] :]
+        bar.update(len(part))
+    bar.close()
     temporary.replace(path)
 
 

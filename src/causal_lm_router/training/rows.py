@@ -15,10 +15,10 @@ from causal_lm_router.data.labels import utilities
 from causal_lm_router.files import write_folder
 from causal_lm_router.prompting.encoder import Encoder, logger
 from causal_lm_router.routing import RoutingExample
+from causal_lm_router.terminal import progress_bar
 
 IGNORED = -100
 CHUNK = 1000
-MANY = 50_000  # rows that take long enough to show a progress bar for
 
 
 @dataclass(frozen=True)
@@ -63,8 +63,7 @@ def encode_examples(
     folder = cache / "encoded" / _content_hash(examples, labels, encoder, supervision)
     if not folder.is_dir():
         folder.parent.mkdir(parents=True, exist_ok=True)
-        if len(examples) < MANY:
-            datasets.disable_progress_bars()
+        datasets.disable_progress_bars()  # ours counts queries
         kwargs = {"examples": examples, "labels": labels, "encoder": encoder, "supervision": supervision}
         with tempfile.TemporaryDirectory(dir=folder.parent) as building:
             rows = datasets.Dataset.from_generator(
@@ -104,6 +103,7 @@ def _encoded_rows(
     examples: Sequence[RoutingExample], labels: Mapping[str, str], encoder: Encoder, supervision: Supervision
 ) -> Iterator[dict[str, Any]]:
     targets = list(encoder.target_ids.values())
+    bar = progress_bar(name="encoding training queries", unit="queries", total=len(examples))
     for start in range(0, len(examples), CHUNK):
         chunk = examples[start : start + CHUNK]
         for example, prompt in zip(
@@ -119,6 +119,8 @@ def _encoded_rows(
                 "utilities": supervision.utilities(example),
                 "was_cut": prompt.was_cut,
             }
+            bar.update()
+    bar.close()
 
 
 def collate(rows: Sequence[Mapping[str, Any]], pad_token_id: int) -> dict[str, torch.Tensor]:

@@ -1,13 +1,35 @@
 """The Lightning Trainer of a config."""
 
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
+from pytorch_lightning.callbacks import TQDMProgressBar
 from pytorch_lightning.loggers import Logger
 
 from causal_lm_router.config import TrainerConfig
 from causal_lm_router.training.checkpoint import FolderCheckpointIO
+
+
+class EpochBar(TQDMProgressBar):
+    """Lightning's bar with epochs counted from 1; it shows where standard output is a terminal."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        if not sys.stdout.isatty():
+            self.disable()
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, *arguments: Any) -> None:
+        """Name the epoch that begins."""
+        super().on_train_epoch_start(trainer, *arguments)
+        self.train_progress_bar.set_description(f"training, epoch {trainer.current_epoch + 1} of {trainer.max_epochs}")
+
+    def get_metrics(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> dict[str, Any]:
+        """Return the loss, without the loggers' version number."""
+        metrics = super().get_metrics(trainer, pl_module)
+        metrics.pop("v_num", None)
+        return metrics
 
 
 def make_trainer(config: TrainerConfig, run_dir: Path, loggers: list[Logger]) -> pl.Trainer:
@@ -23,6 +45,7 @@ def make_trainer(config: TrainerConfig, run_dir: Path, loggers: list[Logger]) ->
         "precision": config.precision,
         "log_every_n_steps": config.log_every_n_steps,
         "enable_progress_bar": config.progress_bar,
+        "callbacks": [EpochBar()] if config.extra.get("enable_progress_bar", config.progress_bar) else [],
         "enable_model_summary": False,
         "enable_checkpointing": False,
         "limit_val_batches": 0,

@@ -33,6 +33,7 @@ from causal_lm_router.config import DataConfig, SimulatedConfig
 from causal_lm_router.data.sources.pool import CHARS_PER_TOKEN, TOKENS_PER_PRICE
 from causal_lm_router.data.sources.rows import hash_query
 from causal_lm_router.routing import Candidate, RoutingData, RoutingExample
+from causal_lm_router.terminal import progress_bar
 
 DATA_SEED = 20260731
 """Entropy of every stream, mixed with `data.simulated.seed`, the task and the level."""
@@ -152,6 +153,7 @@ def load(config: DataConfig) -> RoutingData:
     max_chars = min(MAX_QUERY_CHARS, config.max_query_chars)
     seen: set[str] = set()
     examples: list[RoutingExample] = []
+    bar = progress_bar(name="making queries", unit="queries", total=settings.num_queries)
     for index, (task, level) in enumerate(cells):
         # Equal shares; the first cells get one query more where the number does not divide.
         num_wanted = settings.num_queries // len(cells) + (index < settings.num_queries % len(cells))
@@ -160,6 +162,8 @@ def load(config: DataConfig) -> RoutingData:
         questions = _draw_questions(task, level, num_wanted, int(stream.integers(2**31)), max_chars, seen)
         for number, question in enumerate(questions):
             examples.append(_simulate_example(f"{task}-{level}-{number:05d}", question, task, level, settings, stream))
+            bar.update()
+    bar.close()
     pool = (Candidate(one.name, one.input_price, one.output_price, one.description) for one in CANDIDATES)
     return RoutingData(examples, tuple(pool))
 

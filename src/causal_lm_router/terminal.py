@@ -1,0 +1,127 @@
+"""What a person sees of a run: its own lines and its progress bars. What libraries say goes to the run's log file."""
+
+import contextlib
+import logging
+import os
+import sys
+import tempfile
+from collections.abc import Iterable, Iterator, Sized
+from contextvars import ContextVar
+from typing import IO, TypeVar
+
+from tqdm import tqdm
+
+Item = TypeVar("Item")
+
+DELAY_S = 3.0
+"""Work that takes less time than this shows no progress bar."""
+_PREFIXES = {logging.WARNING: "warning: ", logging.ERROR: "error: ", logging.CRITICAL: "error: "}
+_PACKAGE = __name__.partition(".")[0]
+_work: ContextVar[tuple[str, ...]] = ContextVar("work", default=())
+_bars_shown = True
+
+
+class TerminalHandler(logging.Handler):
+    """Writes to standard output the records of this package, and of libraries only errors.
+
+    Nothing else that a library logs asks for an action. A line appears above the progress bars.
+    """
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write one record: the message alone, after the level where it is a warning or an error."""
+        is_ours = record.name.partition(".")[0] == _PACKAGE
+        if not is_ours and record.levelno < logging.ERROR:
+            return
+        try:
+            source = "" if is_ours else f"{record.name}: "
+            tqdm.write(f"{_PREFIXES.get(record.levelno, '')}{source}{self.format(record)}", file=sys.stdout)
+        except Exception:
+            self.handleError(record)
+
+
+def show_bars(shown: bool) -> None:
+    """Show progress bars from now on, or none."""
+    global _bars_shown
+    _bars_shown = shown
+
+
+@contextlib.contextmanager
+def name_work(name: str) -> Iterator[None]:
+    """Have the progress bars inside the block say what the work belongs to, such as the split that is evaluated."""
+    token = _work.set((*_work.get(), name))
+    try:
+        yield
+    finally:
+        _work.reset(token)
+
+
+def progress_bar(
+    items: Iterable[Item] | None = None,
+    *,
+    unit: str,
+    name: str | None = None,
+    total: int | None = None,
+    per_unit: int = 1,
+) -> "tqdm[Item]":
+    """Return a bar that passes items on, or that `update` moves: "test, scored: 120/601 queries, 00:32 left".
+
+    It shows where standard error is a terminal, after `DELAY_S`, and disappears at its end. With `per_unit` that many
+    steps are one unit. Of items whose number is not known it shows how many there were.
+    """
+    if total is None and isinstance(items, Sized):
+        total = len(items)
+    counts = "{n_fmt} {unit}, {elapsed}" if total is None else "{n:.0f}/{total:.0f} {unit}, {remaining} left"
+    return tqdm(
+        items,
+        desc=", ".join([*_work.get(), *([name] if name else [])]),
+        total=total,
+        unit=unit,
+        unit_scale=1 / per_unit,
+        delay=DELAY_S,
+        leave=False,
+        disable=None if _bars_shown else True,  # None: where standard error is no terminal
+        bar_format="{desc}: " + counts,
+    )
+
+
+@contextlib.contextmanager
+def divert_output() -> Iterator[None]:
+    """Send everything written to standard output and error in the block to the log file, or nowhere without one.
+
+    That includes what native code and child processes write. Both are restored at the end. After an error other than a
+    ValueError, whose message says it all, what was written is shown.
+    """
+    with _open_log() as log:
+        start = log.seek(0, os.SEEK_END)
+        _flush()
+        kept = [os.dup(descriptor) for descriptor in (1, 2)]
+        is_unclear = False
+        try:
+            for descriptor in (1, 2):
+                os.dup2(log.fileno(), descriptor)
+            yield
+        except Exception as error:
+            is_unclear = not isinstance(error, ValueError)
+            raise
+        finally:
+            _flush()
+            for descriptor, original in zip((1, 2), kept, strict=True):
+                os.dup2(original, descriptor)
+                os.close(original)
+            if is_unclear:
+                log.seek(start)
+                os.write(2, log.read())
+
+
+def _open_log() -> IO[bytes]:
+    """Open the log file that a command has set up, else a temporary file."""
+    for handler in logging.getLogger().handlers:
+        if isinstance(handler, logging.FileHandler):
+            return open(handler.baseFilename, "a+b")
+    return tempfile.TemporaryFile()
+
+
+def _flush() -> None:
+    # What Python still holds belongs to the stream as it was when it was written.
+    for stream in (sys.stdout, sys.stderr):
+        stream.flush()
