@@ -48,9 +48,9 @@ class Row:
         return [run.test for run in self.configuration.runs if run.test]
 
     @cached_property
-    def figures(self) -> Mapping[str, Estimate]:
+    def estimates(self) -> Mapping[str, Estimate]:
         """Estimate -> its mean over seeds and queries; without `mean_cost` where costs are unknown."""
-        return summarise(self.configuration, RESAMPLING).figures
+        return summarise(self.configuration, RESAMPLING).estimates
 
     def gain(self) -> Estimate:
         """Return the mean score over best single; raise ValueError where outcomes lack the candidates' scores."""
@@ -79,11 +79,11 @@ def main() -> None:
     reference = find_baseline(rows, arguments.against) if arguments.against else None
     against = [f"over {reference.router}"] if reference else []
     print(table_head(*TITLES[:5], *against, *TITLES[5:], COST_TITLE))
-    for row in sorted(rows, key=lambda row: -row.figures["mean_score"].value):
+    for row in sorted(rows, key=lambda row: -row.estimates["mean_score"].value):
         gains = [format_estimate(row.gain(), POINTS)]
         if reference:
             gains += ["" if row is reference else format_estimate(row.gain_over(reference), POINTS)]
-        print(format_row((row.router, row.decoding, str(len(row.evaluations))), row.figures, gains))
+        print(format_row((row.router, row.decoding, str(len(row.evaluations))), row.estimates, gains))
     for name, baseline in rows[0].evaluations[0].report.references.items():
         if name not in {row.router for row in rows}:
             figures = {"mean_score": baseline.mean_score, "routing_accuracy": baseline.routing_accuracy}

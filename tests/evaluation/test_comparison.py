@@ -1,4 +1,4 @@
-"""`compare`: figures by hand over made-up run folders, what it writes, and what it refuses."""
+"""`compare`: numbers by hand over made-up run folders, what it writes, and what it refuses."""
 
 import csv
 import json
@@ -21,7 +21,7 @@ NAMES = ["a", "b"]
 COSTS = {"a": 0.001, "b": 0.003}
 RESAMPLING = Resampling(4000)
 # On queries 0 to 4 only a is right, on 5 to 9 only b; "-" does not parse.
-REFERENCE = "aaaabaaaba"
+FIRST = "aaaabaaaba"
 RUN = "aaaaabbba-"
 
 
@@ -49,7 +49,7 @@ def write_run(
 
 @pytest.fixture
 def folders(tmp_path: Path) -> list[Path]:
-    return [write_run(tmp_path / "first" / "run", REFERENCE), write_run(tmp_path / "second" / "run", RUN)]
+    return [write_run(tmp_path / "first" / "run", FIRST), write_run(tmp_path / "second" / "run", RUN)]
 
 
 def compare(folders: Sequence[Path]) -> Comparison:
@@ -58,8 +58,8 @@ def compare(folders: Sequence[Path]) -> Comparison:
 
 def test_differences_by_hand(folders: list[Path]) -> None:
     (pair,) = compare(folders).pairs
-    # The run alone is right on queries 4 to 7, the reference alone on 8.
-    assert (pair.only_run_right, pair.only_reference_right) == (4, 1)
+    # Only the run is right on queries 4 to 7, only the first one on 8.
+    assert (pair.only_run_right, pair.only_first_right) == (4, 1)
     assert pair.accuracy.mcnemar_p == pytest.approx(2 * (1 + 5) / 2**5)
     assert pair.score.mcnemar_p is None
     assert pair.accuracy.estimate.value == pair.score.estimate.value == pytest.approx(0.3)
@@ -78,7 +78,7 @@ def test_differences_by_hand(folders: list[Path]) -> None:
     assert pair.score.verdict == "no significant difference"
 
 
-def test_holm_corrects_each_figure_over_the_pairs(folders: list[Path], tmp_path: Path) -> None:
+def test_holm_corrects_each_metric_over_the_pairs(folders: list[Path], tmp_path: Path) -> None:
     right = write_run(tmp_path / "third", "aaaaabbbbb")
     pairs = compare([*folders, right]).pairs
     low, high = sorted(pair.score.bootstrap_p for pair in pairs)
@@ -89,7 +89,7 @@ def test_holm_corrects_each_figure_over_the_pairs(folders: list[Path], tmp_path:
 
 
 def test_equal_runs_do_not_differ(tmp_path: Path) -> None:
-    folders = [write_run(tmp_path / name, REFERENCE) for name in ("x", "y")]
+    folders = [write_run(tmp_path / name, FIRST) for name in ("x", "y")]
     (pair,) = compare(folders).pairs
     assert (pair.score.estimate.value, pair.score.estimate.low, pair.score.estimate.high) == (0, 0, 0)
     assert (pair.score.bootstrap_p, pair.accuracy.mcnemar_p, pair.routes_differ.value) == (1, 1, 0)
@@ -101,7 +101,7 @@ def test_names_are_the_ends_of_paths_that_differ(folders: list[Path], tmp_path: 
     assert [run.name for run in compare([folders[0], other]).runs] == ["run", "third"]
 
 
-def test_files_hold_every_figure(folders: list[Path], tmp_path: Path) -> None:
+def test_files_hold_every_metric(folders: list[Path], tmp_path: Path) -> None:
     output = tmp_path / "new" / "out"
     paths = write_comparison(compare(folders), output)
     assert [path.name for path in paths] == ["compare.csv", "compare.json", "compare.md", "frontier.png"]
@@ -110,22 +110,22 @@ def test_files_hold_every_figure(folders: list[Path], tmp_path: Path) -> None:
         rows = list(csv.DictReader(file))
     assert [row["run"] for row in rows] == ["first/run", "second/run", "random", "best single", "oracle"]
     assert [row["kind"] for row in rows] == ["first", "run", "reference", "reference", "reference"]
-    reference, run, _, single, oracle = rows
-    assert (reference["mean_score"], run["mean_score"], single["mean_score"], oracle["mean_score"]) == (
+    first, run, _, single, oracle = rows
+    assert (first["mean_score"], run["mean_score"], single["mean_score"], oracle["mean_score"]) == (
         "0.5",
         "0.8",
         "0.5",
         "1.0",
     )
     assert (float(run["mean_cost"]), run["parse_failure_rate"]) == (pytest.approx(0.0015), "0.1")
-    assert (run["only_run_right"], run["only_reference_right"], run["mcnemar_p"]) == ("4", "1", "0.375")
-    assert reference["mcnemar_p"] == single["mcnemar_p"] == ""
+    assert (run["only_run_right"], run["only_first_right"], run["mcnemar_p"]) == ("4", "1", "0.375")
+    assert first["mcnemar_p"] == single["mcnemar_p"] == ""
     assert run["folder"] == "../../second/run"
     plain = json.loads(paths[1].read_text())
-    assert {key: plain[key] for key in ("split", "queries", "reference", "resamples", "seed")} == {
+    assert {key: plain[key] for key in ("split", "queries", "first", "resamples", "seed")} == {
         "split": "test",
         "queries": 10,
-        "reference": "first/run",
+        "first": "first/run",
         "resamples": 4000,
         "seed": 0,
     }
@@ -181,7 +181,7 @@ def test_command_refuses_in_one_line(folders: list[Path], tmp_path: Path, comman
     text = (unscored / "outcomes.jsonl").read_text()
     (unscored / "outcomes.jsonl").write_text(text.replace('"scores"', '"older"'))
     for arguments, message in (
-        ((first,), "folders: got 1, allowed is 2 or more"),
+        ((first,), "folders must be at least 2, got 1"),
         ((first, second, first.parent / ".." / "first" / "run"), "is given twice"),
         ((first, tmp_path / "nowhere"), "no such folder"),
         ((first, tmp_path / "empty"), "holds no report.json"),
@@ -196,8 +196,8 @@ def test_command_refuses_in_one_line(folders: list[Path], tmp_path: Path, comman
         ((first, write_run(tmp_path / "fewer", RUN[:8])), "8 and 10 queries, 8 of them in both"),
         ((first, write_run(tmp_path / "ids", RUN, prefix="p")), "10 and 10 queries, 0 of them in both"),
         ((first, write_run(tmp_path / "data", RUN, other=0.5)), "candidates have other scores"),
-        ((first, second, "--resamples", 5), "resamples=5: allowed is 100 or more"),
-        ((first, second, "--output", first), "holds a run; choose another folder"),
+        ((first, second, "--resamples", 5), "resamples must be at least 100, got 5"),
+        ((first, second, "--output", first), "--output must not be the folder of a run"),
     ):
         status, output, errors = command(*arguments)
         assert (status, output) == (1, ""), arguments

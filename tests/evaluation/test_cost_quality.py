@@ -11,6 +11,7 @@ from causal_lm_router.evaluation.measures.cost_quality import (
     convex_hull,
     cost_save,
     pareto_dist,
+    pareto_front,
     perf_gain,
     pool_aiq,
     threshold_frontier,
@@ -113,6 +114,13 @@ def test_gain_saving_and_distance_by_hand() -> None:
     assert pareto_dist(others, router) == pytest.approx(0.25)
     same = Points(np.array([1.0]), np.array([0.5]))
     assert pareto_dist(same, same) == 0
+
+
+def test_pareto_front_by_hand() -> None:
+    cost, score = [1.0, 2, 2, 3, 0.5, 4, 4], [0.5, 0.5, 0.7, 0.6, 0.1, 0.9, 0.9]
+    front = pareto_front(Points(np.array(cost), np.array(score)))
+    assert (front.cost.tolist(), front.score.tolist()) == ([0.5, 1.0, 2.0, 4.0], [0.1, 0.5, 0.7, 0.9])
+    assert len(pareto_front(Points(np.array([]), np.array([]))).cost) == 0
 
 
 def test_arena_score() -> None:

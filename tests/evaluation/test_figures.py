@@ -12,7 +12,12 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from causal_lm_router.evaluation.evaluation_folder import outcome_rows, write_evaluation
-from causal_lm_router.evaluation.figures import frontier, reliability, routes, save_routing_figures, scores
+from causal_lm_router.evaluation.figures.evaluation_figures import draw_evaluation
+from causal_lm_router.evaluation.figures.frontier import RouterPoint, draw_frontier, run_point
+from causal_lm_router.evaluation.figures.reliability import draw_reliability
+from causal_lm_router.evaluation.figures.routes import draw_routes_by_task
+from causal_lm_router.evaluation.figures.scores import draw_score_distribution, survival
+from causal_lm_router.evaluation.intervals import Estimate
 from causal_lm_router.evaluation.measures.cost_quality import Points
 from causal_lm_router.evaluation.metrics import evaluate_outcomes
 from causal_lm_router.evaluation.outcome_table import NOBODY, OutcomeTable, outcome_table, row_table
@@ -57,15 +62,6 @@ def table() -> OutcomeTable:
     return outcome_table(four_outcomes(), NAMES)
 
 
-@pytest.fixture
-def drawn(monkeypatch: pytest.MonkeyPatch) -> list[Figure]:
-    """Figures as they are about to be saved."""
-    saved: list[Figure] = []
-    for module in (routes, scores, reliability, frontier):
-        monkeypatch.setattr(module, "save_png", lambda figure, path: saved.append(figure))
-    return saved
-
-
 def legend_of(holder: Any) -> list[str]:
     legend = holder.legends[0] if isinstance(holder, Figure) else holder.get_legend()
     return [text.get_text() for text in legend.get_texts()]
@@ -90,139 +86,174 @@ def test_older_rows_lack_costs_and_predictions() -> None:
         row_table([row | {"scores": {"small": 1, "other": 0}} for row in rows], ["small", "other"])
 
 
-def bars(axes: Axes) -> dict[float, list[tuple[float, float]]]:
-    """Vertical place -> (left, width) of the bars there."""
-    found: dict[float, list[tuple[float, float]]] = {}
-    for bar in axes.patches:
-        place = round(bar.get_y() + bar.get_height() / 2, 2)
-        found.setdefault(place, []).append((round(bar.get_x(), 4), round(bar.get_width(), 4)))
-    return found
+def widths(axes: Axes) -> list[list[float]]:
+    """Widths of the segments of every bar, from left to right; bars from the top of the axes down."""
+    rows: dict[float, list[Any]] = {}
+    for segment in axes.patches:
+        rows.setdefault(round(segment.get_y() + segment.get_height() / 2, 2), []).append(segment)
+    return [
+        [round(segment.get_width(), 4) for segment in sorted(rows[row], key=lambda segment: segment.get_x())]
+        for row in sorted(rows)
+    ]
 
 
-def test_routes_by_task_are_shares_with_failures_last(table: OutcomeTable, drawn: list[Figure]) -> None:
-    routes.save_routes_by_task(table, "large", Path("unused"))
-    (axes,) = drawn[0].axes
-    assert [label.get_text() for label in axes.get_yticklabels()] == ["all queries (4)", "maths (3)", "trivia (1)"]
+def row_names(figure: Figure) -> list[str]:
+    return [label.get_text() for label in figure.axes[0].get_yticklabels()]
+
+
+def test_routes_by_task_are_shares_with_failures_last(table: OutcomeTable) -> None:
+    figure = draw_routes_by_task(table, "large")
+    assert row_names(figure) == ["all queries (4)", "maths (3)", "trivia (1)"]
     third = round(1 / 3, 4)
-    assert bars(axes) == {
-        -0.14: [(0, 0.5), (0.5, 0.25), (0.75, 0.25)],  # small, large, no route
-        0.86: [(0, round(2 / 3, 4)), (round(2 / 3, 4), third)],
-        1.86: [(0, 1)],
-        0.27: [(0, 0.375), (0.375, 0.625)],  # best: 1.5 and 2.5 of four
-        1.27: [(0, 0.5), (0.5, 0.5)],
-        2.27: [(0, 1)],
-    }
-    assert legend_of(drawn[0]) == ["small", "large (best single)", "parse failure"]
+    # Routes, then best candidates, of each row.
+    assert widths(figure.axes[0]) == [
+        [0.5, 0.25, 0.25],  # small, large, no route
+        [0.375, 0.625],  # best: 1.5 and 2.5 of four
+        [round(2 / 3, 4), third],
+        [0.5, 0.5],
+        [1],
+        [1],
+    ]
+    assert legend_of(figure) == ["small", "large (best single)", "parse failure"]
 
 
-def test_a_single_task_is_all_queries_and_small_ones_are_left_out(table: OutcomeTable, drawn: list[Figure]) -> None:
-    routes.save_routes_by_task(outcome_table(four_outcomes()[:3], NAMES), "small", Path("unused"))
-    routes.save_routes_by_task(table, "small", Path("unused"), max_tasks=1)
-    shown = [[label.get_text() for label in figure.axes[0].get_yticklabels()] for figure in drawn]
-    assert shown == [["all queries (3)"], ["all queries (4)", "maths (3)"]]
-    assert "parse failure" not in legend_of(drawn[0])
+def test_a_single_task_is_all_queries_and_small_ones_are_left_out(table: OutcomeTable) -> None:
+    figure = draw_routes_by_task(outcome_table(four_outcomes()[:3], NAMES), "small")
+    assert row_names(figure) == ["all queries (3)"]
+    assert "parse failure" not in legend_of(figure)
+    figure = draw_routes_by_task(table, "small", max_tasks=1)
+    assert row_names(figure) == ["all queries (4)", "maths (3)"]
+    assert figure.axes[0].get_ylabel().startswith("1 of 2 tasks")
 
 
-def test_of_many_candidates_the_least_routed_are_drawn_as_one(drawn: list[Figure]) -> None:
+def test_of_many_candidates_the_least_routed_are_drawn_as_one() -> None:
     names = [f"c{index}" for index in range(40)]
     chosen = [names[30 + index % 10] for index in range(20)]
     outcomes = [outcome(index, "t", dict.fromkeys(names, 0.5), name) for index, name in enumerate(chosen)]
-    routes.save_routes_by_task(outcome_table(outcomes, names), "c39", Path("unused"))
-    labels = legend_of(drawn[0])
+    figure = draw_routes_by_task(outcome_table(outcomes, names), "c39")
+    labels = legend_of(figure)
     assert labels[-1] == "24 more"
     assert set(names[30:39]) < set(labels)
-    for row in bars(drawn[0].axes[0]).values():
-        assert sum(width for _, width in row) == pytest.approx(1, abs=1e-3)
+    for row in widths(figure.axes[0]):
+        assert sum(row) == pytest.approx(1, abs=1e-3)
 
 
 def test_survival_steps_by_hand() -> None:
-    levels, shares = scores.survival(np.array([0.0, 0.5, 1.0, 1.0]))
+    levels, shares = survival(np.array([0.0, 0.5, 1.0, 1.0]))
     assert (levels.tolist(), shares.tolist()) == ([0, 0.5, 1], [1, 0.75, 0.5])
     values = np.random.default_rng(0).random(50).round(1)
-    levels, shares = scores.survival(values)
+    levels, shares = survival(values)
     assert np.sum(np.diff(levels) * shares[1:]) == pytest.approx(values.mean())
 
 
-def test_score_distribution_shows_means_gains_and_predictions(table: OutcomeTable, drawn: list[Figure]) -> None:
-    scores.save_score_distribution(table, "large", Path("unused"))
-    above, below, beside = (drawn[0].axes[index] for index in (0, 2, 1))
+def points_of(axes: Axes, label: str) -> np.ndarray:
+    """The points of the line whose label begins so, a row each."""
+    (line,) = [line for line in axes.get_lines() if str(line.get_label()).startswith(label)]
+    return np.column_stack([line.get_xdata(), line.get_ydata()]).astype(float)
+
+
+def test_score_distribution_shows_means_gains_and_predictions(table: OutcomeTable) -> None:
+    above, beside, below = draw_score_distribution(table, "large").axes
     assert legend_of(above) == ["oracle, mean 0.875", "router, mean 0.375", "best single, mean 0.625"]
-    # Against large: higher on the first query, as high on the third, lower on two.
-    assert [round(bar.get_width(), 3) for bar in below.patches] == [0.25, 0.25, 0.5]
-    median, mean = beside.get_lines()
+    # Against large: higher on the first query, equal on the third, lower on two.
+    assert widths(below) == [[0.25, 0.25, 0.5]]
     assert [label.get_text() for label in beside.get_yticklabels()] == ["large", "small"], "by mean prediction"
-    assert list(median.get_xdata()) == pytest.approx([0.5, 0.4])
-    assert list(mean.get_xdata()) == pytest.approx([0.625, 0.375])
+    assert points_of(beside, "predicted score, median")[:, 0] == pytest.approx([0.5, 0.4])
+    assert points_of(beside, "mean score")[:, 0] == pytest.approx([0.625, 0.375])
 
 
-def test_reliability_by_hand(drawn: list[Figure]) -> None:
+def test_reliability_by_hand() -> None:
     values = np.array([[0.05, 0.95], [0.05, 0.95]])
     truth = np.array([[0.0, 1.0], [0.2, 0.0]])
-    reliability.save_reliability(truth, values, Path("unused"), calibrated=np.full((2, 2), 0.5))
-    axes, counts = drawn[0].axes
-    _, plain, scaled = axes.get_lines()
-    assert list(plain.get_xdata()) == pytest.approx([0.05, 0.95])
-    assert list(plain.get_ydata()) == pytest.approx([0.1, 0.5])
-    assert (list(scaled.get_xdata()), list(scaled.get_ydata())) == ([0.5], [pytest.approx(0.3)])
+    axes, counts = draw_reliability(truth, values, calibrated=np.full((2, 2), 0.5)).axes
+    assert points_of(axes, "as predicted") == pytest.approx(np.array([(0.05, 0.1), (0.95, 0.5)]))
+    assert points_of(axes, "after temperature scaling") == pytest.approx(np.array([(0.5, 0.3)]))
     # (2 x |.1 - .05| + 2 x |.5 - .95|) / 4, and |.3 - .5|
     assert legend_of(axes)[1:] == ["as predicted: ECE 0.250", "after temperature scaling: ECE 0.200"]
-    heights = [bar.get_height() for bar in counts.patches]
-    assert (sum(heights[:15]), heights[0], heights[14], heights[15 + 7]) == (4, 2, 2, 4)
-    segment = axes.collections[0].get_segments()[0]
+    # Two answers in the first and the last bin; all four in the middle one after scaling.
+    assert [bar.get_height() for bar in counts.patches if bar.get_height()] == [2, 2, 4]
     # Standard error of 0 and 0.2: their deviation 0.1414 / sqrt(2); scores end at 0.
+    segment = axes.collections[0].get_segments()[0]
     assert segment[:, 1].tolist() == pytest.approx([0.0, 0.1 + 1.959964 * 0.1])
 
 
-def frontier_lines(axes: Axes) -> dict[str, list[tuple[float, float]]]:
+def drawn_points(axes: Axes) -> dict[str, list[tuple[float, float]]]:
+    """Marker -> points of the last line with this marker; lines without markers are left out."""
     lines = [line for line in axes.get_lines() if line.get_marker() not in ("None", "_", "|")]
     points = {str(line.get_marker()): list(zip(line.get_xdata(), line.get_ydata(), strict=True)) for line in lines}
     return {marker: [(round(float(x), 6), round(float(y), 6)) for x, y in found] for marker, found in points.items()}
 
 
-def test_frontier_shows_router_baselines_and_candidates(table: OutcomeTable, drawn: list[Figure]) -> None:
+def test_frontier_shows_router_references_and_candidates(table: OutcomeTable) -> None:
     report = evaluate_outcomes(four_outcomes(), NAMES, "large", None)
-    curve = frontier.router_trade_off(table)
-    frontier.save_frontier({"router": report}, {"router": curve}, table, Path("unused"))
-    (axes,) = drawn[0].axes
+    router = run_point("router", report, table)
+    assert (router.cost.value, router.score.value) == pytest.approx((0.0015, 0.375))
+    # From argmax of the predictions (small, small, large, large) to the cheapest always.
+    curve = router.trade_off
+    assert curve is not None
+    assert (curve.cost[0], curve.score[0]) == pytest.approx((0.0025, (1 + 0 + 0.5 + 1) / 4))
+    assert (curve.cost[-1], curve.score[-1]) == pytest.approx((0.001, 0.375))
+    figure = draw_frontier([router], report.references, candidates=table)
+    (axes,) = figure.axes
     assert axes.get_xscale() == "linear"
-    # The last marker "o" on the axes are the candidates: 1 and 4 USD per 1,000 queries.
-    assert frontier_lines(axes) == {
-        "o": [(1.0, 0.375), (4.0, 0.625)],
+    assert drawn_points(axes) == {
+        "o": [(1.0, 0.375), (4.0, 0.625)],  # candidates: 1 and 4 USD per 1,000 queries
         "v": [(2.5, 0.5)],
         "D": [(4.0, 0.625)],
         "^": [(2.5, 0.875)],  # small (cheapest of the best) on two queries
     }
-    router = next(line for line in axes.get_lines() if line.get_marker() == "o")
-    assert (list(router.get_xdata()), list(router.get_ydata())) == ([pytest.approx(1.5)], [0.375])
-    # From argmax of the predictions (small, small, large, large) to the cheapest always.
-    assert (curve.cost[0], curve.score[0]) == pytest.approx((0.0025, (1 + 0 + 0.5 + 1) / 4))
-    assert (curve.cost[-1], curve.score[-1]) == pytest.approx((0.001, 0.375))
     assert [text.get_text() for text in axes.texts] == ["1", "2"]
-    assert legend_of(drawn[0])[-2:] == ["1 always small", "2 always large"]
+    assert legend_of(figure)[0] == "router"
+    assert legend_of(figure)[2:5] == ["random", "best single", "oracle"]
+    assert legend_of(figure)[-2:] == ["1 always small", "2 always large"]
+
+
+def test_numbered_routers_of_one_name_share_an_entry_of_the_legend() -> None:
+    points = [(0.001, 0.2), (0.002, 0.6), (0.003, 0.5)]
+    routers = [
+        RouterPoint(
+            name="a configuration",
+            cost=Estimate(cost, 0.0, cost, cost),
+            score=Estimate(score, 0.1, score - 0.1, score + 0.1),
+            number=None if score == 0.5 else number,
+        )
+        for number, (cost, score) in enumerate(points, start=7)
+    ]
+    front = Points(np.array([0.001, 0.002]), np.array([0.2, 0.6]))
+    figure = draw_frontier(routers, {}, front=front)
+    assert legend_of(figure) == ["a configuration", "Pareto front"]
+    assert [text.get_text() for text in figure.axes[0].texts] == ["7", "8"]
+    assert points_of(figure.axes[0], "Pareto front") == pytest.approx(np.array([(1, 0.2), (2, 0.6)]))
 
 
 @pytest.mark.parametrize(("cheap", "scale"), [(0.0005, "linear"), (0.0002, "log"), (0.0, "symlog")])
-def test_cost_scale_is_logarithmic_where_it_is_wide(cheap: float, scale: str, drawn: list[Figure]) -> None:
+def test_cost_scale_is_logarithmic_where_it_is_wide(cheap: float, scale: str) -> None:
     costs = {"a": cheap, "b": 0.0001 if cheap == 0 else 0.003, "c": 0.003}
     rows = [outcome(index, "t", {"a": 0.1, "b": 0.5, "c": 0.9}, "a", costs) for index in range(2)]
     names = list(costs)
     report = evaluate_outcomes(rows, names, "c", None)
-    frontier.save_frontier({"x": report}, {}, outcome_table(rows, names), Path("unused"))
-    assert drawn[0].axes[0].get_xscale() == scale
+    figure = draw_frontier([run_point("x", report)], report.references, candidates=outcome_table(rows, names))
+    assert figure.axes[0].get_xscale() == scale
 
 
 def test_frontier_needs_costs() -> None:
     rows = [outcome(0, "t", {"a": 1.0, "b": 0.0}, "a")]
     report = evaluate_outcomes(rows, ["a", "b"], "a", None)
-    with pytest.raises(ValueError, match="router: the costs of its queries are unknown"):
-        frontier.save_frontier({"router": report}, {}, None, Path("unused"))
+    with pytest.raises(ValueError, match="router: the costs of its queries must be known"):
+        run_point("router", report)
 
 
 def test_hull_goes_on_level_to_the_dearest_point() -> None:
-    places, heights = frontier._hull_line(Points(np.array([0.001, 0.003]), np.array([0.2, 0.6])), 0.005)
-    at = dict(zip(np.round(places, 6).tolist(), heights.tolist(), strict=True))
-    assert (at[1.0], at[3.0], at[5.0]) == pytest.approx((0.2, 0.6, 0.6))
-    assert np.interp(2.0, places, heights) == pytest.approx(0.4), "halfway by lot"
+    # Always a: 1 USD per 1,000 queries and 0.2; always b: 3 and 0.6. The router asks c, for 5 and 0.4.
+    costs = dict(zip("abc", (0.001, 0.003, 0.005), strict=True))
+    rows = [outcome(index, "t", {"a": 0.2, "b": 0.6, "c": 0.4}, "c", costs) for index in range(2)]
+    report = evaluate_outcomes(rows, list(costs), "a", None)
+    figure = draw_frontier([run_point("x", report)], {}, candidates=outcome_table(rows, list(costs)))
+    (hull,) = [line for line in figure.axes[0].get_lines() if line.get_linestyle() == ":"]
+    places, heights = np.asarray(hull.get_xdata()), np.asarray(hull.get_ydata())
+    assert (places[0], places[-1]) == pytest.approx((1.0, 5.0))
+    # Halfway at random between a and b; level beyond b.
+    assert np.interp([1, 2, 3, 5], places, heights) == pytest.approx([0.2, 0.4, 0.6, 0.6])
 
 
 def random_outcomes(names: list[str], number: int, is_known: bool, failing: bool) -> list[RouteOutcome]:
@@ -269,17 +300,18 @@ def test_an_evaluation_is_drawn_as_far_as_it_is_known(
     assert written == {"outcomes.jsonl", "report.json", "confusion.png"}
 
 
-def test_validation_calibrates_the_reliability_diagram(drawn: list[Figure], tmp_path: Path) -> None:
+def test_validation_calibrates_the_reliability_diagram() -> None:
     # Predictions are too sure by far; without them on validation nothing can be fitted.
     outcomes = [
         outcome(index, "t", {"a": float(index % 2), "b": float(index % 3 > 0)}, "a", None, {"a": 0.99, "b": 0.01})
         for index in range(12)
     ]
     report = evaluate_outcomes(outcomes, ["a", "b"], "a", None)
-    unsaid = [outcome(0, "t", {"a": 1.0, "b": 0.0}, "a")]
-    for validation in (outcomes, unsaid, ()):
-        save_routing_figures(outcomes, report, tmp_path, validation)
-    shown = [legend_of(figure.axes[0]) for figure in drawn[2::3]]
+    without_predictions = [outcome(0, "t", {"a": 1.0, "b": 0.0}, "a")]
+    shown = [
+        legend_of(draw_evaluation(outcomes, report, validation)["reliability"].axes[0])
+        for validation in (outcomes, without_predictions, ())
+    ]
     assert [len(labels) for labels in shown] == [3, 2, 2]
     before, after = (float(label.rpartition(" ")[2]) for label in shown[0][1:])
     assert after < before

@@ -1,19 +1,24 @@
-"""Drawings: written as PNG for every size of pool, with the numbers and names where they belong."""
+"""Confusion matrix and learning curve: the numbers and names drawn, and that any pool and any log can be drawn."""
 
 import subprocess
 import sys
 import warnings
 from pathlib import Path
 
+import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
-from causal_lm_router.evaluation.figures import confusion, learning_curve
-from causal_lm_router.evaluation.figures.confusion import save_confusion
-from causal_lm_router.evaluation.figures.drawing import shorten_names
-from causal_lm_router.evaluation.figures.learning_curve import MetricRow, read_metrics, save_learning_curve
+from causal_lm_router.evaluation.figures.confusion import draw_confusion
+from causal_lm_router.evaluation.figures.drawing import (
+    bar_lengths,
+    reference_style,
+    save_figure,
+    shorten_names,
+)
+from causal_lm_router.evaluation.figures.learning_curve import MetricRow, draw_learning_curve, running_mean
+from causal_lm_router.evaluation.intervals import Estimate
 from causal_lm_router.evaluation.metrics import evaluate_outcomes
-from causal_lm_router.evaluation.report import RoutingReport
 from causal_lm_router.routing import Generation, ParsedRoute, ParseFailure, RouteOutcome, RoutingExample
 
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
@@ -31,7 +36,7 @@ CURVE = [
 ]
 
 
-def make_report(names: list[str]) -> RoutingReport:
+def confusion_of(names: list[str]) -> Figure:
     """Per name three queries: two routed to their label, one that failed to parse."""
     outcomes = []
     for index in range(3 * len(names)):
@@ -39,16 +44,7 @@ def make_report(names: list[str]) -> RoutingReport:
         example = RoutingExample(str(index), "text", "task", {name: float(name == label) for name in names})
         route = ParsedRoute(label) if index < 2 * len(names) else ParsedRoute(None, ParseFailure.empty)
         outcomes.append(RouteOutcome(example, label, Generation("text", "stop"), route, route.candidate))
-    return evaluate_outcomes(outcomes, names, names[0], None)
-
-
-@pytest.fixture
-def drawn(monkeypatch: pytest.MonkeyPatch) -> list[Figure]:
-    """Figures as they are about to be saved."""
-    saved: list[Figure] = []
-    for drawing in (confusion, learning_curve):
-        monkeypatch.setattr(drawing, "save_png", lambda figure, path: saved.append(figure))
-    return saved
+    return draw_confusion(names, np.array(evaluate_outcomes(outcomes, names, names[0], None).confusion))
 
 
 def png_size(path: Path) -> tuple[int, int]:
@@ -60,16 +56,15 @@ def png_size(path: Path) -> tuple[int, int]:
 @pytest.mark.parametrize("size", [2, 3, 9, 30])
 def test_confusion_is_a_png_for_any_pool(size: int, tmp_path: Path) -> None:
     path = tmp_path / "confusion.png"
-    save_confusion(make_report([f"vendor/some-long-candidate-name-{index}-instruct" for index in range(size)]), path)
+    save_figure(confusion_of([f"vendor/some-long-candidate-name-{index}-instruct" for index in range(size)]), path)
     width, height = png_size(path)
     assert 300 < width < 3000
     assert 150 < height < 3000
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_confusion_shows_counts_names_and_failures(drawn: list[Figure]) -> None:
-    save_confusion(make_report(["a", "b"]), Path("unused"))
-    axes = drawn[0].axes[0]
+def test_confusion_shows_counts_names_and_failures() -> None:
+    axes = confusion_of(["a", "b"]).axes[0]
     cells = {text.get_position(): text.get_text() for text in axes.texts}
     assert cells == {(0, 0): "2", (1, 1): "2", (2, 0): "1", (2, 1): "1"}  # (column, row)
     assert [label.get_text() for label in axes.get_xticklabels()] == ["a", "b", "parse failure"]
@@ -79,7 +74,7 @@ def test_confusion_shows_counts_names_and_failures(drawn: list[Figure]) -> None:
 def test_a_name_is_neither_formula_nor_warning(tmp_path: Path) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        save_confusion(make_report(["$\\frac{$", "名前", "🤖_x^2"]), tmp_path / "confusion.png")
+        save_figure(confusion_of(["$\\frac{$", "名前", "🤖_x^2"]), tmp_path / "confusion.png")
     png_size(tmp_path / "confusion.png")
 
 
@@ -89,9 +84,43 @@ def test_long_names_lose_their_middle_unless_that_makes_two_alike() -> None:
     assert shorten_names(alike, max_chars=9) == alike
 
 
-def test_learning_curve_draws_loss_rates_and_scores(drawn: list[Figure]) -> None:
-    save_learning_curve(CURVE, Path("unused"))
-    loss, rates, scores, learning_rate = drawn[0].axes
+def test_interval_bars_reach_from_the_estimate_to_its_bounds() -> None:
+    estimates = [Estimate(0.5, 0.1, 0.3, 0.6), Estimate(0.5, None, None, None), Estimate(1.0, 0.1, 0.9, 1.0 - 1e-16)]
+    assert bar_lengths(estimates, 1000) == pytest.approx(np.array([[200, 0, 100], [100, 0, 0]]))
+
+
+def test_a_reference_looks_the_same_everywhere_and_keeps_the_name_of_its_candidate() -> None:
+    plain, named = reference_style("best_single"), reference_style("best_single (large_$5)")
+    assert (plain.label, named.label) == ("best single", r"best single (large_\$5)")
+    assert (plain.marker, plain.line) == (named.marker, named.line)
+    names = ("random", "best_single", "oracle", "bayes")
+    assert (
+        len({reference_style(name).marker for name in names})
+        == len({reference_style(name).line for name in names})
+        == 4
+    )
+
+
+def test_equal_figures_are_equal_files(tmp_path: Path) -> None:
+    for ending, signature in ((".png", PNG_SIGNATURE), (".pdf", b"%PDF")):
+        paths = [tmp_path / f"{name}{ending}" for name in ("one", "other")]
+        for path in paths:
+            save_figure(confusion_of(["a", "b"]), path)
+        one, other = (path.read_bytes() for path in paths)
+        assert one.startswith(signature)
+        assert one == other
+
+
+def test_running_mean_by_hand() -> None:
+    few = {step: float(step) for step in (3, 1, 2)}
+    assert running_mean(few) == ({1: 1.0, 2: 2.0, 3: 3.0}, 1)
+    # 60 values: means of 3, each at the middle step.
+    means, window = running_mean({step: float(step**2) for step in range(60)})
+    assert (window, len(means), means[1]) == (3, 58, pytest.approx((0 + 1 + 4) / 3))
+
+
+def test_learning_curve_draws_loss_rates_and_scores() -> None:
+    loss, rates, scores, learning_rate = draw_learning_curve(CURVE).axes
     raw, smooth = loss.get_lines()
     assert list(raw.get_xdata())[:2] == [1, 2]
     assert list(raw.get_ydata())[:2] == [2.0, 1.0]
@@ -108,39 +137,18 @@ def test_learning_curve_draws_loss_rates_and_scores(drawn: list[Figure]) -> None
     }
 
 
-def test_of_repeated_steps_the_last_counts(drawn: list[Figure]) -> None:
-    save_learning_curve([(1, "train/loss", 3.0), (2, "train/loss", 9.0), (2, "train/loss", 1.0)], Path("unused"))
-    (line,) = drawn[0].axes[0].get_lines()
+def test_of_repeated_steps_the_last_counts() -> None:
+    figure = draw_learning_curve([(1, "train/loss", 3.0), (2, "train/loss", 9.0), (2, "train/loss", 1.0)])
+    (line,) = figure.axes[0].get_lines()
     assert (list(line.get_xdata()), list(line.get_ydata())) == ([1, 2], [3.0, 1.0])
 
 
 @pytest.mark.parametrize("rows", [CURVE, CURVE[:1], CURVE[:60], CURVE[-8:], []])
-def test_learning_curve_is_a_png_whatever_was_logged(rows: list[MetricRow], tmp_path: Path) -> None:
+def test_learning_curve_is_a_png_for_any_log(rows: list[MetricRow], tmp_path: Path) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        save_learning_curve(rows, tmp_path / "curve.png")
+        save_figure(draw_learning_curve(rows), tmp_path / "curve.png")
     assert png_size(tmp_path / "curve.png")[0] > 800
-
-
-def test_metrics_are_read_back(tmp_path: Path) -> None:
-    path = tmp_path / "metrics.csv"
-    path.write_text("step,epoch,name,value\n1,0,train/loss,2.5\n1,0,train/learning_rate,1e-05\n")
-    assert read_metrics(path) == [(1, "train/loss", 2.5), (1, "train/learning_rate", 1e-05)]
-
-
-@pytest.mark.parametrize(
-    ("content", "message"),
-    [
-        ("step,epoch,value\n", r"metrics.csv:1: columns \['name'\] are missing"),
-        ("", r"metrics.csv:1: columns \['name', 'step', 'value'\] are missing"),
-        ("step,epoch,name,value\n1,0,a,2\n1,0,b,x\n", r"metrics.csv:3: step and value must be numbers"),
-        ("step,epoch,name,value\n1,0\n", r"metrics.csv:2: step and value must be numbers"),
-    ],
-)
-def test_broken_metrics_name_file_and_line(content: str, message: str, tmp_path: Path) -> None:
-    (tmp_path / "metrics.csv").write_text(content)
-    with pytest.raises(ValueError, match=message):
-        read_metrics(tmp_path / "metrics.csv")
 
 
 def test_no_global_plotting_state_is_touched() -> None:

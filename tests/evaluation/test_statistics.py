@@ -32,10 +32,10 @@ def crossed(table: np.ndarray) -> list[Sample]:
 def test_one_seed_is_the_mean_over_queries() -> None:
     values = np.random.default_rng(0).normal(0.6, 0.3, 400)
     expected = mean_estimate(values)
-    figure = estimate(crossed(values[None])).estimate
-    assert figure.value == pytest.approx(expected.value)
-    assert figure.standard_error == pytest.approx(expected.standard_error, rel=0.03)
-    assert (figure.low, figure.high) == pytest.approx((expected.low, expected.high), abs=0.003)
+    mean = estimate(crossed(values[None])).estimate
+    assert mean.value == pytest.approx(expected.value)
+    assert mean.standard_error == pytest.approx(expected.standard_error, rel=0.03)
+    assert (mean.low, mean.high) == pytest.approx((expected.low, expected.high), abs=0.003)
 
 
 def test_equal_seeds_do_not_make_queries_more_certain() -> None:
@@ -46,10 +46,10 @@ def test_equal_seeds_do_not_make_queries_more_certain() -> None:
 
 def test_seeds_alone_have_the_unbiased_standard_error_and_few_degrees_of_freedom() -> None:
     means = np.array([0.50, 0.56, 0.59])
-    figure = estimate(crossed(np.tile(means[:, None], (1, 50)))).estimate
+    mean = estimate(crossed(np.tile(means[:, None], (1, 50)))).estimate
     standard_error = means.std(ddof=1) / np.sqrt(3)
-    assert figure.standard_error == pytest.approx(standard_error, rel=0.03)
-    assert figure.high == pytest.approx(0.55 + stats.t.ppf(0.975, 2) * standard_error, rel=0.02)
+    assert mean.standard_error == pytest.approx(standard_error, rel=0.03)
+    assert mean.high == pytest.approx(0.55 + stats.t.ppf(0.975, 2) * standard_error, rel=0.02)
 
 
 def test_other_queries_are_drawn_on_their_own() -> None:
@@ -93,9 +93,9 @@ def test_interval_holds_the_truth_in_about_95_of_100_experiments() -> None:
     for _ in range(300):
         # Query, seed and their interaction, as in a sweep: 3 seeds, 100 queries, true mean 0.
         table = random.normal(0, 1, (1, 100)) + random.normal(0, 0.1, (3, 1)) + random.normal(0, 0.5, (3, 100))
-        figure = estimate(crossed(table), Resampling(400)).estimate
-        assert figure.low is not None and figure.high is not None
-        hits += figure.low <= 0 <= figure.high
+        mean = estimate(crossed(table), Resampling(400)).estimate
+        assert mean.low is not None and mean.high is not None
+        hits += mean.low <= 0 <= mean.high
     assert 0.93 <= hits / 300 <= 1
 
 
@@ -110,7 +110,7 @@ def test_equal_values_have_no_width() -> None:
 
 
 def test_too_few_resamples_are_refused() -> None:
-    with pytest.raises(ValueError, match="resamples=10: allowed is 100 or more"):
+    with pytest.raises(ValueError, match="resamples must be at least 100, got 10"):
         Resampling(10)
 
 

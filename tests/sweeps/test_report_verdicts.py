@@ -132,7 +132,7 @@ def test_best_single_without_scores_of_all_candidates_is_not_compared() -> None:
     run = Run(Path("x"), "done", config={"seed": 0}, test=replace(evaluation(np.ones(9, dtype=bool)), best_single=None))
     (one,) = compare([Configuration(1, {}, {}, (run,))], None, QUICK)
     assert one.accuracy is None
-    assert one.note == "not compared: outcomes.jsonl holds no scores of all candidates"
+    assert one.note == "not compared: outcomes.jsonl lacks the candidates' scores"
     assert verdict([one]) == "Nothing could be compared with the baseline."
 
 

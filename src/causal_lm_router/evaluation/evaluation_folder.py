@@ -24,7 +24,7 @@ def write_evaluation(
 
     Other decoding methods' evaluations go to folders of their own, without pictures. `validation` is the same router's
     evaluation on the validation queries: there its predictions are calibrated for the reliability diagram. Returns the
-    pictures beside confusion.png: those that the outcomes allow (see routing_figures).
+    pictures beside confusion.png: those that the outcomes allow (see `draw_evaluation`).
     """
     folder.mkdir(parents=True, exist_ok=True)
     rows = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in outcome_rows(evaluation.outcomes))
@@ -38,12 +38,14 @@ def write_evaluation(
 
 
 def _draw(folder: Path, evaluation: "Evaluation", validation: "Evaluation | None") -> list[Path]:
-    from causal_lm_router.evaluation.figures import save_routing_figures
-    from causal_lm_router.evaluation.figures.confusion import save_confusion
+    from causal_lm_router.evaluation.figures.drawing import save_figure
+    from causal_lm_router.evaluation.figures.evaluation_figures import draw_evaluation
 
-    save_confusion(evaluation.report, folder / "confusion.png")
     calibrating = validation.outcomes if validation else ()
-    return save_routing_figures(evaluation.outcomes, evaluation.report, folder, calibrating)
+    figures = draw_evaluation(evaluation.outcomes, evaluation.report, calibrating)
+    for name, figure in figures.items():
+        save_figure(figure, folder / f"{name}.png")
+    return [folder / f"{name}.png" for name in figures if name != "confusion"]
 
 
 def outcome_rows(outcomes: Sequence[RouteOutcome]) -> list[dict[str, Any]]:

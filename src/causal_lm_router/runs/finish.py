@@ -10,7 +10,8 @@ from causal_lm_router.config import Split, TrainConfig
 from causal_lm_router.data.prepared import PreparedData
 from causal_lm_router.evaluation.evaluate import Evaluation, with_predictions
 from causal_lm_router.evaluation.evaluation_folder import write_evaluation
-from causal_lm_router.evaluation.figures.learning_curve import save_learning_curve
+from causal_lm_router.evaluation.figures.drawing import save_figure
+from causal_lm_router.evaluation.figures.learning_curve import draw_learning_curve
 from causal_lm_router.evaluation.report import RoutingReport
 from causal_lm_router.evaluation.report_table import print_report
 from causal_lm_router.models.base_model import is_adapter
@@ -38,7 +39,8 @@ def finish_run(session: Session, tracking: Tracking, fit_seconds: float) -> Rout
     evaluation = session.evaluate(folder.weights, session.data.examples(split), config.decoding.also)
     evaluation = with_predictions(evaluation, validation)
     record_evaluation(tracking, evaluation, split.value, step)
-    save_learning_curve([(row.step, row.name, row.value) for row in rows], folder.path / "learning_curve.png")
+    curve = draw_learning_curve([(row.step, row.name, row.value) for row in rows])
+    save_figure(curve, folder.path / "learning_curve.png")
     facts = {**report_facts(session.configured, session.data, split), "fit_seconds": fit_seconds}
     pictures = write_evaluation(folder.path, evaluation, facts, validation)
     picture = folder.path / "confusion.png"

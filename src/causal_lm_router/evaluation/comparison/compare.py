@@ -11,31 +11,29 @@ from causal_lm_router.evaluation.intervals import Estimate, rate_estimate
 from causal_lm_router.evaluation.outcome_table import OutcomeTable, row_table
 from causal_lm_router.evaluation.statistics import (
     Difference,
-    MeanEstimate,
     Resampling,
     Sample,
-    adjust_holm,
-    estimate_means,
-    mcnemar_p,
+    correct_differences,
+    estimate_differences,
 )
 from causal_lm_router.evaluation.stored import RunEvaluation, read_evaluation, shared_queries
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class ComparedRun:
     """One evaluation: of a run, or of the `evaluate` command."""
 
     name: str
-    """The end of its folder's path, as much of it as tells the runs apart."""
+    """The end of its folder's path, long enough to tell the runs apart."""
     folder: Path
     evaluation: RunEvaluation
     table: OutcomeTable
-    """Its outcomes, rows sorted by query id as those of the evaluation."""
+    """Its outcomes; rows are sorted by query id, as those of the evaluation."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Pair:
-    """A run minus the reference, paired by query; Holm's correction runs over the pairs, figure by figure."""
+    """A run minus the first, paired by query; Holm's correction runs over the pairs, for each metric on its own."""
 
     run: ComparedRun
     score: Difference
@@ -43,43 +41,46 @@ class Pair:
     cost: Estimate | None
     """USD per query; None where costs are unknown."""
     only_run_right: int
-    only_reference_right: int
+    only_first_right: int
     routes_differ: Estimate
-    """Share of queries on which the two name different candidates, or only one of them names any."""
+    """Share of queries on which the two name different candidates, or only one of them names a candidate."""
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """Two or more runs; the first is the reference."""
+    """Two or more runs; all others are compared with the first."""
 
     runs: tuple[ComparedRun, ...]
     pairs: tuple[Pair, ...]
     resampling: Resampling
 
     @property
-    def reference(self) -> ComparedRun:
-        """What the other runs are compared with."""
+    def first(self) -> ComparedRun:
+        """The run that the others are compared with."""
         return self.runs[0]
 
 
 def compare_runs(folders: Sequence[Path], resampling: Resampling) -> Comparison:
     """Return the comparison of the evaluations in `folders` (with report.json and outcomes.jsonl) with the first.
 
-    Raises ValueError for fewer than two folders, a folder given twice or without an evaluation, and for evaluations
-    on other splits, pools, queries or scores than the first.
+    Raises:
+        ValueError: there are fewer than two folders, one is given twice or holds no evaluation, or an evaluation has
+            another split, pool, queries or scores than the first.
     """
     if len(folders) < 2:
-        raise ValueError(f"folders: got {len(folders)}, allowed is 2 or more")
+        raise ValueError(f"folders must be at least 2, got {len(folders)}")
     resolved = [folder.resolve() for folder in folders]
     if twice := [folder for index, folder in enumerate(folders) if folder.resolve() in resolved[:index]]:
         raise ValueError(f"{twice[0]}: is given twice")
     evaluations = [_read(folder) for folder in folders]
+    # The first run's order of candidates is that of all tables' columns.
     candidates = evaluations[0].report.candidate_names
-    runs = []
+    runs: list[ComparedRun] = []
     for name, folder, evaluation in zip(_names(resolved), folders, evaluations, strict=True):
         _check_queries(folder, evaluation, folders[0], evaluations[0])
-        runs.append(ComparedRun(name, folder, evaluation, _read_table(folder, candidates)))
-        if not np.array_equal(runs[-1].table.scores, runs[0].table.scores):
+        table = _read_table(folder, candidates)
+        runs.append(ComparedRun(name=name, folder=folder, evaluation=evaluation, table=table))
+        if not np.array_equal(table.scores, runs[0].table.scores):
             raise ValueError(f"{folder}: candidates have other scores than in {folders[0]}, so the data differ")
     pairs = [_compare(run, runs[0], resampling) for run in runs[1:]]
     return Comparison(tuple(runs), tuple(_correct(pairs)), resampling)
@@ -90,7 +91,7 @@ def _read(folder: Path) -> RunEvaluation:
         raise ValueError(f"{folder}: no such folder")
     for name in ("report.json", "outcomes.jsonl"):
         if not (folder / name).is_file():
-            raise ValueError(f"{folder}: holds no {name}; needed is a finished run or an output folder of `evaluate`")
+            raise ValueError(f"{folder}: must be a finished run or an output folder of `evaluate`; it holds no {name}")
     return read_evaluation(folder)
 
 
@@ -104,17 +105,18 @@ def _read_table(folder: Path, candidates: Sequence[str]) -> OutcomeTable:
         raise ValueError(f"{folder / 'outcomes.jsonl'}: cannot be compared: {type(error).__name__}: {error}") from error
 
 
-def _check_queries(folder: Path, ours: RunEvaluation, reference: Path, theirs: RunEvaluation) -> None:
+def _check_queries(folder: Path, ours: RunEvaluation, first: Path, theirs: RunEvaluation) -> None:
+    """Refuse an evaluation that cannot be paired with the first, query by query."""
     if ours.split != theirs.split:
-        raise ValueError(f"{folder}: evaluates the split {ours.split!r}, {reference} the split {theirs.split!r}")
+        raise ValueError(f"{folder}: evaluates the split {ours.split!r}, {first} the split {theirs.split!r}")
     if set(ours.report.candidate_names) != set(theirs.report.candidate_names):
-        raise ValueError(f"{folder}: routes among other candidates than {reference}")
+        raise ValueError(f"{folder}: routes among other candidates than {first}")
     both = len(set(ours.query_ids) & set(theirs.query_ids))
     if ours.query_ids != theirs.query_ids:
         counts = f"{len(ours.query_ids):,} and {len(theirs.query_ids):,} queries, {both:,} of them in both"
-        raise ValueError(f"{folder}: asks other queries than {reference}: {counts}")
+        raise ValueError(f"{folder}: asks other queries than {first}: {counts}")
     if not shared_queries(ours, theirs):
-        raise ValueError(f"{folder}: queries have other tasks or best scores than in {reference}, so the data differ")
+        raise ValueError(f"{folder}: queries have other tasks or best scores than in {first}, so the data differ")
 
 
 def _names(folders: Sequence[Path]) -> list[str]:
@@ -125,40 +127,27 @@ def _names(folders: Sequence[Path]) -> list[str]:
     return ["/".join(folder.parts[-length:]) for folder in folders]
 
 
-def _compare(run: ComparedRun, reference: ComparedRun, resampling: Resampling) -> Pair:
-    ours, theirs = run.evaluation.values, reference.evaluation.values
-    figures = [
-        "mean_score",
-        "routing_accuracy",
-        *(["mean_cost"] if "mean_cost" in ours and "mean_cost" in theirs else []),
-    ]
-    values = np.column_stack([ours[name] - theirs[name] for name in figures])
-    score, accuracy, *costs = estimate_means([Sample(run.evaluation.queries, values)], resampling)
-    differ = run.table.routes != reference.table.routes
+def _compare(run: ComparedRun, first: ComparedRun, resampling: Resampling) -> Pair:
+    ours, theirs = run.evaluation.values, first.evaluation.values
+    metrics = ["mean_score", "routing_accuracy"]
+    metrics += ["mean_cost"] if "mean_cost" in ours and "mean_cost" in theirs else []
+    # A row per query; both evaluations are sorted by query id.
+    values = np.column_stack([ours[name] - theirs[name] for name in metrics])
+    score, accuracy, *costs = estimate_differences([Sample(run.evaluation.queries, values)], resampling, accuracy=1)
+    differ = run.table.routes != first.table.routes
     return Pair(
         run=run,
-        score=_difference(score, None),
-        accuracy=_difference(accuracy, mcnemar_p(values[:, 1])),
+        score=score,
+        accuracy=accuracy,
         cost=costs[0].estimate if costs else None,
         only_run_right=int((values[:, 1] > 0).sum()),
-        only_reference_right=int((values[:, 1] < 0).sum()),
+        only_first_right=int((values[:, 1] < 0).sum()),
         routes_differ=rate_estimate(int(differ.sum()), len(differ)),
     )
 
 
-def _difference(estimate: MeanEstimate, mcnemar: float | None) -> Difference:
-    # A single query tells nothing.
-    return Difference(estimate.estimate, 1.0 if estimate.p_value is None else estimate.p_value, mcnemar)
-
-
 def _correct(pairs: Sequence[Pair]) -> list[Pair]:
-    scores = adjust_holm({index: pair.score.p_value for index, pair in enumerate(pairs)})
-    accuracies = adjust_holm({index: pair.accuracy.p_value for index, pair in enumerate(pairs)})
-    return [
-        replace(
-            pair,
-            score=replace(pair.score, adjusted_p=scores[index]),
-            accuracy=replace(pair.accuracy, adjusted_p=accuracies[index]),
-        )
-        for index, pair in enumerate(pairs)
-    ]
+    # Each metric on its own: a comparison asks two questions, and each of them once per pair.
+    scores = correct_differences({index: pair.score for index, pair in enumerate(pairs)})
+    accuracies = correct_differences({index: pair.accuracy for index, pair in enumerate(pairs)})
+    return [replace(pair, score=scores[index], accuracy=accuracies[index]) for index, pair in enumerate(pairs)]

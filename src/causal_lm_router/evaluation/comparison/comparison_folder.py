@@ -5,7 +5,8 @@ from pathlib import Path
 
 from causal_lm_router.evaluation.comparison.compare import Comparison
 from causal_lm_router.evaluation.comparison.tables import comparison_rows, render_markdown
-from causal_lm_router.evaluation.figures.frontier import router_trade_off, save_frontier
+from causal_lm_router.evaluation.figures.drawing import save_figure
+from causal_lm_router.evaluation.figures.frontier import draw_frontier, run_point
 from causal_lm_router.evaluation.formatting import write_csv
 from causal_lm_router.files import write_text
 
@@ -16,18 +17,18 @@ def write_comparison(comparison: Comparison, output: Path) -> list[Path]:
     compare.csv has a row per run and reference, compare.json the same rows and how they were made, compare.md the
     tables to read; frontier.png shows all runs and is left out unless all their costs are known.
 
-    Raises ValueError for an
-    `output` that holds a run, whose own frontier.png would be lost.
+    Raises:
+        ValueError: `output` holds a run, whose own frontier.png would be lost.
     """
     if (output / "report.json").exists():
-        raise ValueError(f"--output={output}: holds a run; choose another folder")
+        raise ValueError(f"--output must not be the folder of a run, got {output}")
     output.mkdir(parents=True, exist_ok=True)
-    reference = comparison.reference
+    first = comparison.first
     rows = comparison_rows(comparison, output)
     plain = {
-        "split": reference.evaluation.split,
-        "queries": reference.evaluation.report.num_queries,
-        "reference": reference.name,
+        "split": first.evaluation.split,
+        "queries": first.evaluation.report.num_queries,
+        "first": first.name,
         "resamples": comparison.resampling.resamples,
         "seed": comparison.resampling.seed,
         "rows": rows,
@@ -36,13 +37,9 @@ def write_comparison(comparison: Comparison, output: Path) -> list[Path]:
     write_csv(rows, list(rows[0]), output / names[0])
     write_text(output / names[1], json.dumps(plain, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
     write_text(output / names[2], render_markdown(comparison))
-    reports = {run.name: run.evaluation.report for run in comparison.runs}
-    if all(report.mean_cost is not None for report in reports.values()):
-        curves = {
-            run.name: router_trade_off(run.table)
-            for run in comparison.runs
-            if run.table.predicted is not None and run.table.costs is not None
-        }
-        save_frontier(reports, curves, reference.table, output / "frontier.png")
+    if all(run.evaluation.report.mean_cost is not None for run in comparison.runs):
+        points = [run_point(run.name, run.evaluation.report, run.table) for run in comparison.runs]
+        figure = draw_frontier(points, first.evaluation.report.references, candidates=first.table)
+        save_figure(figure, output / "frontier.png")
         names.append("frontier.png")
     return [output / name for name in names]

@@ -36,16 +36,16 @@ FIGURES = {
     "mean_cost": "USD per 1,000 queries",
 }
 LEGEND = (
-    "Differences are the run's figure minus the reference's on the same queries, with 95% bootstrap intervals. "
-    "Right alone: queries on which the run is right and the reference is not : the other way round."
+    "Differences are the run's mean minus the first run's on the same queries, with 95% bootstrap intervals. "
+    "Right alone: number of queries on which only the run is right : on which only the first run is right."
 )
-HOLM = "p (Holm): the larger of a figure's p-values, corrected for the number of runs compared."
+HOLM = "p (Holm): the larger of a metric's p-values, corrected for the number of runs compared."
 
 
 def comparison_rows(comparison: Comparison, base: Path) -> list[Row]:
     """Return a plain row per run, then per reference; costs are USD per query, folders relative to `base`.
 
-    Differences from the reference stand in the run's row, and are None in that of the reference and of references.
+    A run's row holds its differences from the first run; they are None for the first run and the references.
     """
     pairs = {pair.run.name: pair for pair in comparison.pairs}
     rows = []
@@ -56,7 +56,7 @@ def comparison_rows(comparison: Comparison, base: Path) -> list[Row]:
         row |= _pair_columns(pairs.get(run.name)) | {"best_single": report.best_single}
         rows.append(row | {"folder": relative(run.folder, base)})
     for name, reference in references(comparison).items():
-        row = {"run": name, "kind": "reference", "queries": comparison.reference.evaluation.report.num_queries}
+        row = {"run": name, "kind": "reference", "queries": comparison.first.evaluation.report.num_queries}
         row |= _figure_columns({figure: getattr(reference, figure, None) for figure in FIGURES})
         rows.append(row | _pair_columns(None) | {"best_single": None, "folder": None})
     return rows
@@ -84,7 +84,7 @@ def render_markdown(comparison: Comparison) -> str:
     parts = [
         title,
         markdown(runs),
-        f"## Compared with {comparison.reference.name}",
+        f"## Compared with {comparison.first.name}",
         markdown(pairs),
         " ".join(sentences),
     ]
@@ -103,7 +103,7 @@ def print_comparison(comparison: Comparison, console: Console) -> None:
         table.add_row(*map(Text, [name, *cells]), style="" if index < len(comparison.runs) else "dim")
     console.print(table)
     for pair in comparison.pairs:
-        console.print(Text(f"{pair.run.name} against {comparison.reference.name}", style="bold"))
+        console.print(Text(f"{pair.run.name} against {comparison.first.name}", style="bold"))
         lines = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
         lines.add_column(style="dim", no_wrap=True)
         lines.add_column(overflow="fold")
@@ -119,7 +119,7 @@ def _compared(comparison: Comparison) -> list[tuple[str, Mapping[str, Estimate |
     """Name and figures of the runs, then of the references."""
     shown: list[tuple[str, Mapping[str, Estimate | None]]] = []
     for run in comparison.runs:
-        mark = " (reference)" if run is comparison.reference else ""
+        mark = " (first)" if run is comparison.first else ""
         shown.append((run.name + mark, {name: getattr(run.evaluation.report, name) for name in FIGURES}))
     for name, reference in references(comparison).items():
         shown.append((name, {figure: getattr(reference, figure, None) for figure in FIGURES}))
@@ -137,9 +137,9 @@ def _printed(figures: Mapping[str, Estimate | None]) -> Row:
 
 
 def _lines(pair: Pair, is_short: bool) -> list[tuple[str, str]]:
-    """Headings and texts of everything that is said of a pair."""
+    """Headings and texts of a pair's differences and tests."""
     score, accuracy = pair.score, pair.accuracy
-    alone = f"{pair.only_run_right:,} : {pair.only_reference_right:,}"
+    alone = f"{pair.only_run_right:,} : {pair.only_first_right:,}"
     return [
         ("mean score", format_estimate(score.estimate, SCORE_DIFFERENCE)),
         ("mean score: p", format_p(score.bootstrap_p)),
@@ -160,7 +160,7 @@ def _lines(pair: Pair, is_short: bool) -> list[tuple[str, str]]:
 
 
 def _queries(comparison: Comparison) -> str:
-    evaluation = comparison.reference.evaluation
+    evaluation = comparison.first.evaluation
     number = count(evaluation.report.num_queries, "query", "queries")
     return f"the same {number} of the {evaluation.split} split"
 
@@ -181,7 +181,7 @@ def _pair_columns(pair: Pair | None) -> Row:
     row |= _difference_columns("routing_accuracy", pair.accuracy if pair else None)
     row |= {"mcnemar_p": pair.accuracy.mcnemar_p if pair else None}
     row |= {"only_run_right": pair.only_run_right if pair else None}
-    row |= {"only_reference_right": pair.only_reference_right if pair else None}
+    row |= {"only_first_right": pair.only_first_right if pair else None}
     row |= interval_columns("mean_cost_difference", pair.cost if pair else None)
     return row | interval_columns("routes_differ", pair.routes_differ if pair else None)
 

@@ -1,48 +1,48 @@
 """All drawings of one evaluation."""
 
 from collections.abc import Sequence
-from pathlib import Path
+
+import numpy as np
+from matplotlib.figure import Figure
 
 from causal_lm_router.data.arrays import Floats
-from causal_lm_router.evaluation.figures.frontier import router_trade_off, save_frontier
-from causal_lm_router.evaluation.figures.reliability import save_reliability
-from causal_lm_router.evaluation.figures.routes import save_routes_by_task
-from causal_lm_router.evaluation.figures.scores import save_score_distribution
+from causal_lm_router.evaluation.figures.confusion import draw_confusion
+from causal_lm_router.evaluation.figures.frontier import draw_frontier, run_point
+from causal_lm_router.evaluation.figures.reliability import draw_reliability
+from causal_lm_router.evaluation.figures.routes import draw_routes_by_task
+from causal_lm_router.evaluation.figures.scores import draw_score_distribution
 from causal_lm_router.evaluation.measures.calibration import fit_temperature, scale
 from causal_lm_router.evaluation.outcome_table import OutcomeTable, outcome_table
 from causal_lm_router.evaluation.report import RoutingReport
 from causal_lm_router.routing import RouteOutcome
 
 
-def save_routing_figures(
-    outcomes: Sequence[RouteOutcome],
-    report: RoutingReport,
-    folder: Path,
-    validation: Sequence[RouteOutcome] = (),
-) -> list[Path]:
-    """Write the drawings that `outcomes`, of which `report` is made, allow into the folder; return their files.
+def draw_evaluation(
+    outcomes: Sequence[RouteOutcome], report: RoutingReport, validation: Sequence[RouteOutcome] = ()
+) -> dict[str, Figure]:
+    """Return file name without ending -> drawing, as far as `outcomes`, which `report` is made of, are known.
 
-    routes_by_task.png and scores.png always; reliability.png where the router predicts, frontier.png where costs are
-    known. Where it predicts on `validation` too, a temperature is fitted there, and reliability.png shows both.
+    `confusion`, `routes_by_task` and `scores` always; `reliability` where the router predicts scores; `frontier` where
+    costs are known. Where the router predicts on `validation` too, a temperature is fitted there, and the reliability
+    diagram shows both.
     """
     table = outcome_table(outcomes, report.candidate_names)
-    paths = [folder / "routes_by_task.png", folder / "scores.png"]
-    save_routes_by_task(table, report.best_single, paths[0])
-    save_score_distribution(table, report.best_single, paths[1])
+    figures = {
+        "confusion": draw_confusion(report.candidate_names, np.array(report.confusion)),
+        "routes_by_task": draw_routes_by_task(table, report.best_single),
+        "scores": draw_score_distribution(table, report.best_single),
+    }
     if table.predicted is not None:
-        paths.append(folder / "reliability.png")
-        calibrated = (
-            _calibrate(table.predicted, outcome_table(validation, report.candidate_names)) if validation else None
+        calibrating = outcome_table(validation, report.candidate_names) if validation else None
+        figures["reliability"] = draw_reliability(
+            table.scores, table.predicted, _calibrate(table.predicted, calibrating)
         )
-        save_reliability(table.scores, table.predicted, paths[-1], calibrated)
     if table.costs is not None:
-        paths.append(folder / "frontier.png")
-        curves = {} if table.predicted is None else {"router": router_trade_off(table)}
-        save_frontier({"router": report}, curves, table, paths[-1])
-    return paths
+        figures["frontier"] = draw_frontier([run_point("router", report, table)], report.references, candidates=table)
+    return figures
 
 
-def _calibrate(predicted: Floats, validation: OutcomeTable) -> Floats | None:
-    if validation.predicted is None:
+def _calibrate(predicted: Floats, calibrating: OutcomeTable | None) -> Floats | None:
+    if calibrating is None or calibrating.predicted is None:
         return None
-    return scale(predicted, fit_temperature(validation.scores, validation.predicted))
+    return scale(predicted, fit_temperature(calibrating.scores, calibrating.predicted))

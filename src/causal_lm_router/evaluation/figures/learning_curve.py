@@ -1,40 +1,23 @@
-"""Learning curve: training loss and evaluations by optimizer step."""
+"""Learning curves over the optimizer step: of one run, and of the configurations of a sweep."""
 
-import csv
 from collections.abc import Mapping, Sequence
-from pathlib import Path
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
-from causal_lm_router.evaluation.figures.drawing import BLUE, GREY, ORANGE, save_png
+from causal_lm_router.evaluation.figures.drawing import BLUE, GREY, ORANGE, reference_style
 
 MetricRow = tuple[int, str, float]
+"""Optimizer step, name of the metric, value."""
 Series = Mapping[int, float]
+"""Optimizer step -> value."""
 
 
-def read_metrics(path: Path) -> list[MetricRow]:
-    """Return (optimizer step, name, value) per row of a metrics.csv with the columns step, epoch, name, value.
-
-    Raises ValueError with file and line for a missing column or a value that is no number.
-    """
-    with path.open(encoding="utf-8", newline="") as file:
-        reader = csv.DictReader(file)
-        if missing := sorted({"step", "name", "value"} - set(reader.fieldnames or ())):
-            raise ValueError(f"{path}:1: columns {missing} are missing, got {reader.fieldnames}")
-        rows = []
-        for row in reader:
-            try:
-                rows.append((int(row["step"]), row["name"], float(row["value"])))
-            except (TypeError, ValueError) as error:
-                raise ValueError(f"{path}:{reader.line_num}: step and value must be numbers, got {row}") from error
-    return rows
-
-
-def save_learning_curve(rows: Sequence[MetricRow], path: Path, split: str = "validation") -> None:
-    """Write a PNG of the training loss and, below it, the evaluations on `split`, all by optimizer step.
+def draw_learning_curve(rows: Sequence[MetricRow], split: str = "validation") -> Figure:
+    """Return a drawing of a run's training loss and, below it, of the evaluations on `split`, by optimizer step.
 
     Of several values of one name at one step (a resumed run) the last counts. Panels without values are left out.
     """
@@ -46,14 +29,38 @@ def save_learning_curve(rows: Sequence[MetricRow], path: Path, split: str = "val
         panels.append(_draw_rates)
     if "mean_score" in series:
         panels.append(_draw_scores)
-    figure = Figure(figsize=(8, 1 + 2.6 * len(panels)), layout="constrained")
-    column = figure.subplots(len(panels), 1, sharex=True, squeeze=False)[:, 0]
+    figure, column = step_panels(len(panels))
     for draw, axes in zip(panels, column, strict=True):
         draw(axes, series)
+    return figure
+
+
+def step_panels(number: int) -> tuple[Figure, list[Axes]]:
+    """Return a figure of panels one below the other, all over the optimizer step."""
+    figure = Figure(figsize=(8, 1 + 2.7 * number), layout="constrained")
+    column = list(figure.subplots(number, 1, sharex=True, squeeze=False)[:, 0])
+    for axes in column:
         axes.grid(alpha=0.3)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     column[-1].set_xlabel("optimizer step")
-    save_png(figure, path)
+    return figure, column
+
+
+def draw_series(axes: Axes, series: Series, **style: Any) -> None:
+    """Draw a line through the values by step; `style` is matplotlib's."""
+    steps = sorted(series)
+    axes.plot(steps, [series[step] for step in steps], **style)
+
+
+def running_mean(series: Series) -> tuple[Series, int]:
+    """Return the mean over a twentieth of the values around each step, and how many values that is.
+
+    One batch's loss says little. The first and the last half window have no mean.
+    """
+    steps = sorted(series)
+    window = max(1, len(steps) // 20)
+    means = np.convolve([series[step] for step in steps], np.ones(window) / window, mode="valid")
+    return dict(zip(steps[window // 2 :], means.tolist(), strict=False)), window
 
 
 def _draw_loss(axes: Axes, series: Mapping[str, Series]) -> None:
@@ -62,52 +69,52 @@ def _draw_loss(axes: Axes, series: Mapping[str, Series]) -> None:
     if not loss:
         axes.text(0.5, 0.5, "no loss was logged", transform=axes.transAxes, ha="center")
         return
-    steps, values = _points(loss)
-    window = len(values) // 20
-    marker = "o" if len(values) == 1 else ""
-    axes.plot(steps, values, color=BLUE, alpha=0.3 if window > 1 else 1, marker=marker, label="loss")
+    smooth, window = running_mean(loss)
+    # A line through a single point would be invisible.
+    marker = "o" if len(loss) == 1 else ""
+    draw_series(axes, loss, color=BLUE, alpha=0.3 if window > 1 else 1, marker=marker, label="loss")
     if window > 1:
-        smooth = np.convolve(values, np.ones(window) / window, mode="valid")
-        axes.plot(steps[window // 2 :][: len(smooth)], smooth, color=BLUE, label=f"mean of {window} logged losses")
+        draw_series(axes, smooth, color=BLUE, label=f"mean of {window} logged losses")
     axes.set_ylim(bottom=0)
-    lines = axes.get_lines()
+    lines = [*axes.get_lines()]
     if rate := series.get("train/learning_rate"):
         right = axes.twinx()
-        lines = [*lines, *right.plot(*_points(rate), color=GREY, linestyle=":", label="learning rate (right)")]
+        draw_series(right, rate, color=GREY, linestyle=":", label="learning rate (right)")
         right.set_ylim(bottom=0)
+        lines += right.get_lines()
+    # One legend for both axes: that of `right` alone would cover this one.
     axes.legend(handles=lines, loc="upper right")
 
 
 def _draw_rates(axes: Axes, series: Mapping[str, Series]) -> None:
     axes.set_ylabel("share of queries")
     axes.yaxis.set_major_formatter(PercentFormatter(1))
-    _draw_figure(axes, series, "routing_accuracy", "routing accuracy", BLUE)
-    _draw_figure(axes, series, "parse_failure_rate", "parse failures", ORANGE)
-    _draw_reference(axes, series, "best_single/routing_accuracy", "best single's accuracy", ":")
+    for name, label, colour in (
+        ("routing_accuracy", "routing accuracy", BLUE),
+        ("parse_failure_rate", "parse failures", ORANGE),
+    ):
+        if name in series:
+            draw_series(axes, series[name], marker="o", color=colour, label=label)
+    _draw_reference(axes, series, "best_single/routing_accuracy", "best_single", "best single's accuracy")
     axes.set_ylim(-0.03, 1.03)
     axes.legend(loc="best")
 
 
 def _draw_scores(axes: Axes, series: Mapping[str, Series]) -> None:
     axes.set_ylabel("mean score")
-    _draw_figure(axes, series, "mean_score", "router", BLUE)
-    _draw_reference(axes, series, "best_single/mean_score", "best single", ":")
-    _draw_reference(axes, series, "bayes_score", "best possible", "-.")
-    _draw_reference(axes, series, "oracle/mean_score", "oracle", "--")
+    draw_series(axes, series["mean_score"], marker="o", color=BLUE, label="router")
+    _draw_reference(axes, series, "best_single/mean_score", "best_single")
+    # What the best possible router gets by expected scores.
+    _draw_reference(axes, series, "bayes_score", "bayes")
+    _draw_reference(axes, series, "oracle/mean_score", "oracle")
     axes.legend(loc="best")
 
 
-def _draw_figure(axes: Axes, series: Mapping[str, Series], name: str, label: str, colour: str) -> None:
-    if name in series:
-        axes.plot(*_points(series[name]), marker="o", color=colour, label=label)
-
-
-def _draw_reference(axes: Axes, series: Mapping[str, Series], name: str, label: str, style: str) -> None:
-    # Every evaluation of a run asks the same queries, so the last value stands for all.
-    if name in series:
-        axes.axhline(_points(series[name])[1][-1], color=GREY, linestyle=style, label=label)
-
-
-def _points(series: Series) -> tuple[list[int], list[float]]:
-    steps = sorted(series)
-    return steps, [series[step] for step in steps]
+def _draw_reference(
+    axes: Axes, series: Mapping[str, Series], metric: str, reference: str, label: str | None = None
+) -> None:
+    """Draw a level line at the metric's last value: every evaluation of a run asks the same queries."""
+    if metric in series:
+        style = reference_style(reference)
+        last = series[metric][max(series[metric])]
+        axes.axhline(last, color=GREY, linestyle=style.line, label=label or style.label)

@@ -1,8 +1,7 @@
-"""Routes by task: which candidates a router chose on each task, beside those that would have been best there."""
+"""Routes by task: the candidates that a router chose on each task, beside the best candidates there."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 import numpy as np
 from matplotlib import colormaps
@@ -12,43 +11,48 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import PercentFormatter
 
 from causal_lm_router.data.arrays import Bools, Floats
-from causal_lm_router.evaluation.figures.drawing import ORANGE, plain_label, save_png, shorten_names
+from causal_lm_router.evaluation.figures.drawing import LIGHT_GREY, ORANGE, Colour, plain_label, shorten_names
 from causal_lm_router.evaluation.outcome_table import NOBODY, OutcomeTable
 
-# More colours than these cannot be told apart; orange is that of parse failures, grey that of the rest.
+# More colours than these cannot be told apart. Parse failures are orange and all other candidates grey.
 _COLOURS = [colormaps["tab20"](index) for index in (0, 1, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 16, 17, 18, 19)]
-_REST = "#cccccc"
-Colour = tuple[float, float, float, float]
 
 
-def save_routes_by_task(table: OutcomeTable, best_single: str, path: Path, max_tasks: int = 15) -> None:
-    """Write a PNG of the shares of routes: over all queries, then for the `max_tasks` tasks with most queries.
+def draw_routes_by_task(table: OutcomeTable, best_single: str, max_tasks: int = 15) -> Figure:
+    """Return a drawing of the shares of routes: over all queries, then for the `max_tasks` tasks with most queries.
 
     The wide bar is the router's; parse failures are its orange end. The narrow bar below shows the best candidates of
-    each query, a query with several of them split evenly. Best single is marked in the legend. Of many candidates those
-    with the smallest shares are drawn as one.
+    each query, a query with several of them split evenly. The legend marks best single. Of more than 16 candidates
+    those with the smallest shares are drawn as one.
     """
     routed, best = _route_weights(table), _best_weights(table)
     groups = _task_rows(table.tasks, max_tasks)
     colours = dict(zip(_coloured(routed, best), _COLOURS, strict=False))
     figure = Figure(figsize=(10.5, 1.6 + 0.46 * len(groups)), layout="constrained")
     axes = figure.subplots()
+    # The two bars of a group share the space around its tick.
     places = np.arange(len(groups), dtype=np.float64)
     _draw_bars(axes, places - 0.14, 0.5, _mean_rows(routed, groups), colours)
     _draw_bars(axes, places + 0.27, 0.22, _mean_rows(best, groups), colours, alpha=0.6)
-    names = shorten_names([task for task, _ in groups], 36)
-    ticks = [f"{name} ({rows.sum():,})" for name, (_, rows) in zip(names, groups, strict=True)]
-    axes.set_yticks(range(len(groups)), ticks, parse_math=False)
-    axes.set_ylim(len(groups) - 0.5, -0.5)
-    if len(groups) > 1:
-        axes.axhline(0.5, color="black", linewidth=0.8)
+    _label_groups(axes, groups, len(set(table.tasks)))
     axes.set_xlim(0, 1)
     axes.xaxis.set_major_formatter(PercentFormatter(1))
     axes.set_xlabel("share of queries")
     handles = _legend(table.candidate_names, best_single, colours, bool(routed[:, -1].any()))
     title = "wide bar: routes\nnarrow bar: best candidates (ties split)"
     figure.legend(handles=handles, title=title, alignment="left", loc="outside right upper", fontsize=9)
-    save_png(figure, path)
+    return figure
+
+
+def _label_groups(axes: Axes, groups: Sequence[tuple[str, Bools]], num_tasks: int) -> None:
+    names = shorten_names([task for task, _ in groups], 36)
+    ticks = [f"{name} ({rows.sum():,})" for name, (_, rows) in zip(names, groups, strict=True)]
+    axes.set_yticks(range(len(groups)), ticks, parse_math=False)
+    # The first group is at the top.
+    axes.set_ylim(len(groups) - 0.5, -0.5)
+    if len(groups) > 1:
+        axes.axhline(0.5, color="black", linewidth=0.8)
+        axes.set_ylabel(f"{len(groups) - 1:,} of {num_tasks:,} tasks (number of queries)")
 
 
 def _route_weights(table: OutcomeTable) -> Floats:
@@ -60,6 +64,7 @@ def _route_weights(table: OutcomeTable) -> Floats:
 
 
 def _best_weights(table: OutcomeTable) -> Floats:
+    """A row per query with equal weights, 1 together, in the columns of its best candidates; no parse failures."""
     shares = table.is_best / table.is_best.sum(axis=1, keepdims=True)
     return np.column_stack([shares, np.zeros(len(shares))])
 
@@ -77,7 +82,7 @@ def _mean_rows(weights: Floats, groups: Sequence[tuple[str, Bools]]) -> Floats:
 
 
 def _coloured(routed: Floats, best: Floats) -> list[int]:
-    """Columns, in pool order, of the candidates with a colour of their own: the most routed, then most often best."""
+    """Columns, in pool order, of the candidates with their own colour: most often routed to, then most often best."""
     ranked = sorted(range(routed.shape[1] - 1), key=lambda column: (-routed[:, column].sum(), -best[:, column].sum()))
     return sorted(ranked[: len(_COLOURS)])
 
@@ -89,7 +94,8 @@ def _draw_bars(
     own = [(shares[:, column], colour) for column, colour in colours.items()]
     rest = shares[:, [column for column in range(shares.shape[1] - 1) if column not in colours]].sum(axis=1)
     left = np.zeros(len(shares))
-    for widths, colour in [*own, (rest, _REST), (shares[:, -1], ORANGE)]:
+    # Every segment starts where the one before it ends.
+    for widths, colour in [*own, (rest, LIGHT_GREY), (shares[:, -1], ORANGE)]:
         seen = widths > 0
         bars = axes.barh(places[seen], widths[seen], height, left=left[seen], color=colour, alpha=alpha)
         for bar in bars:
@@ -102,5 +108,5 @@ def _legend(names: Sequence[str], best_single: str, colours: Mapping[int, Colour
     marks = [" (best single)" if name == best_single else "" for name in names]
     handles = [Patch(color=colour, label=shown[column] + marks[column]) for column, colour in colours.items()]
     if len(names) > len(colours):
-        handles.append(Patch(color=_REST, label=f"{len(names) - len(colours)} more"))
+        handles.append(Patch(color=LIGHT_GREY, label=f"{len(names) - len(colours)} more"))
     return [*handles, Patch(color=ORANGE, label="parse failure")] if has_failures else handles

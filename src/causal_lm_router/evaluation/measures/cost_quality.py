@@ -164,23 +164,32 @@ def cost_save(points: Points, single_score: float, single_cost: float) -> float:
     )
 
 
+def pareto_front(points: Points) -> Points:
+    """Return the points that no other beats, cheapest first; equal points are one.
+
+    A point beats another that costs as much or more and scores as high or lower, unless the two are equal.
+    """
+    # Of equal costs the highest score comes first, so a point is on the front when it scores above all before it.
+    order = np.lexsort((-points.score, points.cost))
+    cost, score = points.cost[order], points.score[order]
+    best_before = np.append(-np.inf, np.maximum.accumulate(score)[:-1])
+    return Points(cost[score > best_before], score[score > best_before])
+
+
 def pareto_dist(points: Points, others: Points) -> float:
     """Return ParetoDist, the mean distance of the router's configurations to the Pareto frontier: 0 is best.
 
-    The frontier are the points of the router and `others` together that none of them beats (no dearer and no worse, and
-    one of the two strictly better). Costs and scores are scaled so that all these points span 0..1 on both axes; the
-    distance is Euclidean, to the nearest frontier point. Source: LLMRouterBench, arXiv 2601.07206, in words ("average
-    distance to the Pareto frontier"); its scaling could not be checked, so the figures are comparable only where
-    `others` are the same.
+    The frontier is that of the points of the router and `others` together (see `pareto_front`). Costs and scores are
+    scaled so that all these points span 0..1 on both axes; the distance is Euclidean, to the nearest frontier point.
+    Source: LLMRouterBench, arXiv 2601.07206, in words ("average distance to the Pareto frontier"); its scaling could
+    not be checked, so the values are comparable only where `others` are the same.
     """
-    cost, score = np.append(points.cost, others.cost), np.append(points.score, others.score)
-    order = np.lexsort((-score, cost))
-    best_before = np.append(-np.inf, np.maximum.accumulate(score[order])[:-1])
-    frontier = order[score[order] > best_before]
-    squares = np.zeros((len(points.cost), len(frontier)))
-    for values in (cost, score):
-        span = np.ptp(values) or 1.0
-        squares += ((values[: len(points.cost), None] - values[frontier]) / span) ** 2
+    together = Points(np.append(points.cost, others.cost), np.append(points.score, others.score))
+    front = pareto_front(together)
+    squares = np.zeros((len(points.cost), len(front.cost)))
+    for own, all_values, on_front in zip(points, together, front, strict=True):
+        span = np.ptp(all_values) or 1.0
+        squares += ((own[:, None] - on_front) / span) ** 2
     return float(np.sqrt(squares.min(axis=1)).mean())
 
 

@@ -1,6 +1,6 @@
 """Paired differences of configurations from a baseline: tested, corrected for their number, and put in words."""
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -11,9 +11,8 @@ from causal_lm_router.evaluation.statistics import (
     Difference,
     Resampling,
     Sample,
-    adjust_holm,
-    estimate_means,
-    mcnemar_p,
+    correct_differences,
+    estimate_differences,
 )
 from causal_lm_router.evaluation.stored import RunEvaluation, shared_queries
 from causal_lm_router.sweeps.report.configurations import Configuration, find_configuration
@@ -23,19 +22,19 @@ BEST_SINGLE = "best_single"
 _COMPARED = ("routing_accuracy", "mean_score")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Comparison:
-    """One configuration against the baseline; without differences where nothing can be paired: `note` says why."""
+    """One configuration against the baseline; without differences where nothing can be paired, and `note` says why."""
 
     configuration: Configuration
     pairs: tuple[tuple[Run, Run | None], ...]
     """The configuration's run and the baseline's, seed by seed; None for best single, on the run's own queries."""
-    num_queries: int
-    only_configuration_right: int
+    num_queries: int = 0
+    only_configuration_right: int = 0
     """Pairs of seed and query on which the configuration is right and the baseline is not."""
-    only_baseline_right: int
-    accuracy: Difference | None
-    score: Difference | None
+    only_baseline_right: int = 0
+    accuracy: Difference | None = None
+    score: Difference | None = None
     note: str = ""
 
 
@@ -55,7 +54,7 @@ def compare(
 
 
 def verdict(comparisons: Sequence[Comparison]) -> str:
-    """Return in one sentence what all comparisons together say."""
+    """Return in one sentence which configurations differ significantly from the baseline."""
     done = [one for one in comparisons if one.accuracy and one.score]
     if not done:
         return "Nothing could be compared with the baseline."
@@ -77,25 +76,23 @@ def _compare(configuration: Configuration, baseline: Configuration | None, resam
     for run, other in pairs:
         assert run.test is not None
         if other is None and run.test.best_single is None:
-            note = "not compared: outcomes.jsonl holds no scores of all candidates"
-            return Comparison(configuration, pairs, 0, 0, 0, None, None, note)
+            note = "not compared: outcomes.jsonl lacks the candidates' scores"
+            return Comparison(configuration=configuration, pairs=pairs, note=note)
         paired = _pair_with_best_single(run.test) if other is None else _pair(run.test, other.test)
         if paired is None:
             note = "not compared: asks other queries than the baseline, or routes among another pool"
-            return Comparison(configuration, pairs, 0, 0, 0, None, None, note)
+            return Comparison(configuration=configuration, pairs=pairs, note=note)
         samples.append(paired)
-    accuracy, score = estimate_means(samples, resampling)
-    differences = [one.values[:, 0] for one in samples]
-    wins, losses = (int(sum((sign * values > 0).sum() for values in differences)) for sign in (1, -1))
-    sums = _sums(samples)
+    accuracy, score = estimate_differences(samples, resampling, accuracy=0)
     return Comparison(
-        configuration,
-        pairs,
-        num_queries=len(sums),
-        only_configuration_right=wins,
-        only_baseline_right=losses,
-        accuracy=Difference(accuracy.estimate, _known(accuracy.p_value), mcnemar_p(sums)),
-        score=Difference(score.estimate, _known(score.p_value), None),
+        configuration=configuration,
+        pairs=pairs,
+        # Seeds with the same queries count them once.
+        num_queries=sum({one.queries: len(one.values) for one in samples}.values()),
+        only_configuration_right=sum(int((one.values[:, 0] > 0).sum()) for one in samples),
+        only_baseline_right=sum(int((one.values[:, 0] < 0).sum()) for one in samples),
+        accuracy=accuracy,
+        score=score,
         note=_note(configuration, baseline, pairs, samples),
     )
 
@@ -110,28 +107,23 @@ def _pairs(configuration: Configuration, baseline: Configuration | None) -> tupl
 
 
 def _pair(one: RunEvaluation, other: RunEvaluation | None) -> Sample | None:
+    """Differences on the queries that both asked; None where there is no such query."""
     assert other is not None
     if not (shared := shared_queries(one, other)):
         return None
+    # A part of the queries has a fingerprint of its own: the pair of both.
     queries = one.queries if one.queries == other.queries else (one.queries, other.queries)
-    return Sample(queries, _columns(one, shared) - _columns(other, shared))
+    return Sample(queries, _values(one, shared) - _values(other, shared))
 
 
 def _pair_with_best_single(evaluation: RunEvaluation) -> Sample:
     assert evaluation.best_single is not None
     single = np.column_stack([evaluation.best_single[name] for name in _COMPARED])
-    return Sample(evaluation.queries, _columns(evaluation, evaluation.query_ids) - single)
+    return Sample(evaluation.queries, _values(evaluation, evaluation.query_ids) - single)
 
 
-def _sums(samples: Sequence[Sample]) -> Floats:
-    """Per query the sum over seeds of the differences in accuracy, as `mcnemar_p` takes them."""
-    by_queries: dict[Hashable, Floats] = {}
-    for one in samples:
-        by_queries[one.queries] = by_queries.get(one.queries, 0.0) + one.values[:, 0]
-    return np.concatenate(list(by_queries.values()))
-
-
-def _columns(evaluation: RunEvaluation, query_ids: Sequence[str]) -> Floats:
+def _values(evaluation: RunEvaluation, query_ids: Sequence[str]) -> Floats:
+    """The compared metrics of the given queries, shape (queries, metrics), sorted by query id."""
     wanted = set(query_ids)
     rows = [query_id in wanted for query_id in evaluation.query_ids]
     return np.column_stack([evaluation.values[name][rows] for name in _COMPARED])
@@ -151,22 +143,17 @@ def _note(
     return ", ".join(notes)
 
 
-def _known(p_value: float | None) -> float:
-    return 1.0 if p_value is None else p_value
-
-
 def _correct(comparisons: Sequence[Comparison]) -> list[Comparison]:
-    p_values: dict[Hashable, float] = {
-        (index, name): difference.p_value
+    # Accuracies and scores together: the report makes its claims out of all of them.
+    corrected = correct_differences(
+        {
+            (index, name): difference
+            for index, one in enumerate(comparisons)
+            for name, difference in (("accuracy", one.accuracy), ("score", one.score))
+            if difference is not None
+        }
+    )
+    return [
+        replace(one, accuracy=corrected.get((index, "accuracy")), score=corrected.get((index, "score")))
         for index, one in enumerate(comparisons)
-        for name, difference in (("accuracy", one.accuracy), ("score", one.score))
-        if difference is not None
-    }
-    adjusted = adjust_holm(p_values)
-    corrected = []
-    for index, one in enumerate(comparisons):
-        if one.accuracy and one.score:
-            accuracy = replace(one.accuracy, adjusted_p=adjusted[index, "accuracy"])
-            one = replace(one, accuracy=accuracy, score=replace(one.score, adjusted_p=adjusted[index, "score"]))
-        corrected.append(one)
-    return corrected
+    ]

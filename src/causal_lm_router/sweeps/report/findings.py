@@ -1,4 +1,4 @@
-"""Everything a report says, worked out before anything is written."""
+"""The content of a report, computed before anything is written, and its sentences."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -11,17 +11,17 @@ from causal_lm_router.sweeps.report.comparisons import BEST_SINGLE, Comparison, 
 from causal_lm_router.sweeps.report.configurations import Configuration, group_runs, mark_repeated
 from causal_lm_router.sweeps.report.runs import Run, read_runs
 from causal_lm_router.sweeps.report.summary import (
-    METRICS,
     ReferenceEstimates,
     Selection,
     Summary,
+    check_metric,
     reference_estimates,
     select,
     summarise,
 )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Findings:
     """The content of a report; without finished runs only `runs` holds anything."""
 
@@ -30,19 +30,19 @@ class Findings:
     summaries: list[Summary]
     references: list[ReferenceEstimates]
     baseline: str
-    """Name of what the configurations are compared with."""
+    """Name of the configuration, or `best_single`, that the configurations are compared with."""
     comparisons: list[Comparison]
     selection: Selection | None
     resampling: Resampling
 
     @property
     def finished(self) -> list[Run]:
-        """The runs that the figures are made of."""
+        """The runs that the report's numbers are made of."""
         return [run for run in self.runs if run.test]
 
     @property
     def unfinished(self) -> list[Run]:
-        """The runs that are left out of all figures."""
+        """The runs that are listed alone."""
         return [run for run in self.runs if not run.test]
 
     @property
@@ -58,14 +58,27 @@ class Findings:
 
 
 def find(folders: Sequence[Path], baseline: str | None, metric: str, resampling: Resampling) -> Findings:
-    """Return what the runs in the given folders show; raise ValueError for what is not among them."""
-    if metric not in METRICS:
-        raise ValueError(f"metric={metric!r}: allowed is {' | '.join(METRICS)}")
+    """Return the findings over the runs in the given folders.
+
+    Raises:
+        ValueError: the folders hold no runs, no configuration fits `baseline`, or `metric` is not in METRICS.
+    """
+    # Before the bootstrap, which takes long.
+    check_metric(metric)
     runs = mark_repeated(read_runs(folders))
     if not runs:
         raise ValueError(f"{', '.join(map(str, folders))}: the sweep has no job yet")
     if not any(run.test for run in runs):
-        return Findings(runs, [], [], [], "", [], None, resampling)
+        return Findings(
+            runs=runs,
+            configurations=[],
+            summaries=[],
+            references=[],
+            baseline="",
+            comparisons=[],
+            selection=None,
+            resampling=resampling,
+        )
     configurations = group_runs(runs)
     chosen = baseline_of(configurations, baseline)
     summaries = [summarise(configuration, resampling) for configuration in configurations]
@@ -82,99 +95,120 @@ def find(folders: Sequence[Path], baseline: str | None, metric: str, resampling:
 
 
 def say_verdict(findings: Findings) -> str:
-    """Return in words what the comparisons say together."""
+    """Return the result of all comparisons as a sentence."""
     if not findings.comparisons:
         return "There is only one configuration: nothing to compare."
     return verdict(findings.comparisons)
 
 
 def say_selection(findings: Findings) -> list[str]:
-    """Return the sentences on the configuration chosen on validation, and on the one that looks best on test."""
+    """Return sentences on the configuration chosen on validation, and on the one with the highest value on test."""
     selection = findings.selection
     if selection is None:
         return ["No run has finished yet."]
-    metric, split = selection.metric, " and ".join(findings.splits)
-    words = HEADINGS[metric]
     if selection.best_on_test is None:
-        return ["No configuration is chosen: all are oracles, which know the scores they are judged by."]
+        return ["No configuration is chosen: all are oracles, which know the scores of the queries they are asked."]
     if selection.chosen is None:
         return [
-            "No configuration is chosen: it would be chosen by validation figures, which these runs lack (see "
-            "evaluation.final_validation and data.validation_fraction). Choosing by test figures would overstate them."
+            "No configuration is chosen: a choice needs validation metrics, which these runs lack (see "
+            "evaluation.final_validation and data.validation_fraction). A choice on test would overstate the result."
         ]
-    chosen, best = selection.chosen, selection.best_on_test
-    figures = ", ".join(
-        f"{text} {format_estimate(chosen.figures.get(name), form_of(name))}" for name, text in HEADINGS.items()
+    return [_say_chosen(findings, selection, selection.chosen), _say_best_on_test(selection, selection.best_on_test)]
+
+
+def _say_chosen(findings: Findings, selection: Selection, chosen: Summary) -> str:
+    metric, split = selection.metric, " and ".join(findings.splits)
+    value = format_estimate(chosen.validation[metric], form_of(metric))
+    tied = f"{selection.num_tied} configurations tie there; the first is chosen. " if selection.num_tied > 1 else ""
+    estimates = ", ".join(
+        f"{text} {format_estimate(chosen.estimates.get(name), form_of(name))}" for name, text in HEADINGS.items()
     )
-    tied = (
-        f"{selection.num_tied} configurations are equal there, the first is taken. " if selection.num_tied > 1 else ""
+    return (
+        f"Chosen on validation ({HEADINGS[metric]}, mean over seeds {value}): "
+        f"{chosen.configuration.number}: {chosen.configuration.name}. {tied}On {split}: {estimates}."
     )
-    validated = format_estimate(chosen.validation[metric], form_of(metric))
-    sentences = [
-        f"Chosen on validation ({words}, mean over seeds {validated}): "
-        f"{chosen.configuration.number}: {chosen.configuration.name}. {tied}Its figures on {split}: {figures}."
-    ]
-    value = format_estimate(best.figures[metric].value, form_of(metric))
-    if best is chosen:
-        sentences.append("It is also the best on test.")
-    else:
-        sentences.append(
-            f"Not a result: the best on test is {best.configuration.number}: {best.configuration.name} with {words} "
-            f"{value}. The highest of many test figures is too high by luck (the winner's curse), so it is not "
-            "reported as the sweep's outcome."
-        )
-    return sentences
+
+
+def _say_best_on_test(selection: Selection, best: Summary) -> str:
+    if best is selection.chosen:
+        return "It is also the best on test."
+    metric = selection.metric
+    value = format_estimate(best.estimates[metric].value, form_of(metric))
+    return (
+        f"Not a result: the best on test is {best.configuration.number}: {best.configuration.name} with "
+        f"{HEADINGS[metric]} {value}. The highest of many test values is too high by luck (the winner's curse), so it "
+        "is not the result of the sweep."
+    )
 
 
 def say_cautions(findings: Findings) -> list[str]:
     """Return a sentence for everything that limits what the report can say."""
+    return [*_say_runs(findings), *_say_seeds(findings), *_say_queries(findings), *_say_choice(findings)]
+
+
+def _say_runs(findings: Findings) -> list[str]:
     cautions = []
-    seeds = [len(configuration.runs) for configuration in findings.configurations]
     if findings.unfinished:
-        cautions.append(
-            f"{len(findings.unfinished)} of {len(findings.runs)} runs are left out of all figures; see the runs below."
-        )
+        number = f"{len(findings.unfinished)} of {len(findings.runs)} runs"
+        cautions.append(f"{number} are left out of all results; the table of runs says why.")
     if len({run.code for run in findings.finished if run.code}) > 1:
         cautions.append(
-            "Not all jobs ran the same code (sweep.allow_mixed=true): they may differ for that reason alone."
+            "The jobs ran different versions of the code (sweep.allow_mixed=true): results may differ for that reason."
         )
-    if any(len(versions) > 1 for versions in _data_versions(findings.finished).values()):
-        cautions.append("The content of the data changed between jobs (sweep.allow_mixed=true): they do not compare.")
-    if seeds and min(seeds) == 1:
-        cautions.append(
-            "A configuration with one seed has intervals over queries alone: a difference between such configurations "
-            "may be one between seeds."
-        )
-    if len(set(seeds)) > 1:
-        cautions.append(f"The configurations have between {min(seeds)} and {max(seeds)} finished seeds.")
-    if len({run.test.queries for run in findings.runs if run.test}) > 1:
-        cautions.append(
-            "Not all runs were evaluated on the same queries and pool: their figures stand side by side but do not "
-            "compare, and differences are taken only over queries that both sides share."
-        )
-    if len({run.validation.queries for run in findings.finished if run.validation}) > 1:
-        cautions.append("Not all runs were validated on the same queries, which the choice on validation ignores.")
-    if findings.selection and findings.selection.chosen and any(not one.validation for one in findings.summaries):
-        cautions.append("Configurations without validation figures cannot be chosen.")
-    if any(one.is_oracle for one in findings.configurations):
-        cautions.append("Oracles know the scores they are judged by: they are in the tables, but cannot be chosen.")
-    if "validation" in findings.splits:
-        cautions.append("The final split of some runs is validation: what was chosen on it has no independent figure.")
+    # Fingerprint of a data config -> fingerprints of what the runs read under it.
+    versions: dict[str, set[str]] = {}
+    for run in findings.finished:
+        for key, version in run.data.items():
+            versions.setdefault(key, set()).add(version)
+    if any(len(found) > 1 for found in versions.values()):
+        cautions.append("The data changed between jobs (sweep.allow_mixed=true): their results cannot be compared.")
     return cautions
 
 
-def _data_versions(runs: Sequence[Run]) -> dict[str, set[str]]:
-    """Fingerprint of a data config -> fingerprints of what the runs read under it."""
-    versions: dict[str, set[str]] = {}
-    for run in runs:
-        for key, version in run.data.items():
-            versions.setdefault(key, set()).add(version)
-    return versions
+def _say_seeds(findings: Findings) -> list[str]:
+    seeds = [len(configuration.runs) for configuration in findings.configurations]
+    cautions = []
+    if seeds and min(seeds) == 1:
+        cautions.append(
+            "Intervals of a configuration with one seed cover the spread of queries alone: a difference between such "
+            "configurations may be one between seeds."
+        )
+    if len(set(seeds)) > 1:
+        cautions.append(f"The configurations have between {min(seeds)} and {max(seeds)} finished seeds.")
+    return cautions
+
+
+def _say_queries(findings: Findings) -> list[str]:
+    cautions = []
+    if len({run.test.queries for run in findings.runs if run.test}) > 1:
+        cautions.append(
+            "Not all runs were evaluated on the same queries and pool: compare their rows in the table with care. "
+            "Differences are over the queries that both sides share."
+        )
+    if len({run.validation.queries for run in findings.finished if run.validation}) > 1:
+        cautions.append("Not all runs were validated on the same queries; the choice on validation ignores that.")
+    return cautions
+
+
+def _say_choice(findings: Findings) -> list[str]:
+    cautions = []
+    if findings.selection and findings.selection.chosen and any(not one.validation for one in findings.summaries):
+        cautions.append("Configurations without validation metrics cannot be chosen.")
+    if any(one.is_oracle for one in findings.configurations):
+        cautions.append(
+            "Oracles know the scores of the queries they are asked: they are in the tables, but cannot be chosen."
+        )
+    if "validation" in findings.splits:
+        cautions.append(
+            "The final split of some runs is validation: the chosen configuration has no result on other queries."
+        )
+    return cautions
 
 
 def say_method(findings: Findings) -> list[str]:
-    """Return how the figures, intervals, tests and the choice were made, a paragraph each."""
+    """Return how estimates, intervals, tests and the choice were made, a paragraph each."""
     resampling = findings.resampling
+    num_tests = sum((one.accuracy is not None) + (one.score is not None) for one in findings.comparisons)
     return [
         "A configuration is a resolved config without its seed, run folder, tracking and sweep settings; runs that "
         "differ in their seed alone are its replicates. Routing accuracy is the share of queries whose route scores as "
@@ -183,18 +217,14 @@ def say_method(findings: Findings) -> list[str]:
         f"random seed {resampling.seed}. Seeds are drawn and, for all seeds that answered the same queries together, "
         "queries (the pigeonhole bootstrap, Owen 2007); S - 1 of S seeds are drawn (Rao and Wu 1988), and the interval "
         "is Student's t around the mean with the bootstrap's standard error and Satterthwaite's degrees of freedom. A "
-        "rate of exactly 0% or 100% has Wilson's interval over queries. Baselines have the intervals of their "
+        "rate of exactly 0% or 100% has Wilson's interval over queries. References have the intervals of their "
         "report.json, over queries.",
         "Differences are paired by query, and by seed where both sides have the same seeds, and averaged over seeds. "
-        "McNemar p: exact, two-sided; of several seeds a query's differences are summed, and the total is compared "
+        "McNemar p: exact, two-sided; over several seeds a query's differences are summed, and the total is compared "
         "with its exact distribution when each query's sum is as likely to have either sign. Bootstrap p: t test with "
         "the bootstrap's standard error. For routing accuracy the larger of the two counts.",
-        f"Holm p: those p-values after Holm's correction over the {_count_tests(findings)} differences of this report "
-        "(accuracy and score of every configuration). A difference is called significant at most at 0.05.",
-        "The best configuration is the one with the highest mean over seeds on validation, of equal ones the first, "
-        "oracles left out; test figures take no part in the choice.",
+        f"Holm p: those p-values after Holm's correction over the {num_tests} differences of this report "
+        "(accuracy and score of every configuration). A difference is significant where it is at most 0.05.",
+        "The chosen configuration has the highest mean over seeds on validation; of equal ones it is the first. "
+        "Oracles are left out. Test results take no part in the choice.",
     ]
-
-
-def _count_tests(findings: Findings) -> int:
-    return sum((one.accuracy is not None) + (one.score is not None) for one in findings.comparisons)

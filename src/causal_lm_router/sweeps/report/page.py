@@ -16,12 +16,12 @@ _PRINTED_RUN = ("configuration", "seed", "state", "routing_accuracy", "mean_scor
 
 
 def render_markdown(findings: Findings, title: str, captions: Mapping[str, str], base: Path) -> str:
-    """Return report.md; `captions` maps a figure's file name without ending to what it shows."""
+    """Return report.md; `captions` maps the file name of a drawing, without ending, to its caption."""
     return _render("report.md.jinja", findings, title, base, figures=captions, autoescape=False)
 
 
 def render_page(findings: Findings, title: str, captions: Mapping[str, str], base: Path, folder: Path, at: Path) -> str:
-    """Return report.html with the figures of `folder` inside; its links to run folders hold from the folder `at`."""
+    """Return report.html with the drawings of `folder` inside; links to run folders are relative to the folder `at`."""
     pictures = {
         name: (base64.b64encode((folder / f"{name}.png").read_bytes()).decode(), caption)
         for name, caption in captions.items()

@@ -1,4 +1,4 @@
-"""Figures of one swept setting: routing accuracy and parse-failure rate against its values."""
+"""Drawings of one swept setting: routing accuracy and parse-failure rate against its values."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -9,10 +9,16 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter, NullLocator, PercentFormatter
 
-from causal_lm_router.evaluation import intervals
-from causal_lm_router.evaluation.figures.drawing import BLUE, GREY, plain_label, shorten_names
+from causal_lm_router.evaluation.figures.drawing import (
+    BLUE,
+    GREY,
+    MAX_COLOURS,
+    bar_lengths,
+    line_colours,
+    plain_label,
+    reference_style,
+)
 from causal_lm_router.sweeps.report.configurations import format_value
-from causal_lm_router.sweeps.report.figures import MAX_COLOURS, baseline_style, line_colours
 from causal_lm_router.sweeps.report.summary import ReferenceEstimates, Summary
 
 _PANELS = {"routing_accuracy": "routing accuracy", "parse_failure_rate": "parse-failure rate"}
@@ -37,6 +43,7 @@ def draw_parameter(key: str, summaries: Sequence[Summary], references: Sequence[
         axes.set_ylabel(_PANELS[name])
         axes.yaxis.set_major_formatter(PercentFormatter(1))
         axes.grid(alpha=0.3)
+    # A rate of 0 would otherwise lie on the frame.
     bottom.set_ylim(bottom=-0.002)
     _draw_references(top, references)
     axis.finish(bottom, key)
@@ -59,11 +66,11 @@ class _Axis:
 
     @property
     def width_inches(self) -> float:
-        """Width of a figure in which names have room side by side."""
+        """Width of a drawing in which names have room side by side."""
         return 6.5 if self.numbers else max(6.5, 0.7 * len(self.names) + 2)
 
     def place(self, value: object, offset: float) -> float:
-        """Return the position of a value, moved by a share of the axis so that error bars do not lie on one another."""
+        """Return the position of a value, moved by `offset`, a share of the axis, so that error bars stay apart."""
         if not self.numbers:
             return list(self.names).index(format_value(value)) + offset * len(self.names)
         number, low, high = float(value), self.numbers[0], self.numbers[-1]  # type: ignore[arg-type]
@@ -75,10 +82,12 @@ class _Axis:
         if self.is_log:
             axes.set_xscale("log")
         if not self.numbers:
+            # Names that do not fit side by side are turned.
             is_long = sum(map(len, self.names.values())) > 50
             rotation: Any = {"rotation": 30, "ha": "right", "rotation_mode": "anchor"} if is_long else {}
             axes.set_xticks(range(len(self.names)), list(self.names.values()), parse_math=False, **rotation)
         elif len(self.numbers) <= _MAX_TICKS:
+            # A logarithmic axis would add ticks of its own between the values.
             axes.xaxis.set_minor_locator(NullLocator())
             axes.xaxis.set_minor_formatter(NullFormatter())
             axes.set_xticks(self.numbers, [f"{number:g}" for number in self.numbers])
@@ -97,63 +106,51 @@ def _series(key: str, summaries: Sequence[Summary]) -> dict[str, list[Summary]]:
 def _draw_series(axes: Axes, axis: _Axis, key: str, name: str, series: Mapping[str, Sequence[Summary]]) -> None:
     if len(series) > MAX_COLOURS:
         everything = [summary for group in series.values() for summary in group]
-        _draw_points(axes, axis, key, name, everything, BLUE, "a configuration", 0.0, "")
-        _draw_means(axes, axis, key, name, everything)
+        places = [axis.place(summary.configuration.swept[key], 0.0) for summary in everything]
+        _draw_points(axes, places, name, everything, color=BLUE, label="a configuration", linestyle="")
+        _draw_means(axes, places, name, everything)
         return
+    # Lines are moved a little to the left and right of each other.
     offsets = (np.arange(len(series)) - (len(series) - 1) / 2) * 0.012
     for (label, group), colour, offset in zip(series.items(), line_colours(len(series)), offsets, strict=True):
-        _draw_points(axes, axis, key, name, group, colour, label, float(offset), "-")
+        places = [axis.place(summary.configuration.swept[key], float(offset)) for summary in group]
+        _draw_points(axes, places, name, group, color=colour, label=label or "_", linestyle="-")
 
 
-def _draw_points(
-    axes: Axes,
-    axis: _Axis,
-    key: str,
-    name: str,
-    group: Sequence[Summary],
-    colour: Any,
-    label: str,
-    offset: float,
-    line: str,
-) -> None:
-    places = [axis.place(summary.configuration.swept[key], offset) for summary in group]
-    figures = [summary.figures[name] for summary in group]
-    errors = np.array([_error(figure) for figure in figures]).T
-    style: dict[str, Any] = {"marker": "o", "markersize": 4, "capsize": 2, "elinewidth": 1, "linestyle": line}
+def _draw_points(axes: Axes, places: Sequence[float], name: str, group: Sequence[Summary], **style: Any) -> None:
+    """Draw the estimates `name` of the group with their intervals; `style` is matplotlib's."""
+    # A line joins the points from left to right.
     order = np.argsort(places)
+    estimates = [group[index].estimates[name] for index in order]
     axes.errorbar(
         np.array(places)[order],
-        np.array([figure.value for figure in figures])[order],
-        errors[:, order],
-        color=colour,
-        label=label or "_",
+        [estimate.value for estimate in estimates],
+        bar_lengths(estimates),
+        marker="o",
+        markersize=4,
+        capsize=2,
+        elinewidth=1,
         **style,
     )
 
 
-def _draw_means(axes: Axes, axis: _Axis, key: str, name: str, group: Sequence[Summary]) -> None:
+def _draw_means(axes: Axes, places: Sequence[float], name: str, group: Sequence[Summary]) -> None:
+    """Draw a line through the means at each place, unless every place has a single configuration."""
     by_place: dict[float, list[float]] = {}
-    for summary in group:
-        place = axis.place(summary.configuration.swept[key], 0.0)
-        by_place.setdefault(place, []).append(summary.figures[name].value)
+    for place, summary in zip(places, group, strict=True):
+        by_place.setdefault(place, []).append(summary.estimates[name].value)
     if len(by_place) < len(group):
-        places = sorted(by_place)
-        means = [math.fsum(by_place[place]) / len(by_place[place]) for place in places]
-        axes.plot(places, means, color=GREY, label="mean at this value")
+        in_order = sorted(by_place)
+        means = [math.fsum(by_place[place]) / len(by_place[place]) for place in in_order]
+        axes.plot(in_order, means, color=GREY, label="mean at this value")
 
 
 def _draw_references(axes: Axes, references: Sequence[ReferenceEstimates]) -> None:
-    # The oracle is right everywhere, and lines for several sets of queries could not be told apart.
+    # The oracle's accuracy is always 1. Lines for several sets of queries could not be told apart.
     shown = [reference for reference in references if not reference.name.startswith("oracle")]
     if len({reference.name for reference in shown}) < len(shown):
         return
     for reference in shown:
-        style = baseline_style(reference.name)[0]
-        value = reference.figures.routing_accuracy.value
-        axes.axhline(value, color=GREY, linestyle=style, label=plain_label(shorten_names([reference.name])[0]))
-
-
-def _error(figure: intervals.Estimate) -> tuple[float, float]:
-    if figure.low is None or figure.high is None:
-        return 0.0, 0.0
-    return max(0.0, figure.value - figure.low), max(0.0, figure.high - figure.value)
+        style = reference_style(reference.name)
+        value = reference.estimates.routing_accuracy.value
+        axes.axhline(value, color=GREY, linestyle=style.line, label=style.label)

@@ -9,10 +9,11 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
+from causal_lm_router.evaluation.figures.drawing import save_figure
 from causal_lm_router.evaluation.formatting import Row, write_csv
 from causal_lm_router.evaluation.statistics import Resampling
 from causal_lm_router.files import write_folder
-from causal_lm_router.sweeps.report.figures import draw_confusion, draw_curves, draw_frontier, save_figure
+from causal_lm_router.sweeps.report.figures import draw_chosen_confusion, draw_configurations, draw_curves
 from causal_lm_router.sweeps.report.findings import Findings, find
 from causal_lm_router.sweeps.report.page import render_markdown, render_page
 from causal_lm_router.sweeps.report.parameter_figures import draw_parameter
@@ -50,10 +51,12 @@ def write_report(
 
     `baseline` names a configuration (`lora.lora_r=16,optim.learning_rate=0.0005`) or `best_single`; None is the first
     configuration. `metric` is what the best configuration is chosen by on validation. Unfinished runs are listed and
-    left out of the figures; without any finished run the report is that list.
+    left out of all results; without any finished run the report is that list. An error leaves an earlier report as it
+    was.
 
-    Raises ValueError for a folder that holds no runs, an unknown baseline or metric, and FileExistsError for an
-    `output` that is no report; an earlier report then stays as it was.
+    Raises:
+        ValueError: a folder holds no runs, no configuration fits `baseline`, or `metric` is unknown.
+        FileExistsError: `output` exists and is no report.
     """
     _check_output(output)
     findings = find(folders, baseline, metric, resampling)
@@ -62,6 +65,7 @@ def write_report(
     base = folders[0] if is_one_sweep else output.absolute().parent
     title = f"Sweep {folders[0].resolve().name}" if is_one_sweep else f"{len(findings.runs)} runs"
     output.absolute().parent.mkdir(parents=True, exist_ok=True)
+    # Beside the output, and so on the same file system: the finished report can then take its place in one step.
     staged = output.absolute().with_name(f".{output.name[:40]}.{secrets.token_hex(6)}.new.tmp")
     try:
         with write_folder(staged) as folder:
@@ -91,11 +95,12 @@ def _write(findings: Findings, folder: Path, title: str, base: Path, at: Path) -
 
 
 def _draw(findings: Findings, folder: Path) -> dict[str, str]:
-    """Save every figure that the findings allow; return its file name without ending -> caption."""
+    """Save every drawing that the findings allow as PNG and PDF; return file name without ending -> caption."""
     captions = {}
     for name, caption, draw in _drawings(findings):
         if (figure := draw()) is not None:
-            save_figure(figure, folder, name)
+            for ending in ("png", "pdf"):
+                save_figure(figure, folder / f"{name}.{ending}")
             captions[name] = caption
     return captions
 
@@ -107,23 +112,24 @@ def _drawings(findings: Findings) -> list[tuple[str, str, Callable[[], Figure | 
     for number, key in enumerate(findings.configurations[0].swept, start=1):
         caption = f"Routing accuracy and parse-failure rate against {key}; bars are 95% intervals."
         draw = lambda key=key: draw_parameter(key, findings.summaries, findings.references)  # noqa: E731
+        # A key may hold characters that file names cannot.
         safe = "".join(char if char.isalnum() or char in "._-" else "_" for char in key)
         drawings.append((f"swept_{number:02}_{safe}", caption, draw))
     caption = "Mean score against mean cost; numbers are those of the table of configurations."
-    drawings.append(("frontier", caption, lambda: draw_frontier(findings.summaries, findings.references)))
+    drawings.append(("frontier", caption, lambda: draw_configurations(findings.summaries, findings.references)))
     if chosen := findings.selection and findings.selection.chosen:
         caption = f"Labels and routes of the configuration chosen on validation, {chosen.configuration.name}."
-        drawings.append(("confusion", caption, lambda: draw_confusion(chosen.configuration)))
+        drawings.append(("confusion", caption, lambda: draw_chosen_confusion(chosen.configuration)))
     caption = "Learning curves: means over seeds; the loss is a running mean."
     draw_all: Callable[[], Figure | None] = lambda: draw_curves(findings.configurations, findings.selection)  # noqa: E731
     return [*drawings, ("learning_curves", caption, draw_all)]
 
 
 def _check_output(output: Path) -> None:
-    """Refuse a place that holds something else than a report: it would be lost."""
+    """Refuse to overwrite anything but a report."""
     is_empty = not output.exists() or (output.is_dir() and not any(output.iterdir()))
     if output.is_symlink() or not (is_empty or (output / PAGE).is_file()):
-        raise FileExistsError(f"{output}: exists and is no report; choose another --output")
+        raise FileExistsError(f"--output must be a new or empty folder or a report, got {output}")
 
 
 def _replace(output: Path, staged: Path) -> None:

@@ -1,7 +1,7 @@
-"""A configuration's figures over its seeds, the references beside them, and the choice of the best on validation."""
+"""Estimates of a configuration over its seeds, the references beside them, and the choice of the best on validation."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -18,30 +18,30 @@ METRICS = ("mean_score", "routing_accuracy")
 _RATES = ("routing_accuracy", "parse_failure_rate")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Summary:
-    """One configuration's figures on the final split, and its means on validation."""
+    """One configuration's estimates on the final split, and its means on validation."""
 
     configuration: Configuration
     num_queries: int
     """Different queries over all seeds."""
-    figures: Mapping[str, Estimate]
-    """Name -> mean over seeds with its hierarchical bootstrap interval; without `mean_cost` where it is unknown."""
+    estimates: Mapping[str, Estimate]
+    """Metric -> mean over seeds with its hierarchical bootstrap interval; without `mean_cost` where it is unknown."""
     validation: Mapping[str, float]
     """Metric -> mean over seeds; empty unless every seed has a validation evaluation."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class ReferenceEstimates:
     """A way of choosing without a router, on one set of queries, as the named run's report.json has it."""
 
     name: str
-    figures: Reference
+    estimates: Reference
     num_queries: int
     run: Run
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Selection:
     """The best configuration by `metric` on validation, and the one that looks best on test, which is no result.
 
@@ -54,27 +54,32 @@ class Selection:
     best_on_test: Summary | None
     """None where all are oracles."""
     num_tied: int
-    """Configurations with the best figure on validation."""
+    """Number of configurations with the best mean on validation."""
 
 
 def summarise(configuration: Configuration, resampling: Resampling) -> Summary:
-    """Return the figures of a configuration with at least one run."""
+    """Return the estimates of a configuration with at least one run."""
     tests = [evaluation for run in configuration.runs if (evaluation := run.test)]
     validations = [run.validation for run in configuration.runs if run.validation]
+    # Costs are left out unless every seed's are known.
     names = [name for name in FIGURES if all(name in test.values for test in tests)]
-    estimates = estimate_means([sample(test, names) for test in tests], resampling)
-    figures = {name: _bounded(name, estimate.estimate, tests) for name, estimate in zip(names, estimates, strict=True)}
-    means = {
+    means = estimate_means([sample(test, names) for test in tests], resampling)
+    validation = {
         metric: float(np.mean([one.values[metric].mean() for one in validations]))
         for metric in METRICS
         if len(validations) == len(tests)
     }
     queries = {(test.queries, query_id) for test in tests for query_id in test.query_ids}
-    return Summary(configuration, len(queries), figures, means)
+    return Summary(
+        configuration=configuration,
+        num_queries=len(queries),
+        estimates={name: _bounded(name, mean.estimate, tests) for name, mean in zip(names, means, strict=True)},
+        validation=validation,
+    )
 
 
 def sample(evaluation: RunEvaluation, names: Sequence[str]) -> Sample:
-    """Return the named figures of an evaluation as the bootstrap takes them."""
+    """Return the named metrics of an evaluation as the bootstrap takes them."""
     return Sample(evaluation.queries, np.column_stack([evaluation.values[name] for name in names]))
 
 
@@ -85,37 +90,45 @@ def reference_estimates(runs: Sequence[Run]) -> list[ReferenceEstimates]:
         if run.test is None:
             continue
         report = run.test.report
-        for name, figures in report.references.items():
+        for name, reference in report.references.items():
             shown = f"best_single ({report.best_single})" if name == "best_single" else name
-            baseline = ReferenceEstimates(shown, figures, report.num_queries, run)
-            found.setdefault((run.test.queries, shown), baseline)
+            estimates = ReferenceEstimates(name=shown, estimates=reference, num_queries=report.num_queries, run=run)
+            found.setdefault((run.test.queries, shown), estimates)
     return list(found.values())
 
 
 def select(summaries: Sequence[Summary], metric: str) -> Selection:
     """Return the choice by the mean over seeds of `metric` on validation; of equal ones the first, oracles left out.
 
-    Raises ValueError for another metric than METRICS.
+    Raises:
+        ValueError: `metric` is not in METRICS.
     """
-    if metric not in METRICS:
-        raise ValueError(f"metric={metric!r}: allowed is {' | '.join(METRICS)}")
+    check_metric(metric)
     routers = [summary for summary in summaries if not summary.configuration.is_oracle]
     selectable = [summary for summary in routers if summary.validation]
+    # `max` returns the first of equal ones.
     chosen = max(selectable, key=lambda summary: summary.validation[metric], default=None)
     num_tied = sum(chosen is not None and one.validation[metric] == chosen.validation[metric] for one in selectable)
-    best_on_test = max(routers, key=lambda summary: summary.figures[metric].value, default=None)
-    return Selection(metric, chosen, best_on_test, num_tied)
+    best_on_test = max(routers, key=lambda summary: summary.estimates[metric].value, default=None)
+    return Selection(metric=metric, chosen=chosen, best_on_test=best_on_test, num_tied=num_tied)
 
 
-def _bounded(name: str, figure: Estimate, tests: Sequence[RunEvaluation]) -> Estimate:
-    """The figure with its interval inside the possible values; a rate of 0 or 1 has Wilson's interval over queries.
+def check_metric(metric: str) -> None:
+    """Raise a ValueError unless configurations can be chosen by the metric."""
+    if metric not in METRICS:
+        raise ValueError(f"metric must be {' or '.join(METRICS)}, got {metric!r}")
+
+
+def _bounded(name: str, estimate: Estimate, tests: Sequence[RunEvaluation]) -> Estimate:
+    """The estimate with its interval cut at the possible values; a rate of 0 or 1 has Wilson's interval over queries.
 
     No resampling of equal values gives a width, though few queries leave a rate uncertain.
     """
-    if figure.low is None or figure.high is None:
-        return figure
-    if name in _RATES and figure.value in (0.0, 1.0):
+    if estimate.low is None or estimate.high is None:
+        return estimate
+    if name in _RATES and estimate.value in (0.0, 1.0):
         num_queries = min(len(test.query_ids) for test in tests)
-        return rate_estimate(round(figure.value * num_queries), num_queries)
-    high = figure.high if name == "mean_cost" else min(1.0, figure.high)
-    return Estimate(figure.value, figure.standard_error, max(0.0, figure.low), high)
+        return rate_estimate(round(estimate.value * num_queries), num_queries)
+    # Costs have no upper bound.
+    high = estimate.high if name == "mean_cost" else min(1.0, estimate.high)
+    return replace(estimate, low=max(0.0, estimate.low), high=high)

@@ -39,13 +39,13 @@ def configuration_rows(
         row |= {key: _plain(one.configuration.swept[key]) for key in swept}
         row |= {"seeds": len(one.configuration.runs), "queries": one.num_queries, "chosen": one is chosen}
         row |= {f"validation_{metric}": one.validation.get(metric) for metric in METRICS}
-        row |= _figure_columns(one.figures)
+        row |= _figure_columns(one.estimates)
         rows.append(row | {"runs": ";".join(relative(run.folder, base) for run in one.configuration.runs)})
     for reference in references:
         row = {"number": None, "who": reference.name, **dict.fromkeys(swept)}
         row |= {"seeds": None, "queries": reference.num_queries, "chosen": False}
         row |= {f"validation_{metric}": None for metric in METRICS}
-        row |= _figure_columns({name: getattr(reference.figures, name, None) for name in FIGURES})
+        row |= _figure_columns({name: getattr(reference.estimates, name, None) for name in FIGURES})
         rows.append(row | {"runs": relative(reference.run.folder, base)})
     return rows
 
@@ -97,13 +97,13 @@ def printed_configurations(
         row |= {"seeds": str(len(one.configuration.runs))}
         row |= {f"validation {HEADINGS[metric]}": format_estimate(one.validation.get(metric), form_of(metric))}
         rows.append(
-            row | {text: format_estimate(one.figures.get(name), form_of(name)) for name, text in HEADINGS.items()}
+            row | {text: format_estimate(one.estimates.get(name), form_of(name)) for name, text in HEADINGS.items()}
         )
     for reference in references:
         first = swept[0] if swept else "#"
         row = {"#": "", **dict.fromkeys(swept, ""), "seeds": "", f"validation {HEADINGS[metric]}": ""}
         row[first] = reference.name
-        figures = {name: getattr(reference.figures, name, None) for name in HEADINGS}
+        figures = {name: getattr(reference.estimates, name, None) for name in HEADINGS}
         # What needs no text of a router has no parse failures, rather than unknown ones.
         shown = {text: format_estimate(figures[name], form_of(name)) for name, text in HEADINGS.items()}
         rows.append(row | shown | {HEADINGS["parse_failure_rate"]: ""})

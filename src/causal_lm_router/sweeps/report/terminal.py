@@ -32,7 +32,7 @@ def _table(findings: Findings) -> Table:
         table.add_column(heading, justify="right")
     for one in findings.summaries:
         figures = [
-            format_two_lines(one.figures[name], form_of(name))
+            format_two_lines(one.estimates[name], form_of(name))
             for name in ("routing_accuracy", "parse_failure_rate", "mean_score")
         ]
         is_chosen = findings.selection is not None and findings.selection.chosen is one
@@ -43,7 +43,7 @@ def _table(findings: Findings) -> Table:
         ]
         table.add_row(*map(Text, cells), *figures, style="bold" if is_chosen else "")
     for reference in findings.references:
-        accuracy, score = reference.figures.routing_accuracy, reference.figures.mean_score
+        accuracy, score = reference.estimates.routing_accuracy, reference.estimates.mean_score
         shown = [format_estimate(accuracy.value, PERCENT), "", format_estimate(score.value, SCORE)]
         table.add_row(*map(Text, ["", reference.name, "", *shown]), style="dim")
     return table
