@@ -25,7 +25,13 @@ from causal_lm_router.runs.run_folder import RunFolder
 from causal_lm_router.runs.tracking import read_metrics
 from causal_lm_router.training.checkpoint import FolderCheckpointIO
 
-OVERRIDES = ["debug=smoke", "trainer.num_epochs=3", "data.simulated.num_queries=300", "evaluation.max_queries=20"]
+OVERRIDES = [
+    "data=simulated",
+    "debug=smoke",
+    "trainer.num_epochs=3",
+    "data.simulated.num_queries=300",
+    "evaluation.max_queries=20",
+]
 POLL_SECONDS = 0.002
 COLUMNS = "{:>4} {:>8} {:>10} {:>5}  {:<20} {:>11} {:>10} {:>12} {:>13}"
 TITLES = (

@@ -30,7 +30,7 @@ from causal_lm_router.runs.tracking import read_metrics
 from causal_lm_router.runs.train_run import train_router
 from causal_lm_router.runs.workbench import Workbench
 
-OVERRIDES = ["debug=smoke", "lora.merge_lora=false"]
+OVERRIDES = ["data=simulated", "debug=smoke", "lora.merge_lora=false"]
 RANKS = (4, 8, 16)
 WARM_UP = 10  # jobs that the slope leaves out
 

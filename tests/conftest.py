@@ -1,6 +1,7 @@
 """Fixtures shared by all tests."""
 
 import dataclasses
+import functools
 import logging
 import multiprocessing
 import os
@@ -13,9 +14,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
-import yaml
+from omegaconf import OmegaConf
 
-from causal_lm_router.config import ColumnsConfig, DataConfig, OnBadRow, SimulatedConfig, Source, TieBreak
+from causal_lm_router.config import DataConfig
+from causal_lm_router.config.compose import compose_config
 
 pytest_plugins = ["tests.wandb_server"]
 
@@ -92,16 +94,17 @@ def data_dir() -> Path:
 
 @pytest.fixture(scope="session")
 def make_data_config() -> Callable[..., DataConfig]:
-    """Function that returns `conf/data/default.yaml` as a DataConfig with the given fields in it (enums by value)."""
-    shipped = yaml.safe_load((CHECKOUT / "conf" / "data" / "default.yaml").read_text(encoding="utf-8"))
+    """Function that returns the config of `data=<source>` with the given fields in it; enums may be given by value.
 
-    def make(**fields: Any) -> DataConfig:
-        values = shipped | {"drop_contaminated": False} | fields
-        for key, enum in {"source": Source, "on_bad_row": OnBadRow, "tie_break": TieBreak}.items():
-            values[key] = enum(values[key])
-        values["columns"] = ColumnsConfig(**shipped["columns"] | fields.get("columns", {}))
-        values["simulated"] = SimulatedConfig(**shipped["simulated"] | fields.get("simulated", {}))
-        return DataConfig(**values)
+    RouteLLM's contaminated prompts are kept, unless a field says otherwise: most tests have no list of them.
+    """
+    shipped = functools.cache(lambda source: compose_config([f"data={source}", "run_dir=none"]).data)
+
+    def make(source: str, **fields: Any) -> DataConfig:
+        kept = {"drop_contaminated": False} if source == "routellm" else {}
+        made = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(shipped(source)), kept | fields))
+        assert isinstance(made, DataConfig)
+        return made
 
     return make
 
@@ -117,10 +120,12 @@ class TinyBase:
 
 @pytest.fixture(scope="session")
 def tiny_config() -> Callable[..., Any]:
-    """Function that returns the config of `train debug=smoke <overrides>`: tiny base model, transformers, no W&B."""
-    from causal_lm_router.config.compose import compose_config
+    """Function that returns the config of `train data=simulated debug=smoke <overrides>`.
 
-    return lambda *overrides: compose_config(["debug=smoke", "trainer.progress_bar=false", "run_dir=none", *overrides])
+    It has the tiny base model, the transformers backend and no W&B.
+    """
+    fixed = ["data=simulated", "debug=smoke", "trainer.progress_bar=false", "run_dir=none"]
+    return lambda *overrides: compose_config([*fixed, *overrides])
 
 
 @pytest.fixture(scope="session")

@@ -38,7 +38,7 @@ def run_dir(tmp_path: Path) -> Path:
     """The folder of a run that has not been trained."""
     folder = tmp_path / "a, run (1)"
     folder.mkdir()
-    config = dump_config(compose_config(["debug=smoke", r"data.path='\${x}, #1'", "run_dir=elsewhere"]))
+    config = dump_config(compose_config(["data=jsonl", "debug=smoke", r"data.path='\${x}, #1'", "run_dir=elsewhere"]))
     (folder / "config.yaml").write_text(config, encoding="utf-8")
     return folder
 

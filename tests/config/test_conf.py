@@ -5,7 +5,6 @@ import copy
 import dataclasses
 import math
 import shutil
-import typing
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -20,7 +19,9 @@ from causal_lm_router.config.compose import compose_config, load_run_config, res
 from causal_lm_router.config.plain import config_dict, dump_config
 
 CONF = Path(compose.conf_dir())
-CHOICES = sorted((path.parent.name, path.stem) for path in CONF.glob("*/*.yaml"))
+CHOICES = sorted((path.parent.name, path.stem) for path in CONF.glob("*/*.yaml") if path.parent.name != "hydra")
+SOURCES = [choice for group, choice in CHOICES if group == "data"]
+METHODS = [choice for group, choice in CHOICES if group == "baseline"]
 # Files that hold settings of several groups.
 PRESETS = [
     (group, choice)
@@ -66,7 +67,6 @@ REFUSED_VALUES = {
     "data.test_fraction": (0.9, "data.validation_fraction + data.test_fraction=1.0: allowed is a sum below 1"),
     "data.near_duplicate_threshold": (math.nan, "data.near_duplicate_threshold=nan: allowed is a number in 0..1"),
     "data.max_query_chars": (0, "data.max_query_chars=0: allowed is an integer of at least 1"),
-    "data.assumed_output_tokens": (-1, "data.assumed_output_tokens=-1: allowed is an integer of at least 0, or null"),
     "data.task_shrinkage": (1.1, "data.task_shrinkage=1.1: allowed is a number in 0..1"),
     "data.cost_weight": (-1.0, "data.cost_weight=-1.0: allowed is a number of at least 0"),
     "data.max_train_queries": (0, "data.max_train_queries=0: allowed is an integer of at least 1, or null"),
@@ -115,7 +115,7 @@ REFUSED_OVERRIDES = {
     "trainer.extra.max_steps=3": ["+trainer.extra.max_steps=3"],
     "~lora.lora_r": ["lora.lora_r", "does not support deletion"],
     "~lora": ["key: lora"],
-    "data=default": ["data.source"],
+    "data=default": ["'data/default'"],
     "name=${nmae}": ["'nmae' not found", "key: name"],
     "lora": ["override 'lora'", "EQUAL"],
 }
@@ -124,7 +124,12 @@ REFUSED_OVERRIDES = {
 REFUSED_FILES = {
     "unknown key": ("lora/default.yaml", "lora_r:", "lora_rank:", ["'lora/default'", "key: lora.lora_rank"]),
     "wrong type": ("optim/default.yaml", "0.01", "some", ["'optim/default'", "key: optim.weight_decay"]),
-    "no such choice": ("data/default.yaml", "cheapest", "dearest", ["'data/default'", "[cheapest,", "data.tie_break"]),
+    "no such choice": (
+        "hydra/data/default.yaml",
+        "cheapest",
+        "dearest",
+        ["hydra/data/default'", "[cheapest,", "tie_break"],
+    ),
     "missing key": ("lora/default.yaml", "lora_r: 16\n", "", ["lora.lora_r"]),
     "key twice": ("lora/default.yaml", "lora_alpha: 32", "lora_r: 8", ["conf/lora/default.yaml", "lora_r", "line 4"]),
     "not YAML": ("lora/default.yaml", "lora_r: 16", "lora_r: [", ["conf/lora/default.yaml", "line"]),
@@ -147,11 +152,9 @@ def read_yaml(path: Path) -> dict[str, Any]:
 
 
 def overrides_of(group: str, choice: str) -> list[str]:
-    # conf/data/default.yaml is what the others build on: by itself it has no source.
-    extra = ["data.source=jsonl"] if (group, choice) == ("data", "default") else []
-    # The method follows the name; this one is what conf/baseline/default.yaml says.
-    extra += ["name=best_single"] if command_of(group, choice) == "baseline" else []
-    return [f"{group}={choice}", *extra, "run_dir=x"]
+    chosen = [] if group in ("data", "experiment") else ["data=simulated"]
+    chosen += ["baseline=best_single"] if (group, choice) == ("sweep", "baselines") else []
+    return [f"{group}={choice}", *chosen, "run_dir=x"]
 
 
 def command_of(group: str, choice: str) -> str:
@@ -176,14 +179,24 @@ def lookup(plain: Any, dotted: str) -> Any:
 @pytest.fixture(scope="module")
 def defaults() -> dict[str, Any]:
     """The plain defaults, for a test to change."""
-    return config_dict(compose_config(["run_dir=x"]))
+    return config_dict(compose_config(["data=simulated", "run_dir=x"]))
 
 
 def test_finds_the_groups() -> None:
     expected = {"base_model", "lora", "data", "prompt", "optim", "trainer", "inference", "parsing", "evaluation"}
     expected |= {"target", "objective", "decoding", "baseline"}
-    assert {group for group, _ in CHOICES} >= expected | {"tracking", "experiment", "debug", "sweep", "launcher"}
-    assert {group for group, _ in PRESETS} == {"experiment", "debug", "sweep", "launcher", "objective"}
+    assert {group for group, _ in CHOICES} >= expected | {"tracking", "experiment", "debug", "sweep"}
+    assert {group for group, _ in PRESETS} == {"experiment", "debug", "sweep"}, "no other writes another group"
+    assert set(SOURCES) == set(config.SOURCE_SCHEMAS)
+    assert set(METHODS) == set(config.BASELINE_SCHEMAS)
+
+
+@pytest.mark.parametrize(("group", "choice"), [pair for pair in CHOICES if pair not in PRESETS])
+def test_choices_inherit_from_their_groups_parent_alone(group: str, choice: str) -> None:
+    parents = [entry for entry in read_yaml(CONF / group / f"{choice}.yaml").get("defaults", []) if entry != "_self_"]
+    for parent in parents:
+        folder = parent.removesuffix("@_here_").rpartition("/")[0]
+        assert parent == "default" or folder in (f"/hydra/schema/{group}", f"/hydra/{group}"), parent
 
 
 @pytest.mark.parametrize(("group", "choice"), CHOICES)
@@ -204,7 +217,7 @@ def test_every_preset_composes_with_every_other(experiment: str, debug: str) -> 
     assert composed.name == debug, "debug presets come last"
 
 
-@pytest.mark.parametrize(("group", "choice"), [pair for pair in PRESETS if pair[0] != "launcher"])
+@pytest.mark.parametrize(("group", "choice"), PRESETS)
 def test_presets_say_what_they_show_and_how_to_run_them(group: str, choice: str) -> None:
     lines = (CONF / group / f"{choice}.yaml").read_text(encoding="utf-8").splitlines()
     header = [line for line in lines if line.startswith("# ")]
@@ -226,30 +239,50 @@ def test_plain_defaults_are_the_seed_table(key: str, value: object, defaults: di
     assert lookup(defaults, key) == value
 
 
-def test_every_leaf_is_a_field_and_every_field_has_a_value(defaults: dict[str, Any]) -> None:
-    def check(plain: dict[str, Any], schema: Any, prefix: str) -> None:
-        kinds = typing.get_type_hints(schema)
-        assert list(plain) == list(kinds), prefix
-        for key, kind in kinds.items():
-            if dataclasses.is_dataclass(kind):
-                check(plain[key], kind, f"{prefix}{key}.")
+@pytest.mark.parametrize(("group", "choice"), [("data", source) for source in SOURCES] + [("baseline", "svm")])
+def test_every_field_has_a_value_and_there_is_no_other(group: str, choice: str) -> None:
+    def check(plain: dict[str, Any], settings: Any, prefix: str) -> None:
+        assert list(plain) == [field.name for field in dataclasses.fields(settings)], prefix
+        for key, value in vars(settings).items():
+            if dataclasses.is_dataclass(value):
+                check(plain[key], value, f"{prefix}{key}.")
 
-    check(defaults, config.TrainConfig, "")
+    composed = compose_config(overrides_of(group, choice), command_of(group, choice))
+    check(config_dict(composed), composed, "")
 
 
-def test_every_key_of_every_file_is_a_field() -> None:
-    kinds = typing.get_type_hints(config.BaselineRunConfig)
-    for group, choice in CHOICES:
-        said = read_yaml(CONF / group / f"{choice}.yaml")
-        said.pop("defaults", None)
-        said.pop("hydra", None)
-        for key, _ in leaves(said):
-            schema: Any = config.TrainConfig if (group, choice) in PRESETS else kinds[group]
-            for part in key.split("."):
-                if not dataclasses.is_dataclass(schema):
-                    break  # inside a pass-through dictionary
-                assert part in typing.get_type_hints(schema), f"conf/{group}/{choice}.yaml: {key}"
-                schema = typing.get_type_hints(schema)[part]
+OF_OTHERS = {
+    "data=jsonl": ["data.columns", "data.simulated", "data.allow_pickle", "data.query_path"],
+    "data=simulated": ["data.path", "data.pool_path", "data.hub_split"],
+    "data=routerdc": ["data.files", "data.drop_contaminated"],
+}
+
+
+@pytest.mark.parametrize(("choice", "key"), [(choice, key) for choice, keys in OF_OTHERS.items() for key in keys])
+def test_keys_of_another_source_are_refused(choice: str, key: str) -> None:
+    for override in (f"{key}=x", f"+{key}=x"):
+        with pytest.raises(ValueError, match=rf"key: {key}\)"):
+            compose_config([choice, override, "run_dir=x"])
+
+
+@pytest.mark.parametrize("override", ["seed=0", "data.path=x", "data.seed=0", "data.test_fraction=0.2", "debug=smoke"])
+def test_data_has_to_be_chosen(override: str) -> None:
+    with pytest.raises(ValueError) as caught:
+        compose_config([override])
+    listed = "hub, jsonl, llmrouter, routellm, routerbench, routerdc, simulated"
+    assert f"data must be one of {listed}: choose it with data=" in str(caught.value)
+
+
+def test_a_baseline_has_to_be_chosen() -> None:
+    with pytest.raises(ValueError, match=r"baseline must be one of best_single, .*, zero_shot: choose it with"):
+        compose_config(["data=simulated"], "baseline")
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_baselines_run_is_named_after_its_method(method: str) -> None:
+    composed = compose_config([f"baseline={method}", "experiment=quickstart", "debug=smoke"], "baseline")
+    assert composed.name == method
+    assert composed.run_dir.startswith(f"outputs/{method}/")
 
 
 @pytest.mark.parametrize(("group", "choice"), SWEEPS)
@@ -263,8 +296,8 @@ def test_sweep_presets_sweep_over_what_there_is(group: str, choice: str) -> None
         assert override.is_sweep_override(), override.input_line
         values = list(override.sweep_string_iterator()) if override.is_discrete_sweep() else [override.value().start]
         for value in values:
-            swept = [f"{group}={choice}", f"{override.get_key_element()}={value}", "run_dir=x"]
-            compose_config(swept, command_of(group, choice))
+            swept = f"{override.get_key_element()}={value}"
+            compose_config([*overrides_of(group, choice), swept], command_of(group, choice))
 
 
 def test_every_field_is_documented_and_has_no_default() -> None:
@@ -294,7 +327,7 @@ def test_values_out_of_range(key: str, value: object, message: str, defaults: di
 @pytest.mark.parametrize(("override", "parts"), REFUSED_OVERRIDES.items(), ids=REFUSED_OVERRIDES)
 def test_wrong_overrides(override: str, parts: list[str]) -> None:
     with pytest.raises(ValueError) as caught:
-        compose_config([override, "run_dir=x"])
+        compose_config(["data=hub", override, "run_dir=x"])
     message = str(caught.value)
     assert "\n" not in message
     assert [part for part in parts if part not in message] == [], message
@@ -303,7 +336,7 @@ def test_wrong_overrides(override: str, parts: list[str]) -> None:
 @pytest.mark.parametrize("override", ["+lora.lora_rank=3", "lora.lora_rank=3"])
 def test_no_error_advises_what_would_fail(override: str) -> None:
     with pytest.raises(ValueError) as caught:
-        compose_config([override])
+        compose_config(["data=simulated", override])
     assert "+lora" not in str(caught.value)
 
 
@@ -330,6 +363,7 @@ def test_pass_through_dictionaries_take_any_key() -> None:
             "+trainer.extra.max_steps=3",
             "+inference.engine_args={max_num_seqs: 4, enforce_eager: true}",
             "+inference.sampling_args.top_k=5",
+            "data=hub",
             "+data.columns.scores={a: score_a}",
             "run_dir=x",
         ]
@@ -350,7 +384,9 @@ def test_name_and_run_dir_follow_what_is_run(defaults: dict[str, Any]) -> None:
 
 def test_a_written_config_comes_back_whole(tmp_path: Path) -> None:
     texts = ["trainer.devices='2'", r"prompt.template='a \\ \${b} é: {query} #:'", "optim.learning_rate=1e-7"]
-    composed = compose_config([*texts, "run_dir=x", "+trainer.extra={a: [1, {b: null}]}", "data.path='null'"])
+    composed = compose_config(
+        ["data=jsonl", *texts, "run_dir=x", "+trainer.extra={a: [1, {b: null}]}", "data.path='null'"]
+    )
     assert composed.prompt.template == "a \\\\ ${b} é: {query} #:"
     (tmp_path / "config.yaml").write_text(dump_config(composed), encoding="utf-8")
     plain = {**load_run_config(tmp_path), "run_dir": "x"}

@@ -25,7 +25,8 @@ OTHERS = [
 
 def run_job(folder: Path, overrides: list[str], workbench: Workbench | None = None) -> None:
     """Run `train debug=smoke` with overrides; a function of the module, so that another process can run it."""
-    fixed = ["debug=smoke", "trainer.progress_bar=false", "data.simulated.num_queries=60", f"run_dir={folder}"]
+    fixed = ["data=simulated", "debug=smoke"]
+    fixed += ["trainer.progress_bar=false", "data.simulated.num_queries=60", f"run_dir={folder}"]
     train_router(compose_config([*fixed, *overrides]), workbench)
 
 

@@ -277,7 +277,8 @@ def wait_for_losses(folder: Path, number: int, process: BaseProcess) -> None:
 @pytest.mark.slow
 def test_killed_and_resumed_runs_equal_uninterrupted_ones(start: Callable[..., BaseProcess], tmp_path: Path) -> None:
     # Six steps an epoch and a checkpoint every four: kills fall within epochs and at their ends, in and between writes.
-    overrides = ["debug=smoke", "evaluation=final_only", "trainer.num_epochs=3", "trainer.checkpoint_every_n_steps=4"]
+    overrides = ["data=simulated", "debug=smoke"]
+    overrides += ["evaluation=final_only", "trainer.num_epochs=3", "trainer.checkpoint_every_n_steps=4"]
     overrides += ["trainer.progress_bar=false", "tracking.tensorboard=false"]
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     finish(start("train", *overrides, f"run_dir={whole}"), tmp_path)
@@ -302,7 +303,8 @@ def test_killed_and_resumed_runs_equal_uninterrupted_ones(start: Callable[..., B
 
 @pytest.mark.slow
 def test_each_job_of_a_sweep_has_its_folder(start: Callable[..., BaseProcess], tmp_path: Path) -> None:
-    overrides = ["debug=smoke", "evaluation=final_only", "data.max_train_queries=16", "trainer.progress_bar=false"]
+    overrides = ["data=simulated", "debug=smoke"]
+    overrides += ["evaluation=final_only", "data.max_train_queries=16", "trainer.progress_bar=false"]
     finish(start("train", "--multirun", *overrides, "seed=0,1", f"hydra.sweep.dir={tmp_path / 'sweep'}"), tmp_path)
     folders = [path.parent for path in (tmp_path / "sweep").glob("*/adapter")]
     assert sorted(read_report(folder)["seed"] for folder in folders) == [0, 1]
@@ -323,7 +325,8 @@ def is_gone(process_group: int, timeout_s: float = 30.0) -> bool:
 @pytest.mark.slow
 def test_two_processes_train_as_one(start: Callable[..., BaseProcess], tmp_path: Path) -> None:
     # 33 queries in steps of 16: the second process has none of the last step. Few tokens: several micro-batches each.
-    overrides = ["debug=smoke", "data.max_train_queries=33", "lora.lora_dropout=0.0", "optim.learning_rate=0.005"]
+    overrides = ["data=simulated", "debug=smoke"]
+    overrides += ["data.max_train_queries=33", "lora.lora_dropout=0.0", "optim.learning_rate=0.005"]
     overrides += ["trainer.max_tokens_per_batch=400", "trainer.num_epochs=2", "evaluation.max_queries=4"]
     finish(start("train", *overrides, "trainer.batch_size=16", f"run_dir={tmp_path / 'one'}"), tmp_path)
     two = ["trainer.strategy=ddp", "trainer.devices=2", "trainer.accelerator=cpu", "trainer.batch_size=8"]

@@ -22,7 +22,8 @@ from tests.conftest import Result
 
 pytestmark = pytest.mark.slow
 
-SMALL = ["debug=smoke", "lora.merge_lora=false", "trainer.progress_bar=false", "tracking.tensorboard=false"]
+SMALL = ["data=simulated", "debug=smoke"]
+SMALL += ["lora.merge_lora=false", "trainer.progress_bar=false", "tracking.tensorboard=false"]
 SMALL += ["data.simulated.num_queries=60", "sweep.report=false"]
 SWEEP = ["-m", *SMALL, "sweep.name=s"]
 
@@ -226,7 +227,7 @@ def test_a_killed_sweep_goes_on_where_it_stopped(
 def test_an_isolated_job_that_is_killed_costs_only_itself(
     main: Callable[..., Result], sweep: SweepFolder, tmp_path: Path
 ) -> None:
-    swept = [*SWEEP, *LONG, "launcher=isolated", "seed=0,1"]
+    swept = [*SWEEP, *LONG, "sweep.isolated=true", "seed=0,1"]
     process = subprocess.Popen(command_line(*swept), cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
     first = wait_for(lambda: history(sweep, "running"))[0]
     wait_for(lambda: list(sweep.run_dir(first).glob("checkpoints/step_*.ckpt")))
@@ -242,7 +243,7 @@ def test_an_isolated_job_that_is_killed_costs_only_itself(
 
 
 def test_an_isolated_job_ends_with_its_sweep(sweep: SweepFolder, tmp_path: Path) -> None:
-    swept = [*SWEEP, *LONG, "launcher=isolated", "seed=0,1", "trainer.num_epochs=400"]
+    swept = [*SWEEP, *LONG, "sweep.isolated=true", "seed=0,1", "trainer.num_epochs=400"]
     process = subprocess.Popen(command_line(*swept), cwd=tmp_path, stdout=subprocess.DEVNULL)
     wait_for(lambda: history(sweep, "running"))
     (child,) = psutil.Process(process.pid).children()

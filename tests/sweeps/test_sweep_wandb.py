@@ -17,7 +17,7 @@ from tests.wandb_server import FakeServer, of_kind, offline_folders, records
 
 pytestmark = pytest.mark.slow
 
-SMALL = ["debug=smoke", "lora.merge_lora=false", "trainer.progress_bar=false", "tracking=default"]
+SMALL = ["data=simulated", "debug=smoke", "lora.merge_lora=false", "trainer.progress_bar=false", "tracking=default"]
 SMALL += ["tracking.wandb.mode=offline", "tracking.wandb.tags=[tiny]", "data.simulated.num_queries=60"]
 SWEEP = ["train", "-m", *SMALL, "sweep.name=s", "seed=0,1"]
 

@@ -28,7 +28,8 @@ from causal_lm_router.runs.sweep_folder import SweepFolder
 from causal_lm_router.sweeps.search_space import distribution_of
 from tests.conftest import Result
 
-SMALL = ["debug=smoke", "lora.merge_lora=false", "trainer.progress_bar=false", "tracking.tensorboard=false"]
+SMALL = ["data=simulated", "debug=smoke"]
+SMALL += ["lora.merge_lora=false", "trainer.progress_bar=false", "tracking.tensorboard=false"]
 SMALL += ["data.simulated.num_queries=60", "sweep.report=false"]
 SEARCH = ["-m", "hydra/sweeper=optuna", *SMALL, "sweep.name=s", "hydra.sweeper.n_trials=5"]
 SPACE = ["optim.learning_rate=tag(log,interval(1e-5,1e-1))", "lora.lora_r=choice(2,4,8)"]
@@ -441,7 +442,7 @@ def test_a_killed_search_of_real_runs_is_the_undisturbed_one(
 
 @pytest.mark.slow
 def test_a_trial_whose_process_is_killed_goes_on_at_once(sweep: SweepFolder, tmp_path: Path) -> None:
-    search = start(tmp_path, "launcher=isolated", "hydra.sweeper.n_trials=2")
+    search = start(tmp_path, "sweep.isolated=true", "hydra.sweeper.n_trials=2")
     wait_for_trial(sweep, 1)
     (child,) = psutil.Process(search.pid).children()
     child.kill()

@@ -13,7 +13,16 @@ from causal_lm_router.baselines.rules import (
     repeat_row,
 )
 from causal_lm_router.baselines.score_table import Predictor, label_table, score_table
-from causal_lm_router.config import BaselineConfig, BaselineMethod
+from causal_lm_router.config import (
+    BaselineConfig,
+    BaselineMethod,
+    EloConfig,
+    EncoderConfig,
+    MatrixFactorisationConfig,
+    MlpConfig,
+    NeighboursConfig,
+    SvmConfig,
+)
 from causal_lm_router.data.arrays import Floats
 from causal_lm_router.routing import Candidate, RoutingExample
 
@@ -83,13 +92,14 @@ def _fit(
         case BaselineMethod.cheapest_oracle:
             return lambda examples: mark_cheapest_best(examples, pool)
         # Elo without a preference for similar queries is the same for every query: it needs no embeddings.
-        case BaselineMethod.elo if settings.elo_gamma == 1:
+        case BaselineMethod.elo if isinstance(settings, EloConfig) and settings.elo_gamma == 1:
             from causal_lm_router.baselines.elo import mean_elo_chances
 
             return repeat_row(mean_elo_chances(score_table(train, pool)))
         case BaselineMethod.encoder_classifier:
             from causal_lm_router.baselines.encoder_classifier import fit_encoder
 
+            assert isinstance(settings, EncoderConfig)
             predict = fit_encoder([example.query for example in train], score_table(train, pool), settings, seed)
             return lambda examples: predict([example.query for example in examples])
         case BaselineMethod.zero_shot | BaselineMethod.few_shot:
@@ -119,16 +129,17 @@ def _fit_on_vectors(
     targets = label_table(train, pool, labels) if labelled else score_table(train, pool)
     vectors = embed_queries(train)
     predict: VectorPredictor
-    match settings.method:
-        case BaselineMethod.knn_vote | BaselineMethod.knn_regression:
+    match settings:
+        case NeighboursConfig():
             predict = embedding_learners.fit_neighbours(vectors, targets, settings.k)
-        case BaselineMethod.svm:
+        case SvmConfig():
             predict = embedding_learners.fit_svm(vectors, targets, settings.svm_c)
-        case BaselineMethod.mlp:
+        case MlpConfig():
             predict = embedding_learners.fit_mlp(vectors, targets, settings.mlp_hidden_units, settings.mlp_epochs, seed)
-        case BaselineMethod.matrix_factorisation:
+        case MatrixFactorisationConfig():
             predict = matrix_factorisation.fit_factors(vectors, targets, settings.mf_rank, settings.mf_epochs, seed)
-        case _:
-            assert settings.method is BaselineMethod.elo
+        case EloConfig():
             predict = elo.fit_similar(vectors, targets, settings.elo_gamma)
+        case _:
+            raise TypeError(f"no baseline takes a {type(settings).__name__}")
     return lambda examples: predict(embed_queries(examples))

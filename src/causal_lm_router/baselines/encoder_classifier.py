@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from causal_lm_router.baselines.embeddings import load_encoder
-from causal_lm_router.config import BaselineConfig
+from causal_lm_router.config import EncoderConfig
 from causal_lm_router.data.arrays import Floats
 from causal_lm_router.models.torch_state import keep_random_state
 from causal_lm_router.terminal import progress_bar
@@ -45,7 +45,7 @@ class EncoderClassifier(nn.Module):
 
 
 def fit_encoder(
-    queries: Sequence[str], scores: Floats, settings: BaselineConfig, seed: int
+    queries: Sequence[str], scores: Floats, settings: EncoderConfig, seed: int
 ) -> Callable[[Sequence[str]], Floats]:
     """Return a function from query texts to predicted scores: the logistic function of each candidate's logit.
 
@@ -76,7 +76,7 @@ def fit_encoder(
     return predict
 
 
-def _train(model: EncoderClassifier, queries: Sequence[str], scores: Tensor, settings: BaselineConfig) -> None:
+def _train(model: EncoderClassifier, queries: Sequence[str], scores: Tensor, settings: EncoderConfig) -> None:
     # The learning rate changes with every step, so the number of steps is needed first; the last batch may be short.
     optimizer = torch.optim.AdamW(model.parameters(), lr=settings.encoder_learning_rate)
     num_steps = settings.encoder_epochs * -(-len(queries) // BATCH_SIZE)

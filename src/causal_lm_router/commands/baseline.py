@@ -1,7 +1,7 @@
 """Fit a baseline on the same data as a router, evaluate it in the same way, leave a run folder.
 
-causal-lm-router baseline name=knn_regression experiment=llmrouter_cpu data.path=path/to/llmrouter [baseline.k=100]
-causal-lm-router baseline -m sweep=baselines experiment=llmrouter_cpu data.path=path/to/llmrouter
+causal-lm-router baseline baseline=knn_regression experiment=llmrouter_cpu data.path=path/to/llmrouter [baseline.k=100]
+causal-lm-router baseline sweep=baselines experiment=llmrouter_cpu data.path=path/to/llmrouter
 """
 
 from dataclasses import replace

@@ -10,7 +10,7 @@ PROGRAM = "causal-lm-router"
 COMPLETION_FLAGS = ("-sc", "--shell-completion")
 COMMANDS = {
     "train": "finetune a base model on routing data, evaluate it, leave a run folder",
-    "baseline": "fit a baseline and evaluate it like a router: name=knn_regression|svm|per_task_best|zero_shot|...",
+    "baseline": "fit a baseline and evaluate it like a router: baseline=knn_regression|svm|zero_shot|...",
     "resume": "continue a run that was interrupted: run_dir=...",
     "evaluate": "evaluate a run again: run_dir=... [inference.backend=transformers] [parsing=lenient] ...",
     "route": 'route queries with a run: run_dir=... query="..." or input=file [output=file]',

@@ -9,7 +9,7 @@ from causal_lm_router.config import TrainConfig
 
 def main() -> None:
     """Run the `data` command."""
-    run_command("data_command", TrainConfig, _job)
+    run_command("data", TrainConfig, _job)
 
 
 def _job(config: TrainConfig) -> None:

@@ -76,7 +76,7 @@ def run_command(
             fail(error)
 
     # Hydra names the job, and with it the log file, after the function's module.
-    application.__module__ = f"causal_lm_router.commands.{config_name.removesuffix('_command')}"
+    application.__module__ = f"causal_lm_router.commands.{config_name}"
     # Threads that spin while they wait slow a CPU run down several times over as soon as another job shares the cores.
     # The OpenMP runtime reads this once, when torch is imported.
     os.environ.setdefault("GOMP_SPINCOUNT", "10000")

@@ -3,9 +3,38 @@
 YAML under `conf/` holds every value; the dataclasses here hold no defaults. `compose.py` puts the two together.
 """
 
-from causal_lm_router.config.baselines import BaselineConfig, BaselineMethod
+from causal_lm_router.config.baselines import (
+    BASELINE_SCHEMAS,
+    BaselineConfig,
+    BaselineMethod,
+    EloConfig,
+    EmbeddingBaselineConfig,
+    EncoderConfig,
+    FewShotConfig,
+    MatrixFactorisationConfig,
+    MlpConfig,
+    NeighboursConfig,
+    SvmConfig,
+)
 from causal_lm_router.config.checks import DTYPES
-from causal_lm_router.config.data import ColumnsConfig, DataConfig, OnBadRow, SimulatedConfig, Source, TieBreak
+from causal_lm_router.config.data import (
+    SOURCE_SCHEMAS,
+    ColumnsConfig,
+    DataConfig,
+    FileDataConfig,
+    HubDataConfig,
+    JsonlDataConfig,
+    LLMRouterDataConfig,
+    OnBadRow,
+    QueryFilesDataConfig,
+    RouteLLMDataConfig,
+    RouterBenchDataConfig,
+    RouterDCDataConfig,
+    SimulatedConfig,
+    SimulatedDataConfig,
+    Source,
+    TieBreak,
+)
 from causal_lm_router.config.evaluation import EvaluationConfig, Split
 from causal_lm_router.config.generation import (
     Backend,
@@ -24,8 +53,10 @@ from causal_lm_router.config.tracking import TrackingConfig, WandbConfig, WandbM
 from causal_lm_router.config.training import ObjectiveConfig, ObjectiveKind, OptimConfig, Schedule, TrainerConfig
 
 __all__ = [
+    "BASELINE_SCHEMAS",
     "DTYPES",
     "NOT_IDENTITY",
+    "SOURCE_SCHEMAS",
     "Backend",
     "BaseModelConfig",
     "BaseModelOrigin",
@@ -37,10 +68,21 @@ __all__ = [
     "DataConfig",
     "DecodingConfig",
     "DecodingMethod",
+    "EloConfig",
+    "EmbeddingBaselineConfig",
+    "EncoderConfig",
     "EvaluateConfig",
     "EvaluationConfig",
+    "FewShotConfig",
+    "FileDataConfig",
+    "HubDataConfig",
     "InferenceConfig",
+    "JsonlDataConfig",
+    "LLMRouterDataConfig",
     "LoraConfig",
+    "MatrixFactorisationConfig",
+    "MlpConfig",
+    "NeighboursConfig",
     "Normalisation",
     "ObjectiveConfig",
     "ObjectiveKind",
@@ -50,11 +92,17 @@ __all__ = [
     "ParsingConfig",
     "PrepareConfig",
     "PromptConfig",
+    "QueryFilesDataConfig",
     "RouteConfig",
+    "RouteLLMDataConfig",
+    "RouterBenchDataConfig",
+    "RouterDCDataConfig",
     "Schedule",
     "SimulatedConfig",
+    "SimulatedDataConfig",
     "Source",
     "Split",
+    "SvmConfig",
     "SweepConfig",
     "TargetConfig",
     "TieBreak",

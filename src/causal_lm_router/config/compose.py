@@ -30,6 +30,11 @@ SCHEMAS: dict[str, type] = {
 }
 BASELINE = "baseline"
 """The node that tells the settings of a baseline from those of a trained router."""
+VARIANTS: dict[str, tuple[str, Mapping[Any, type]]] = {
+    "data": ("source", schema.SOURCE_SCHEMAS),
+    BASELINE: ("method", schema.BASELINE_SCHEMAS),
+}
+"""Node whose keys depend on the value of one of them -> that key, and the schema for each value."""
 COMPOSITION_ERRORS = (HydraException, OmegaConfBaseException, yaml.YAMLError)
 
 
@@ -47,6 +52,9 @@ def register_schemas() -> None:
     store = ConfigStore.instance()
     for name, node in SCHEMAS.items():
         store.store(name=name, node=node)
+    for group, (_, variants) in VARIANTS.items():
+        for value, node in variants.items():
+            store.store(group=f"hydra/schema/{group}", name=str(value), node=node)
     store.store(name="run_schema", node=schema.TrainConfig)
     store.store(name="run", node={})
 
@@ -89,7 +97,12 @@ def register_run(arguments: list[str], *, required: bool, takes_baselines: bool)
         node = load_run_config(Path(run_dir))
         if BASELINE in node and not takes_baselines:
             raise ValueError(f"run_dir={run_dir}: holds a baseline, which leaves no trained router")
-        ConfigStore.instance().store(name="run_schema", node=_run_schema(node))
+        # A group chosen on the command line takes the place of the run's own, whose keys may be others.
+        chosen = {argument.split("=")[0] for argument in arguments}
+        node = {key: value for key, value in node.items() if key not in VARIANTS or key not in chosen}
+        for name, target in SCHEMAS.items():
+            ConfigStore.instance().store(name=name, node=_schema_of(node, target))
+        ConfigStore.instance().store(name="run_schema", node=_schema_of(node, schema.TrainConfig))
         ConfigStore.instance().store(name="run", node=_literal(node))
     elif required:
         raise ValueError("run_dir: missing; needed is run_dir=<folder of a run>")
@@ -127,9 +140,8 @@ def resolve_config(composed: DictConfig | Mapping[str, Any], target: type[Schema
         ValueError: an unknown key, a value of the wrong type, a missing value, or a value its check refuses.
     """
     try:
-        fields_from = _run_schema(composed) if target is schema.TrainConfig else target
         plain = OmegaConf.to_container(composed, resolve=True) if isinstance(composed, DictConfig) else composed
-        merged = OmegaConf.merge(OmegaConf.structured(fields_from), _literal(plain))
+        merged = OmegaConf.merge(_schema_of(plain, target), _literal(plain))
         resolved = OmegaConf.to_object(merged)
     except OmegaConfBaseException as error:
         raise ValueError(f"config: {describe_error(error)}") from error
@@ -137,8 +149,17 @@ def resolve_config(composed: DictConfig | Mapping[str, Any], target: type[Schema
     return resolved
 
 
-def _run_schema(settings: DictConfig | Mapping[str, Any]) -> type[schema.TrainConfig]:
-    return schema.BaselineRunConfig if BASELINE in settings else schema.TrainConfig
+def _schema_of(settings: Any, target: type) -> Any:
+    """Return the empty schema of these settings: `target`, with the subclass that each of VARIANTS asks for."""
+    if target is schema.TrainConfig and BASELINE in settings:
+        target = schema.BaselineRunConfig
+    node = OmegaConf.structured(target)
+    for group, (key, variants) in VARIANTS.items():
+        part = settings.get(group)
+        variant = variants.get(part.get(key)) if isinstance(part, Mapping) else None
+        if variant is not None and group in {field.name for field in fields(target)}:
+            node[group] = OmegaConf.structured(variant)
+    return node
 
 
 def compose_config(overrides: list[str], config_name: str = "train") -> schema.TrainConfig:
@@ -151,18 +172,20 @@ def compose_config(overrides: list[str], config_name: str = "train") -> schema.T
     """
     register_schemas()
     GlobalHydra.instance().clear()
-    try:
-        with initialize_config_dir(version_base="1.3", config_dir=conf_dir()):
+    with initialize_config_dir(version_base="1.3", config_dir=conf_dir()):
+        try:
             composed = compose(config_name=config_name, overrides=overrides)
-    except COMPOSITION_ERRORS as error:
-        raise ValueError(f"config: {describe_error(error)}") from error
-    return resolve_config(composed, schema.TrainConfig)
+        except COMPOSITION_ERRORS as error:
+            raise ValueError(f"config: {describe_error(error)}") from error
+        return resolve_config(composed, schema.TrainConfig)
 
 
 def describe_error(error: Exception) -> str:
     """Return in one line what a failed composition says: the file or the override, the dotted key, what is allowed."""
     reason = error.__cause__ if isinstance(error.__cause__, OmegaConfBaseException) else None
     text = f"{error}\n{reason or ''}"
+    if missing := _find_unchosen(text):
+        return f"{missing} must be one of {', '.join(_choices(missing))}: choose it with {missing}=<one of them>"
     # A new key that a + could add is welcome in a dictionary, but nowhere else.
     if "is not in struct" not in text:
         text = re.sub(r"To append to your config use .*", "", text)
@@ -172,6 +195,22 @@ def describe_error(error: Exception) -> str:
     if "not in '" in text and is_dataclass(keys_of):
         text += f"\nits keys are {', '.join(field.name for field in fields(keys_of))}"
     return "; ".join(line.strip().rstrip(".:") for line in text.splitlines() if line.strip())
+
+
+def _find_unchosen(text: str) -> str | None:
+    """Return the group of VARIANTS that nothing was chosen for, where an error's text comes down to that."""
+    for group, (key, _) in VARIANTS.items():
+        if re.search(rf"[Mm]issing mandatory value: {group}(\.{key})?(?![.\w])", text):
+            return group
+    # The base class: no choice has it, so a key that it lacks was set before anything was chosen.
+    return "data" if "not in 'DataConfig'" in text else None
+
+
+def _choices(group: str) -> list[str]:
+    """Return the choices of a group: all that Hydra finds while it composes, those of the user among them."""
+    if GlobalHydra.instance().is_initialized():
+        return list(GlobalHydra.instance().config_loader().get_group_options(group))
+    return sorted(str(value) for value in VARIANTS[group][1])
 
 
 def quote_text(argument: str) -> str:

@@ -35,7 +35,58 @@ class TieBreak(StrEnum):
 
 
 @dataclass
+class DataConfig:
+    """What every source of routing data shares; each source adds its own keys in a subclass."""
+
+    source: Source
+    """The format to read."""
+    on_bad_row: OnBadRow
+    """`error` stops at the first unusable row, `skip` leaves it out, counts it and reports it."""
+    max_query_chars: int
+    """A longer query is a bad row."""
+    use_source_split: bool
+    """Take train and test from the source instead of splitting anew; validation is cut from train."""
+    validation_fraction: float
+    """Share of the queries held out for choosing settings."""
+    test_fraction: float
+    """Share of the queries held out for the final report."""
+    split_seed: int
+    """Seed of the split; apart from `seed`, so that runs with several seeds share one test set."""
+    max_train_queries: int | None
+    """Use at most this many training queries, drawn with split_seed; null uses all."""
+    near_duplicate_threshold: float
+    """Jaccard similarity of character 5-gram sets above which two queries count as near-duplicates in the audit."""
+    renamed_candidates: dict[str, str]
+    """Old name -> new name of candidates: to evaluate a router on names that it was not trained on."""
+    held_out_candidates: list[str]
+    """Candidates left out of training: out of labels, objectives and listed candidates, but not out of the pool."""
+    task_shrinkage: float
+    """Train on scores drawn this far (0..1) towards the mean of their task on train: one answer to a query is a noisy
+    sign of how well a candidate does on queries like it. Evaluation always counts the scores themselves."""
+    cost_weight: float
+    """The label is the candidate of the highest score - cost_weight * cost (USD): 0 looks at scores alone."""
+    tie_break: TieBreak
+    """Which of several best candidates becomes the label."""
+    keep_undecided: bool
+    """Keep training queries on which all candidates score the same."""
+
+    def __post_init__(self) -> None:
+        require_fraction("data.validation_fraction", self.validation_fraction)
+        require_fraction("data.test_fraction", self.test_fraction)
+        held_out = self.validation_fraction + self.test_fraction
+        require(held_out < 1.0, "data.validation_fraction + data.test_fraction", held_out, "a sum below 1")
+        require_fraction("data.near_duplicate_threshold", self.near_duplicate_threshold)
+        require(self.max_query_chars >= 1, "data.max_query_chars", self.max_query_chars, "an integer of at least 1")
+        require_fraction("data.task_shrinkage", self.task_shrinkage)
+        require(self.cost_weight >= 0, "data.cost_weight", self.cost_weight, "a number of at least 0")
+        few = self.max_train_queries is None or self.max_train_queries >= 1
+        require(few, "data.max_train_queries", self.max_train_queries, "an integer of at least 1, or null")
+
+
+@dataclass
 class SimulatedConfig:
+    """The item-response model behind `data=simulated`."""
+
     num_queries: int
     """How many queries to generate."""
     num_attempts: int
@@ -55,13 +106,84 @@ class SimulatedConfig:
 
 
 @dataclass
+class SimulatedDataConfig(DataConfig):
+    """`data=simulated`: generated queries with outcomes from a known model."""
+
+    simulated: SimulatedConfig
+    """What is generated."""
+
+
+@dataclass
+class FileDataConfig(DataConfig):
+    """What all sources that read recorded answers share."""
+
+    path: str | None
+    """File, folder or dataset the source reads; relative paths start at the working directory."""
+    test_path: str | None
+    """File or folder of the source's test split, where it is kept apart from `path`; matters with use_source_split."""
+    pool_path: str | None
+    """Pool file (LLMRouter's JSON: name -> prices, description); null looks beside the data, where the source may."""
+    assumed_output_tokens: int | None
+    """Estimate costs that the source does not give from prices: four characters a token in, this many tokens out.
+    null leaves them unknown."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        tokens = self.assumed_output_tokens is None or self.assumed_output_tokens >= 0
+        require(tokens, "data.assumed_output_tokens", self.assumed_output_tokens, "an integer of at least 0, or null")
+
+
+@dataclass
+class JsonlDataConfig(FileDataConfig):
+    """`data=jsonl`: this project's own format."""
+
+
+@dataclass
+class QueryFilesDataConfig(FileDataConfig):
+    """Sources whose tasks may stand in LLMRouter's query files."""
+
+    query_path: str | None
+    """LLMRouter's query file(s) (a file or a glob), joined on the query text for tasks; null looks beside the data."""
+
+
+@dataclass
+class LLMRouterDataConfig(QueryFilesDataConfig):
+    """`data=llmrouter`: LLMRouter's routing data."""
+
+
+@dataclass
+class RouterDCDataConfig(QueryFilesDataConfig):
+    """`data=routerdc`: RouterDC's score matrix as LLMRouter writes it."""
+
+
+@dataclass
+class RouteLLMDataConfig(FileDataConfig):
+    """`data=routellm`: RouteLLM's response tables."""
+
+    files: str | None
+    """Read only the files of the folder `path` whose names match this glob; null reads all."""
+    drop_contaminated: bool
+    """Leave out the prompts RouteLLM lists as too close to its training data."""
+
+
+@dataclass
+class RouterBenchDataConfig(FileDataConfig):
+    """`data=routerbench`: RouterBench's wide table."""
+
+    allow_pickle: bool
+    """Allow unpickling a RouterBench file: unpickling runs code of the file's author."""
+
+
+@dataclass
 class ColumnsConfig:
+    """Which columns of a dataset hold what."""
+
     query: str
     """Column of the query text."""
     task: str | None
-    """Column of the task name; None puts all rows into one task."""
+    """Column of the task name; null puts all rows into one task."""
     query_id: str | None
-    """Column of a unique id; None numbers the rows."""
+    """Column of a unique id; null takes a hash of the query's text."""
     scores: dict[str, str]
     """Candidate name -> column of its score."""
     costs: dict[str, str]
@@ -69,76 +191,24 @@ class ColumnsConfig:
 
 
 @dataclass
-class DataConfig:
-    source: Source
-    """The format to read."""
-    path: str | None
-    """File or folder the source reads; relative paths start at the working directory."""
-    files: str | None
-    """Read only the files of the folder `path` whose names match this glob (routellm only)."""
-    test_path: str | None
-    """File or folder of the source's test split, where it is kept apart from `path`; matters with use_source_split."""
-    pool_path: str | None
-    """Pool file (LLMRouter's JSON: name -> prices, description); None looks beside the data."""
-    query_path: str | None
-    """LLMRouter's query file(s) (a file or a glob), joined on the query text for tasks; None looks beside the data."""
-    hub_config: str | None
-    """Configuration name for `datasets.load_dataset` (hub only)."""
-    hub_split: str
-    """Split expression for `datasets.load_dataset` (hub only)."""
-    columns: ColumnsConfig
-    """Column mapping (hub only)."""
-    simulated: SimulatedConfig
-    """Settings of the simulated source."""
-    allow_pickle: bool
-    """Allow unpickling a RouterBench file: unpickling runs code of the file's author."""
-    drop_contaminated: bool
-    """Leave out the prompts RouteLLM lists as too close to its training data (routellm only)."""
-    on_bad_row: OnBadRow
-    """`error` stops at the first unusable row, `skip` leaves it out, counts it and reports it."""
-    max_query_chars: int
-    """A longer query is a bad row."""
-    use_source_split: bool
-    """Take train and test from the source instead of splitting anew; validation is cut from train."""
-    validation_fraction: float
-    """Share of the queries held out for choosing settings."""
-    test_fraction: float
-    """Share of the queries held out for the final figures."""
-    split_seed: int
-    """Seed of the split; apart from `seed`, so that runs with several seeds share one test set."""
-    max_train_queries: int | None
-    """Use at most this many training queries, drawn with split_seed; None uses all."""
-    near_duplicate_threshold: float
-    """Jaccard similarity of character 5-gram sets above which two queries count as near-duplicates in the audit."""
-    assumed_output_tokens: int | None
-    """Estimate costs of sources with prices but no token counts: four characters a token in, this many tokens out.
-    null leaves their costs unknown."""
-    renamed_candidates: dict[str, str]
-    """Old name -> new name of candidates: to evaluate a router on names that it was not trained on."""
-    held_out_candidates: list[str]
-    """Candidates left out of training: out of labels, objectives and listed candidates, but not out of the pool."""
-    task_shrinkage: float
-    """Teach scores drawn this far (0..1) towards the mean of their task on train: one answer to a query is a noisy
-    sign of how well a candidate does on queries like it. Evaluation always counts the scores themselves."""
-    cost_weight: float
-    """A label is the candidate of the highest score - cost_weight * cost (USD): 0 looks at scores alone."""
-    tie_break: TieBreak
-    """Which of several best candidates becomes the label."""
-    keep_undecided: bool
-    """Keep training queries on which all candidates score the same."""
+class HubDataConfig(FileDataConfig):
+    """`data=hub`: any dataset that `datasets.load_dataset` reads."""
 
-    def __post_init__(self) -> None:
-        filters = self.files is None or self.source is Source.routellm
-        require(filters, "data.files", self.files, "null, but for data.source=routellm")
-        require_fraction("data.validation_fraction", self.validation_fraction)
-        require_fraction("data.test_fraction", self.test_fraction)
-        held_out = self.validation_fraction + self.test_fraction
-        require(held_out < 1.0, "data.validation_fraction + data.test_fraction", held_out, "a sum below 1")
-        require_fraction("data.near_duplicate_threshold", self.near_duplicate_threshold)
-        require(self.max_query_chars >= 1, "data.max_query_chars", self.max_query_chars, "an integer of at least 1")
-        tokens = self.assumed_output_tokens is None or self.assumed_output_tokens >= 0
-        require(tokens, "data.assumed_output_tokens", self.assumed_output_tokens, "an integer of at least 0, or null")
-        require_fraction("data.task_shrinkage", self.task_shrinkage)
-        require(self.cost_weight >= 0, "data.cost_weight", self.cost_weight, "a number of at least 0")
-        few = self.max_train_queries is None or self.max_train_queries >= 1
-        require(few, "data.max_train_queries", self.max_train_queries, "an integer of at least 1, or null")
+    hub_config: str | None
+    """Configuration name for `datasets.load_dataset`."""
+    hub_split: str
+    """Split expression for `datasets.load_dataset`."""
+    columns: ColumnsConfig
+    """Column mapping."""
+
+
+SOURCE_SCHEMAS: dict[Source, type[DataConfig]] = {
+    Source.llmrouter: LLMRouterDataConfig,
+    Source.routerdc: RouterDCDataConfig,
+    Source.routellm: RouteLLMDataConfig,
+    Source.routerbench: RouterBenchDataConfig,
+    Source.jsonl: JsonlDataConfig,
+    Source.hub: HubDataConfig,
+    Source.simulated: SimulatedDataConfig,
+}
+"""The keys of `data`, by `data.source`."""

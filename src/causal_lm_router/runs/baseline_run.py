@@ -11,13 +11,22 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from rich.console import Console
 from transformers import PreTrainedTokenizerBase
 
 from causal_lm_router.baselines import fit_baseline
 from causal_lm_router.baselines.embeddings import Embedder
 from causal_lm_router.baselines.score_table import Predictor
-from causal_lm_router.config import BaselineMethod, BaselineRunConfig, Split, TrainConfig
+from causal_lm_router.config import (
+    BaselineConfig,
+    BaselineMethod,
+    BaselineRunConfig,
+    EmbeddingBaselineConfig,
+    FewShotConfig,
+    Split,
+    TrainConfig,
+)
 from causal_lm_router.config.plain import dump_config
 from causal_lm_router.config.prompting import TargetKind
 from causal_lm_router.data.labels import rank_on_train
@@ -129,9 +138,15 @@ def _open_baseline(
             data.splits.pool,
             data.labels,
             config.seed,
-            lambda texts: Embedder(config.baseline.embedding)(texts),  # many baselines embed nothing
+            functools.partial(_embed, config.baseline),
         )
         yield functools.partial(_evaluate, predict, data)
+
+
+def _embed(baseline: BaselineConfig, texts: Sequence[str]) -> NDArray[np.floating]:
+    """Return the vectors of the texts; only baselines that read vectors ask for them."""
+    assert isinstance(baseline, EmbeddingBaselineConfig)
+    return Embedder(baseline.embedding)(texts)
 
 
 def _evaluate(predict: Predictor, data: PreparedData, examples: Sequence[RoutingExample]) -> Evaluation:
@@ -178,7 +193,7 @@ def prompting_config(config: BaselineRunConfig, data: PreparedData, tokenizer: P
         )
     targets = Targets(kind, tuple(data.candidate_names), prompt.target)
     text = PromptFormat(prompt.template, targets, prompt.neutralise_markers, prompt.shuffle_seed)
-    if config.baseline.method is BaselineMethod.few_shot:
+    if isinstance(config.baseline, FewShotConfig):
         shots = draw_shots(data.train, data.labels, config.baseline.num_shots, config.seed)
         text = replace(text, template=few_shot_template(text, shots, data.labels))
     num_fixed = len(tokenizer(text.prompt_text(""), split_special_tokens=True)["input_ids"])

@@ -3,7 +3,18 @@
 import dataclasses
 from collections.abc import Iterable, Iterator
 
-from causal_lm_router.config import DataConfig, Source, Split
+from causal_lm_router.config import (
+    DataConfig,
+    FileDataConfig,
+    HubDataConfig,
+    JsonlDataConfig,
+    LLMRouterDataConfig,
+    RouteLLMDataConfig,
+    RouterBenchDataConfig,
+    RouterDCDataConfig,
+    SimulatedDataConfig,
+    Split,
+)
 from causal_lm_router.routing import RoutingData, RoutingExample
 
 
@@ -15,7 +26,7 @@ def load_source(config: DataConfig) -> RoutingData:
     Raises:
         ValueError: the data cannot be used; the message names the key, or the file and the row.
     """
-    if config.test_path is None:
+    if not isinstance(config, FileDataConfig) or config.test_path is None:
         return _load(config)
     train = _load(dataclasses.replace(config, test_path=None))
     test = _load(dataclasses.replace(config, path=config.test_path, test_path=None))
@@ -36,32 +47,33 @@ def _assign_split(examples: Iterable[RoutingExample], split: Split) -> Iterator[
 
 def _load(config: DataConfig) -> RoutingData:
     # Each reader is imported only when it is asked for: some need pandas, datasets or reasoning-gym.
-    match config.source:
-        case Source.llmrouter:
+    match config:
+        case LLMRouterDataConfig():
             from causal_lm_router.data.sources import llmrouter
 
             return llmrouter.load(config)
-        case Source.routerdc:
+        case RouterDCDataConfig():
             from causal_lm_router.data.sources import routerdc
 
             return routerdc.load(config)
-        case Source.routellm:
+        case RouteLLMDataConfig():
             from causal_lm_router.data.sources import routellm
 
             return routellm.load(config)
-        case Source.routerbench:
+        case RouterBenchDataConfig():
             from causal_lm_router.data.sources import routerbench
 
             return routerbench.load(config)
-        case Source.jsonl:
+        case JsonlDataConfig():
             from causal_lm_router.data.sources import jsonl
 
             return jsonl.load(config)
-        case Source.hub:
+        case HubDataConfig():
             from causal_lm_router.data.sources import hub
 
             return hub.load(config)
-        case Source.simulated:
+        case SimulatedDataConfig():
             from causal_lm_router.data.sources import simulated
 
             return simulated.load(config)
+    raise TypeError(f"no reader takes a {type(config).__name__}")

@@ -17,7 +17,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from causal_lm_router.config import ColumnsConfig, DataConfig
+from causal_lm_router.config import ColumnsConfig, HubDataConfig
 from causal_lm_router.data.sources.files import require_path
 from causal_lm_router.data.sources.pool import choose_pool, find_pool
 from causal_lm_router.data.sources.rows import ALL_TASKS, ExampleCollector
@@ -30,7 +30,7 @@ _BUILDERS = {".parquet": "parquet", ".csv": "csv", ".json": "json", ".jsonl": "j
 _BATCH_ROWS = 1000
 
 
-def load(config: DataConfig) -> RoutingData:
+def load(config: HubDataConfig) -> RoutingData:
     """Return the routing data of a dataset.
 
     Raises:
@@ -51,7 +51,7 @@ def load(config: DataConfig) -> RoutingData:
     return collector.data()
 
 
-def _choose_pool(config: DataConfig) -> tuple[Candidate, ...]:
+def _choose_pool(config: HubDataConfig) -> tuple[Candidate, ...]:
     try:
         return choose_pool(list(config.columns.scores), find_pool(config))
     except ValueError as error:
@@ -66,7 +66,7 @@ def _check_costs(columns: ColumnsConfig) -> None:
         )
 
 
-def _load_dataset(path: str, config: DataConfig) -> "Dataset":
+def _load_dataset(path: str, config: HubDataConfig) -> "Dataset":
     from datasets import load_dataset
     from datasets.exceptions import DatasetsError
 
@@ -81,7 +81,7 @@ def _load_dataset(path: str, config: DataConfig) -> "Dataset":
         raise ValueError(f"{wanted}: cannot be loaded: {error.__cause__ or error}") from error
 
 
-def _read_rows(dataset: "Dataset", config: DataConfig) -> Iterator[dict[str, Any]]:
+def _read_rows(dataset: "Dataset", config: HubDataConfig) -> Iterator[dict[str, Any]]:
     """Yield column -> cell of every row, read in batches and without the columns that are not mapped."""
     # Keys as in the config, so that the message about a missing column names the setting to change.
     columns = config.columns

@@ -18,7 +18,7 @@ else the candidates of the first row that can be used, in its order.
 from pathlib import Path
 from typing import Any
 
-from causal_lm_router.config import DataConfig
+from causal_lm_router.config import JsonlDataConfig
 from causal_lm_router.data.sources.files import find_files, require_path, source_split
 from causal_lm_router.data.sources.pool import find_pool
 from causal_lm_router.data.sources.rows import ALL_TASKS, ExampleCollector, optional_text, require, require_object
@@ -28,7 +28,7 @@ from causal_lm_router.routing import RoutingData
 _KEYS = frozenset({"query", "scores", "task", "query_id", "costs", "split"})
 
 
-def load(config: DataConfig) -> RoutingData:
+def load(config: JsonlDataConfig) -> RoutingData:
     """Return the routing data of JSONL files in the schema above.
 
     Raises:

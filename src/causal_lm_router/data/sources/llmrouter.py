@@ -19,7 +19,7 @@ from pathlib import Path
 from sys import intern
 from typing import Any
 
-from causal_lm_router.config import DataConfig
+from causal_lm_router.config import LLMRouterDataConfig
 from causal_lm_router.data.sources.files import find_files, require_path, source_split
 from causal_lm_router.data.sources.pool import answer_cost, choose_pool, find_pool
 from causal_lm_router.data.sources.rows import (
@@ -50,7 +50,12 @@ class _QueryRows:
 class _RowGrouper:
     """Groups rows by query and keeps the candidates in the order of their first rows."""
 
-    def __init__(self, config: DataConfig, known: Sequence[Candidate] | None, tasks: dict[str, str] | None) -> None:
+    def __init__(
+        self,
+        config: LLMRouterDataConfig,
+        known: Sequence[Candidate] | None,
+        tasks: dict[str, str] | None,
+    ) -> None:
         self._max_query_chars = config.max_query_chars
         self._known = None if known is None else {candidate.name: candidate for candidate in known}
         self._tasks = tasks or {}
@@ -86,7 +91,7 @@ class _RowGrouper:
         return self._known[name]
 
 
-def load(config: DataConfig) -> RoutingData:
+def load(config: LLMRouterDataConfig) -> RoutingData:
     """Return the routing data of LLMRouter's rows.
 
     Raises:

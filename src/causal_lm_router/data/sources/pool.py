@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from causal_lm_router.config import DataConfig
+from causal_lm_router.config import FileDataConfig
 from causal_lm_router.data.sources.strict_json import read_object
 from causal_lm_router.routing import Candidate, check_cost, check_pool
 
@@ -12,7 +12,7 @@ CHARS_PER_TOKEN = 4
 TOKENS_PER_PRICE = 1_000_000
 
 
-def find_pool(config: DataConfig, beside: Path | None = None) -> tuple[Candidate, ...] | None:
+def find_pool(config: FileDataConfig, beside: Path | None = None) -> tuple[Candidate, ...] | None:
     """Return the pool of `data.pool_path`, else of `default_llm.json` in the folder `beside`, else None.
 
     Raises:

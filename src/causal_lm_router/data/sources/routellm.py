@@ -14,7 +14,7 @@ responses at four characters a token; MMLU has no responses, so its costs are un
 from collections.abc import Iterator
 from pathlib import Path
 
-from causal_lm_router.config import DataConfig
+from causal_lm_router.config import RouteLLMDataConfig
 from causal_lm_router.data.sources.csv_rows import open_csv
 from causal_lm_router.data.sources.files import find_files, require_path
 from causal_lm_router.data.sources.pool import answer_cost, choose_pool, count_tokens, find_pool
@@ -29,7 +29,7 @@ _FILES = ("mmlu/mmlu_*.csv", "mmlu_*.csv", "gsm8k_responses.csv")
 _RESPONSE = "_response"
 
 
-def load(config: DataConfig) -> RoutingData:
+def load(config: RouteLLMDataConfig) -> RoutingData:
     """Return the routing data of RouteLLM's CSVs.
 
     Under `data.drop_contaminated` the prompts that RouteLLM lists as too close to its training data are left out and
@@ -59,7 +59,12 @@ def load(config: DataConfig) -> RoutingData:
     return collector.data()
 
 
-def _load_file(path: Path, config: DataConfig, contaminated: frozenset[str], collector: ExampleCollector) -> None:
+def _load_file(
+    path: Path,
+    config: RouteLLMDataConfig,
+    contaminated: frozenset[str],
+    collector: ExampleCollector,
+) -> None:
     with open_csv(path) as (columns, rows):
         pool = _choose_pool(path, columns, config)
         if collector.pool is None:
@@ -92,7 +97,7 @@ def _estimate_cost(candidate: Candidate, prompt: str, response: str | None) -> f
     return None if response is None else answer_cost(candidate, count_tokens(prompt), count_tokens(response))
 
 
-def _choose_pool(path: Path, columns: list[str], config: DataConfig) -> tuple[Candidate, ...]:
+def _choose_pool(path: Path, columns: list[str], config: RouteLLMDataConfig) -> tuple[Candidate, ...]:
     if "prompt" not in columns:
         raise ValueError(f"{path}:1: column 'prompt' is missing; the columns are {', '.join(columns)}")
     candidate_names = [name for name in columns if name != "prompt" and not name.endswith(_RESPONSE)]

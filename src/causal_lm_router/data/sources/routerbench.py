@@ -15,7 +15,7 @@ import warnings
 from pathlib import Path
 from typing import Any
 
-from causal_lm_router.config import DataConfig
+from causal_lm_router.config import RouterBenchDataConfig
 from causal_lm_router.data.sources.pool import choose_pool, find_pool
 from causal_lm_router.data.sources.rows import ExampleCollector, require_text
 from causal_lm_router.data.sources.tables import PICKLE_SUFFIXES, Table, open_table
@@ -29,7 +29,7 @@ _TEXT_COLUMNS = ("sample_id", "prompt", "eval_name")
 _BOOLEANS = {"True": True, "False": False}
 
 
-def load(config: DataConfig) -> RoutingData:
+def load(config: RouterBenchDataConfig) -> RoutingData:
     """Return the routing data of a RouterBench table.
 
     Raises:
@@ -93,7 +93,7 @@ def _read_list(text: str) -> object:
             return None
 
 
-def _find_file(config: DataConfig) -> Path:
+def _find_file(config: RouterBenchDataConfig) -> Path:
     """Return the table's file, downloaded where `data.path` is not set.
 
     Raises:

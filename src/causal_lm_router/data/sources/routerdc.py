@@ -12,7 +12,7 @@ Items count from 1 in messages ("file.json: item 12").
 
 from typing import Any
 
-from causal_lm_router.config import DataConfig
+from causal_lm_router.config import RouterDCDataConfig
 from causal_lm_router.data.sources.files import find_files, require_path, source_split
 from causal_lm_router.data.sources.pool import find_pool
 from causal_lm_router.data.sources.rows import ALL_TASKS, ExampleCollector, require, require_object
@@ -23,7 +23,7 @@ from causal_lm_router.routing import RoutingData
 _FILES = ("dcrouter_train.json", "dcrouter_test.json")
 
 
-def load(config: DataConfig) -> RoutingData:
+def load(config: RouterDCDataConfig) -> RoutingData:
     """Return the routing data of RouterDC's JSON lists.
 
     Raises:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from causal_lm_router.config import DataConfig, OnBadRow
+from causal_lm_router.config import FileDataConfig, OnBadRow
 from causal_lm_router.data.sources.pool import answer_cost, choose_pool, count_tokens
 from causal_lm_router.routing import (
     Candidate,
@@ -36,7 +36,7 @@ class ExampleCollector:
 
     def __init__(
         self,
-        config: DataConfig,
+        config: FileDataConfig,
         pool: Sequence[Candidate] | None = None,
         known: Sequence[Candidate] | None = None,
     ) -> None:

@@ -29,7 +29,7 @@ from typing import Any
 
 import numpy as np
 
-from causal_lm_router.config import DataConfig, SimulatedConfig
+from causal_lm_router.config import SimulatedConfig, SimulatedDataConfig
 from causal_lm_router.data.sources.pool import CHARS_PER_TOKEN, TOKENS_PER_PRICE
 from causal_lm_router.data.sources.rows import hash_query
 from causal_lm_router.routing import Candidate, RoutingData, RoutingExample
@@ -141,7 +141,7 @@ TASKS: Mapping[str, tuple[str, tuple[dict[str, Any], ...]]] = {
 """Task type of reasoning-gym -> its family and its parameters at each level."""
 
 
-def load(config: DataConfig) -> RoutingData:
+def load(config: SimulatedDataConfig) -> RoutingData:
     """Return `data.simulated.num_queries` queries, distinct up to case and white space, with simulated outcomes.
 
     Raises:

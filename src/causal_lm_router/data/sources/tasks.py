@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from causal_lm_router.config import DataConfig
+from causal_lm_router.config import QueryFilesDataConfig
 from causal_lm_router.data.sources.files import find_files
 from causal_lm_router.data.sources.rows import ExampleCollector, require_text
 from causal_lm_router.data.sources.strict_json import decode_line, read_lines
@@ -10,7 +10,11 @@ from causal_lm_router.data.sources.strict_json import decode_line, read_lines
 QUERY_FILES = ("default_query_train.jsonl", "default_query_test.jsonl")
 
 
-def find_tasks(config: DataConfig, collector: ExampleCollector, beside: Path | None = None) -> dict[str, str] | None:
+def find_tasks(
+    config: QueryFilesDataConfig,
+    collector: ExampleCollector,
+    beside: Path | None = None,
+) -> dict[str, str] | None:
     """Return query -> task from the files of `data.query_path`, else from LLMRouter's default files in `beside`.
 
     It is None where there are neither. Each line is {"query", "task_name", ...}; a query under several tasks keeps the
