@@ -31,7 +31,7 @@ COMMANDS = [command for page in PAGES for command in commands(page)]
 GROUPS = {
     folder.name: {file.stem for file in folder.glob("*.yaml")}
     for folder in Path(conf_dir()).iterdir()
-    if folder.is_dir()
+    if folder.is_dir() and folder.name != "hydra"  # fragments, no choices
 }
 EXPERIMENTS = CHECKOUT / "experiments"
 ON_RUN = {"evaluate", "route", "resume", "merge"}
@@ -68,6 +68,8 @@ def test_commands_parse_or_compose(command: Command, run_dir: Path, monkeypatch:
         parsed_arguments(f"causal_lm_router.commands.{name}", arguments or ["outputs"], monkeypatch)
         return
     overrides = [word for word in arguments if word not in SHOWING]
+    if not overrides:
+        return  # what a command shows of itself needs no data
     if name in ON_RUN:
         assert any(word.startswith("run_dir=") for word in overrides)
         overrides = [f"run_dir={run_dir}" if word.startswith("run_dir=") else word for word in overrides]
@@ -236,7 +238,7 @@ def compose_command(command: str, overrides: tuple[str, ...]) -> None:
     if command in ON_RUN:
         register_run(list(overrides), required=True, takes_baselines=command == "resume")
     if command not in {*ON_RUN, "prepare"}:
-        compose_config([*overrides, "run_dir=x"], {"data": "data_command"}.get(command, command))
+        compose_config([*overrides, "run_dir=x"], command)
         return
     GlobalHydra.instance().clear()
     with initialize_config_dir(version_base="1.3", config_dir=conf_dir()):

@@ -18,7 +18,7 @@ from causal_lm_router.baselines.elo import fit_similar, mean_elo_chances
 from causal_lm_router.baselines.embeddings import Embedder
 from causal_lm_router.baselines.matrix_factorisation import Factors, fit_factors
 from causal_lm_router.baselines.pairwise import mean_win_chances, pair_wins
-from causal_lm_router.config import BaselineConfig, BaselineMethod, BaselineRunConfig, NeighboursConfig, TieBreak
+from causal_lm_router.config import BaselineConfig, BaselineMethod, BaselineRunConfig, TieBreak
 from causal_lm_router.config.compose import compose_config
 from causal_lm_router.data.labels import choose_labels
 from causal_lm_router.routing import Candidate, RoutingExample
@@ -40,9 +40,9 @@ def shipped_settings(method: str) -> BaselineConfig:
 
 
 def make_settings(method: str, **changes: Any) -> BaselineConfig:
-    """The shipped settings of a method, with 3 neighbours where it has neighbours."""
+    """The shipped settings of a method, with 3 neighbours, and with those changes that it has a key for."""
     settings = shipped_settings(method)
-    return replace(settings, **({"k": 3} if isinstance(settings, NeighboursConfig) else {}) | changes)
+    return replace(settings, **{key: value for key, value in ({"k": 3} | changes).items() if hasattr(settings, key)})
 
 
 def example(

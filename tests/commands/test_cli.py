@@ -19,7 +19,7 @@ QUERY_FLAGS = ["--shell-completion", "query=bash"]
 # Runs several command lines in one process and prints a JSON list of [status, output, errors, heavy libraries so far].
 DRIVER = """
 import contextlib, io, json, os, sys
-from causal_lm_router.cli import main
+from causal_lm_router.commands.cli import main
 heavy = {"torch", "vllm", "transformers", "pytorch_lightning", "peft", "datasets", "wandb"}
 results = []
 for line, arguments in json.loads(sys.argv[1]):

@@ -93,7 +93,7 @@ def test_failed_evaluation_leaves_no_folder(
         seen.append((config.run_dir, Path(config.output_dir).is_dir(), config.inference.backend))
         raise FileNotFoundError("nothing trained")
 
-    stub(monkeypatch, "training", evaluate_run=evaluate_run)
+    stub(monkeypatch, "runs.evaluate_run", evaluate_run=evaluate_run)
     assert refuses("evaluate", f"run_dir='{run_dir}'", "inference=vllm") == "nothing trained"
     assert seen == [(str(run_dir), True, "vllm")], "the job ran, with Hydra's folder, and the run's own config changed"
     assert "not in 'EvaluateConfig'" in refuses("evaluate", f"run_dir='{run_dir}'", "+typo=1")
@@ -106,11 +106,11 @@ def test_failed_training_leaves_no_folder(
         assert Path(config.run_dir).is_dir()
         raise ValueError("bad data:\n\n  see there")
 
-    stub(monkeypatch, "training", train_router=train_router)
-    assert refuses("train") == "bad data:; see there"
+    stub(monkeypatch, "runs.train_run", train_router=train_router)
+    assert refuses("train", "data=simulated") == "bad data:; see there"
     (tmp_path / "outputs").mkdir()
     (tmp_path / "outputs" / "kept").touch()
-    assert refuses("train") == "bad data:; see there"
+    assert refuses("train", "data=simulated") == "bad data:; see there"
 
 
 def test_what_a_failed_job_has_written_stays(
@@ -120,7 +120,7 @@ def test_what_a_failed_job_has_written_stays(
         (Path(config.output_dir) / "outcomes.jsonl").write_text("{}")
         raise ValueError("late")
 
-    stub(monkeypatch, "training", evaluate_run=evaluate_run)
+    stub(monkeypatch, "runs.evaluate_run", evaluate_run=evaluate_run)
     assert main("evaluate", f"run_dir='{run_dir}'").errors == "error: late\n"
     assert len(list(run_dir.glob("evaluations/*/outcomes.jsonl"))) == 1
 
@@ -129,7 +129,7 @@ def test_what_a_failed_job_has_written_stays(
 def test_a_moved_run_is_found_where_it_is(
     command: str, body: str, main: Callable[..., Result], run_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    module = "sweeps.job" if command == "resume" else "training"
+    module = "runs.complete_run" if command == "resume" else "runs.merge_run"
     stub(monkeypatch, module, **{body: lambda config: print(config.data.path, config.run_dir)})
     assert main(command, f"run_dir='{run_dir}'") == (0, f"${{x}}, #1 {run_dir}\n", "")
 
@@ -137,7 +137,7 @@ def test_a_moved_run_is_found_where_it_is(
 def test_a_quote_in_the_name_of_a_run(
     main: Callable[..., Result], run_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    stub(monkeypatch, "training", merge_run=lambda config: print(config.run_dir))
+    stub(monkeypatch, "runs.merge_run", merge_run=lambda config: print(config.run_dir))
     folder = run_dir.rename(run_dir.with_name('it\'s, "here"'))
     assert main("merge", quote_text(f"run_dir={folder}")) == (0, f"{folder}\n", "")
 
@@ -160,7 +160,7 @@ def test_a_query_is_taken_as_it_is_typed(
         def route_batch(self, rows: list[dict[str, str]]) -> list[dict[str, Any]]:
             return [{"model_name": json.dumps(row["query"])} for row in rows]
 
-    stub(monkeypatch, "router", CausalLMRouter=SimpleNamespace(from_run=lambda run_dir, config: FakeRouter()))
+    stub(monkeypatch, "runs.router", CausalLMRouter=SimpleNamespace(from_run=lambda run_dir, config: FakeRouter()))
     assert main("route", f"run_dir='{run_dir}'", f"query={query}") == (0, json.dumps(query) + "\n", "")
 
 
@@ -177,8 +177,8 @@ def test_route_needs_one_source_of_queries(arguments: list[str], refuses: Callab
 @pytest.mark.parametrize(
     ("command", "override", "part"),
     [
-        ("train", "+typo=1", "key: typo"),
-        ("train", "lora.lora_r=0", "lora.lora_r=0: allowed is an integer of at least 1"),
+        ("train data=simulated", "+typo=1", "key: typo"),
+        ("train data=simulated", "lora.lora_r=0", "lora.lora_r=0: allowed is an integer of at least 1"),
         ("data", "lora.lora_rank=1", "key: lora.lora_rank"),
         ("data", "lora=lorra", "'lora/lorra'"),
         ("data", "lora=null", "must be a string"),
@@ -186,13 +186,13 @@ def test_route_needs_one_source_of_queries(arguments: list[str], refuses: Callab
     ],
 )
 def test_bad_config(command: str, override: str, part: str, refuses: Callable[..., str]) -> None:
-    assert part in refuses(command, override)
+    assert part in refuses(*command.split(), override)
 
 
 def test_traceback_on_demand(main: Callable[..., Result], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HYDRA_FULL_ERROR", "1")
     with pytest.raises(ValueError, match=r"lora\.lora_r=0"):
-        main("data", "lora.lora_r=0")
+        main("data", "data=simulated", "lora.lora_r=0")
 
 
 def test_further_processes_start_as_the_commands_module(main: Callable[..., Result]) -> None:
