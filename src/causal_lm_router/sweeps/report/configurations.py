@@ -57,8 +57,8 @@ def swept_keys(runs: Sequence[Run]) -> list[str]:
     ignored = {"seed", *NOT_IDENTITY}
     if len(set(seeds)) > 1:
         ignored |= {key for key in _FOLLOWING_SEEDS if [config.get(key) for config in configs] == seeds}
-    trained = {config["name"] for config in configs if METHOD not in config}
-    if len(trained) <= 1 and all(config["name"] == config[METHOD] for config in configs if METHOD in config):
+    trained = {config.get("name") for config in configs if METHOD not in config}
+    if len(trained) <= 1 and all(config.get("name") == config[METHOD] for config in configs if METHOD in config):
         ignored.add("name")  # it follows from the method
     keys = dict.fromkeys(key for config in configs for key in config)
     return [
