@@ -14,9 +14,9 @@ from causal_lm_router.evaluation.figures.drawing import (
     bar_lengths,
     reference_style,
     save_figure,
-    shorten_names,
 )
 from causal_lm_router.evaluation.figures.learning_curve import MetricRow, draw_learning_curve, running_mean
+from causal_lm_router.evaluation.formatting import shorten_names
 from causal_lm_router.evaluation.intervals import Estimate
 from causal_lm_router.evaluation.metrics import evaluate_outcomes
 from causal_lm_router.routing import Generation, ParsedRoute, ParseFailure, RouteOutcome, RoutingExample

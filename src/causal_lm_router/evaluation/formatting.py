@@ -1,15 +1,18 @@
 """How estimates are shown: one set of words, forms and file formats for every table, page and drawing."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 from rich.text import Text
 
 from causal_lm_router.evaluation.intervals import Estimate
+
+if TYPE_CHECKING:
+    from causal_lm_router.evaluation.statistics import Difference
 
 Row = dict[str, Any]
 
@@ -50,7 +53,6 @@ COST = Form(".3g", 1000, large_spec=",.0f")
 SCORE_DIFFERENCE = Form("+.3f")
 POINTS = Form("+.1f", 100)
 """A difference of two shares, in percentage points; the unit stands in the heading."""
-POINTS_WITH_UNIT = Form("+.1f", 100, " points")
 COST_DIFFERENCE = Form("+.3g", 1000, large_spec="+,.0f")
 _FORMS = {"mean_score": SCORE, "regret": SCORE, "mean_cost": COST}
 
@@ -130,6 +132,54 @@ def interval_columns(name: str, estimate: Estimate | None) -> Row:
     if estimate is None:
         return dict.fromkeys((name, f"{name}_low", f"{name}_high"))
     return {name: estimate.value, f"{name}_low": estimate.low, f"{name}_high": estimate.high}
+
+
+def estimate_columns(estimates: Mapping[str, Estimate | None], names: Sequence[str]) -> Row:
+    """Return the columns of the named metrics; None where an estimate is missing."""
+    columns: Row = {}
+    for name in names:
+        columns |= interval_columns(name, estimates.get(name))
+    return columns
+
+
+def difference_columns(name: str, difference: "Difference | None") -> Row:
+    """Return the columns of a difference in the metric `name`, with its p-values and verdict; None for none."""
+    columns = interval_columns(f"{name}_difference", difference.estimate if difference else None)
+    columns |= {f"{name}_bootstrap_p": difference.bootstrap_p if difference else None}
+    columns |= {f"{name}_holm_p": difference.adjusted_p if difference else None}
+    return columns | {f"{name}_verdict": difference.verdict if difference else None}
+
+
+def estimate_cells(estimates: Mapping[str, Estimate | None], names: Sequence[str] = tuple(HEADINGS)) -> dict[str, str]:
+    """Return the named metrics as texts under their headings."""
+    cells = {}
+    for name in names:
+        estimate = estimates.get(name)
+        # References generate no text, so they have no parse failures, rather than unknown ones.
+        is_reference = name == "parse_failure_rate" and estimate is None
+        cells[HEADINGS[name]] = "" if is_reference else format_estimate(estimate, form_of(name))
+    return cells
+
+
+def difference_cells(name: str, difference: "Difference | None", form: Form, note: str = "") -> dict[str, str]:
+    """Return a difference and its tests as texts under headings; `note` follows the verdict, or stands for it."""
+    heading = f"{name} difference" + (" (points)" if form is POINTS else "")
+    cells = dict.fromkeys((heading, f"{name}: bootstrap p", f"{name}: Holm p"), "") | {f"{name}: verdict": note}
+    if difference is None:
+        return cells
+    return {
+        heading: format_estimate(difference.estimate, form),
+        f"{name}: bootstrap p": format_p(difference.bootstrap_p),
+        f"{name}: Holm p": format_p(difference.adjusted_p),
+        f"{name}: verdict": difference.verdict + (f" ({note})" if note else ""),
+    }
+
+
+def shorten_names(names: Sequence[str], max_chars: int = 32) -> list[str]:
+    """Return the names, the middle of longer ones replaced by `…`; all unchanged where that makes two of them equal."""
+    head, tail = (max_chars - 1) // 2, max_chars // 2
+    shortened = [name if len(name) <= max_chars else f"{name[:head]}…{name[-tail:]}" for name in names]
+    return shortened if len(set(shortened)) == len(names) else list(names)
 
 
 def write_csv(rows: Sequence[Row], columns: Sequence[str], path: Path) -> None:

@@ -1,8 +1,6 @@
 """A comparison as plain rows for files, as Markdown, and on the terminal."""
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from rich import box
 from rich.console import Console
@@ -14,32 +12,30 @@ from causal_lm_router.evaluation.formatting import (
     COST_DIFFERENCE,
     PERCENT,
     POINTS,
-    POINTS_WITH_UNIT,
+    REFERENCE_NAMES,
     SCORE_DIFFERENCE,
+    Row,
     count,
-    form_of,
+    difference_cells,
+    difference_columns,
+    estimate_cells,
+    estimate_columns,
     format_estimate,
     format_p,
     interval_columns,
     markdown,
     relative,
+    two_lines,
 )
 from causal_lm_router.evaluation.intervals import Estimate
-from causal_lm_router.evaluation.report import Reference
-from causal_lm_router.evaluation.statistics import Difference
+from causal_lm_router.evaluation.report import Reference, RoutingReport
 
-Row = dict[str, Any]
-FIGURES = {
-    "mean_score": "mean score",
-    "routing_accuracy": "routing accuracy",
-    "parse_failure_rate": "parse failures",
-    "mean_cost": "USD per 1,000 queries",
-}
+METRICS = ("mean_score", "routing_accuracy", "parse_failure_rate", "mean_cost")
 LEGEND = (
     "Differences are the run's mean minus the first run's on the same queries, with 95% bootstrap intervals. "
     "Right alone: number of queries on which only the run is right : on which only the first run is right."
 )
-HOLM = "p (Holm): the larger of a metric's p-values, corrected for the number of runs compared."
+HOLM = "Holm p: the larger of a metric's p-values, corrected for the number of runs compared."
 
 
 def comparison_rows(comparison: Comparison, base: Path) -> list[Row]:
@@ -52,12 +48,12 @@ def comparison_rows(comparison: Comparison, base: Path) -> list[Row]:
     for run in comparison.runs:
         report = run.evaluation.report
         row: Row = {"run": run.name, "kind": "run" if run.name in pairs else "first", "queries": report.num_queries}
-        row |= _figure_columns({name: getattr(report, name) for name in FIGURES})
+        row |= estimate_columns(_estimates(report), METRICS)
         row |= _pair_columns(pairs.get(run.name)) | {"best_single": report.best_single}
         rows.append(row | {"folder": relative(run.folder, base)})
     for name, reference in references(comparison).items():
         row = {"run": name, "kind": "reference", "queries": comparison.first.evaluation.report.num_queries}
-        row |= _figure_columns({figure: getattr(reference, figure, None) for figure in FIGURES})
+        row |= estimate_columns(_estimates(reference), METRICS)
         rows.append(row | _pair_columns(None) | {"best_single": None, "folder": None})
     return rows
 
@@ -68,17 +64,18 @@ def references(comparison: Comparison) -> dict[str, Reference]:
     singles = {run.evaluation.report.best_single for run in comparison.runs}
     for run in comparison.runs:
         report = run.evaluation.report
-        single = "best single" if len(singles) == 1 else f"best single: {report.best_single}"
-        names = {"best_single": single, "bayes": "best possible"}
-        for name, reference in report.references.items():
-            found.setdefault(names.get(name, name), reference)
+        for key, reference in report.references.items():
+            name = REFERENCE_NAMES[key]
+            if key == "best_single" and len(singles) > 1:
+                name = f"{name}: {report.best_single}"
+            found.setdefault(name, reference)
     return found
 
 
 def render_markdown(comparison: Comparison) -> str:
     """Return the comparison as a page: the runs with the references, then the pairs."""
-    runs = [{"run": name, **_printed(figures)} for name, figures in _compared(comparison)]
-    pairs = [{"run": pair.run.name, **dict(_lines(pair, is_short=True))} for pair in comparison.pairs]
+    runs = [{"run": name, **estimate_cells(estimates, METRICS)} for name, estimates in _compared(comparison)]
+    pairs = [{"run": pair.run.name, **_pair_cells(pair)} for pair in comparison.pairs]
     title = f"# {len(comparison.runs)} runs on {_queries(comparison)}"
     sentences = [LEGEND, *([HOLM] if len(comparison.pairs) > 1 else []), _said_of_resampling(comparison)]
     parts = [
@@ -98,16 +95,18 @@ def print_comparison(comparison: Comparison, console: Console) -> None:
     table.add_column("Run", overflow="fold")
     for heading in ("Mean\nscore", "Routing\naccuracy", "Parse\nfailures", "USD per\n1,000 queries"):
         table.add_column(heading, justify="right")
-    for index, (name, figures) in enumerate(_compared(comparison)):
-        cells = [text.replace(" [", "\n[") for text in _printed(figures).values()]
-        table.add_row(*map(Text, [name, *cells]), style="" if index < len(comparison.runs) else "dim")
+    for index, (name, estimates) in enumerate(_compared(comparison)):
+        # The interval stands below its estimate.
+        cells = [two_lines(*text.partition(" ")[::2]) for text in estimate_cells(estimates, METRICS).values()]
+        table.add_row(Text(name), *cells, style="" if index < len(comparison.runs) else "dim")
     console.print(table)
     for pair in comparison.pairs:
         console.print(Text(f"{pair.run.name} against {comparison.first.name}", style="bold"))
         lines = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
         lines.add_column(style="dim", no_wrap=True)
         lines.add_column(overflow="fold")
-        for heading, text in _lines(pair, is_short=False):
+        for heading, text in _pair_cells(pair).items():
+            # A single comparison needs no correction.
             if "Holm" not in heading or len(comparison.pairs) > 1:
                 lines.add_row(Text(heading), Text(text))
         console.print(lines)
@@ -115,48 +114,30 @@ def print_comparison(comparison: Comparison, console: Console) -> None:
     console.print(Text(" ".join([LEGEND, *([HOLM] if len(comparison.pairs) > 1 else [])]), style="dim"))
 
 
-def _compared(comparison: Comparison) -> list[tuple[str, Mapping[str, Estimate | None]]]:
-    """Name and figures of the runs, then of the references."""
-    shown: list[tuple[str, Mapping[str, Estimate | None]]] = []
+def _compared(comparison: Comparison) -> list[tuple[str, dict[str, Estimate | None]]]:
+    """Name and estimates of the runs, then of the references."""
+    shown = []
     for run in comparison.runs:
         mark = " (first)" if run is comparison.first else ""
-        shown.append((run.name + mark, {name: getattr(run.evaluation.report, name) for name in FIGURES}))
-    for name, reference in references(comparison).items():
-        shown.append((name, {figure: getattr(reference, figure, None) for figure in FIGURES}))
-    return shown
+        shown.append((run.name + mark, _estimates(run.evaluation.report)))
+    return shown + [(name, _estimates(reference)) for name, reference in references(comparison).items()]
 
 
-def _printed(figures: Mapping[str, Estimate | None]) -> Row:
-    # What needs no text of a router has no parse failures, rather than unknown ones.
+def _estimates(holder: RoutingReport | Reference) -> dict[str, Estimate | None]:
+    """The estimates of METRICS; a reference has no parse failures."""
+    return {name: getattr(holder, name, None) for name in METRICS}
+
+
+def _pair_cells(pair: Pair) -> dict[str, str]:
+    """Everything about a pair, as texts under headings."""
     return {
-        text: ""
-        if name == "parse_failure_rate" and figures[name] is None
-        else format_estimate(figures[name], form_of(name))
-        for name, text in FIGURES.items()
+        **difference_cells("score", pair.score, SCORE_DIFFERENCE),
+        **difference_cells("accuracy", pair.accuracy, POINTS),
+        "right alone": f"{pair.only_run_right:,} : {pair.only_first_right:,}",
+        "McNemar p": format_p(pair.accuracy.mcnemar_p),
+        "USD per 1,000 queries": format_estimate(pair.cost, COST_DIFFERENCE),
+        "routes differ": format_estimate(pair.routes_differ, PERCENT),
     }
-
-
-def _lines(pair: Pair, is_short: bool) -> list[tuple[str, str]]:
-    """Headings and texts of a pair's differences and tests."""
-    score, accuracy = pair.score, pair.accuracy
-    alone = f"{pair.only_run_right:,} : {pair.only_first_right:,}"
-    return [
-        ("mean score", format_estimate(score.estimate, SCORE_DIFFERENCE)),
-        ("mean score: p", format_p(score.bootstrap_p)),
-        ("mean score: p (Holm)", format_p(score.adjusted_p)),
-        ("mean score: verdict", score.verdict),
-        (
-            "accuracy" + " (points)" * is_short,
-            format_estimate(accuracy.estimate, POINTS if is_short else POINTS_WITH_UNIT),
-        ),
-        ("accuracy: right alone", alone),
-        ("accuracy: p", format_p(accuracy.bootstrap_p)),
-        ("accuracy: McNemar p", format_p(accuracy.mcnemar_p)),
-        ("accuracy: p (Holm)", format_p(accuracy.adjusted_p)),
-        ("accuracy: verdict", accuracy.verdict),
-        ("USD per 1,000 queries", format_estimate(pair.cost, COST_DIFFERENCE)),
-        ("routes differ", format_estimate(pair.routes_differ, PERCENT)),
-    ]
 
 
 def _queries(comparison: Comparison) -> str:
@@ -169,25 +150,11 @@ def _said_of_resampling(comparison: Comparison) -> str:
     return f"{comparison.resampling.resamples:,} bootstrap resamples, random seed {comparison.resampling.seed}."
 
 
-def _figure_columns(figures: Mapping[str, Estimate | None]) -> Row:
-    columns: Row = {}
-    for name, figure in figures.items():
-        columns |= interval_columns(name, figure)
-    return columns
-
-
 def _pair_columns(pair: Pair | None) -> Row:
-    row = _difference_columns("mean_score", pair.score if pair else None)
-    row |= _difference_columns("routing_accuracy", pair.accuracy if pair else None)
+    row = difference_columns("mean_score", pair.score if pair else None)
+    row |= difference_columns("routing_accuracy", pair.accuracy if pair else None)
     row |= {"mcnemar_p": pair.accuracy.mcnemar_p if pair else None}
     row |= {"only_run_right": pair.only_run_right if pair else None}
     row |= {"only_first_right": pair.only_first_right if pair else None}
     row |= interval_columns("mean_cost_difference", pair.cost if pair else None)
     return row | interval_columns("routes_differ", pair.routes_differ if pair else None)
-
-
-def _difference_columns(name: str, difference: Difference | None) -> Row:
-    row = interval_columns(f"{name}_difference", difference.estimate if difference else None)
-    row |= {f"{name}_bootstrap_p": difference.bootstrap_p if difference else None}
-    row |= {f"{name}_holm_p": difference.adjusted_p if difference else None}
-    return row | {f"{name}_verdict": difference.verdict if difference else None}

@@ -9,7 +9,8 @@ from matplotlib.patches import Rectangle
 from matplotlib.ticker import PercentFormatter
 
 from causal_lm_router.data.arrays import Floats, Integers
-from causal_lm_router.evaluation.figures.drawing import GREY, ORANGE, shorten_names
+from causal_lm_router.evaluation.figures.drawing import GREY, ORANGE
+from causal_lm_router.evaluation.formatting import shorten_names
 
 
 def draw_confusion(names: Sequence[str], counts: Integers, route_label: str = "route") -> Figure:

@@ -1,4 +1,4 @@
-"""What all drawings share: colours, the styles of references, short names, interval bars, and saving a figure."""
+"""What all drawings share: colours, the styles of references, interval bars, and saving a figure."""
 
 import io
 import warnings
@@ -11,6 +11,7 @@ from matplotlib import colormaps
 from matplotlib.figure import Figure
 
 from causal_lm_router.data.arrays import Floats
+from causal_lm_router.evaluation.formatting import REFERENCE_NAMES, shorten_names
 from causal_lm_router.evaluation.intervals import Estimate
 from causal_lm_router.files import write_bytes
 
@@ -28,28 +29,21 @@ class ReferenceStyle(NamedTuple):
     label: str
     marker: str
     line: str | tuple[int, tuple[int, ...]]
+    """Line style of matplotlib: a name, or offset and lengths of dashes and gaps."""
 
 
-_REFERENCES = {
-    "random": ReferenceStyle("random", "v", "-."),
-    "best_single": ReferenceStyle("best single", "D", ":"),
-    "oracle": ReferenceStyle("oracle", "^", "--"),
-    "bayes": ReferenceStyle("best possible", "s", (0, (5, 1, 1, 1, 1, 1))),
+_STYLES: dict[str, tuple[str, str | tuple[int, tuple[int, ...]]]] = {
+    "random": ("v", "-."),
+    "best_single": ("D", ":"),
+    "oracle": ("^", "--"),
+    "bayes": ("s", (0, (5, 1, 1, 1, 1, 1))),
 }
 
 
 def reference_style(name: str) -> ReferenceStyle:
-    """Return the style of `random`, `best_single`, `oracle` or `bayes`; words after the name stay in the label."""
+    """Return the style of the reference whose key `name` begins with; words after the key stay in the label."""
     key, space, rest = name.partition(" ")
-    style = _REFERENCES[key]
-    return style._replace(label=plain_label(f"{style.label}{space}{shorten_names([rest])[0]}"))
-
-
-def shorten_names(names: Sequence[str], max_chars: int = 32) -> list[str]:
-    """Return the names, the middle of longer ones replaced by `…`; all unchanged where that makes two of them equal."""
-    head, tail = (max_chars - 1) // 2, max_chars // 2
-    shortened = [name if len(name) <= max_chars else f"{name[:head]}…{name[-tail:]}" for name in names]
-    return shortened if len(set(shortened)) == len(names) else list(names)
+    return ReferenceStyle(plain_label(f"{REFERENCE_NAMES[key]}{space}{shorten_names([rest])[0]}"), *_STYLES[key])
 
 
 def plain_label(text: str) -> str:

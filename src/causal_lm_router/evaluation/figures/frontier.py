@@ -19,8 +19,8 @@ from causal_lm_router.evaluation.figures.drawing import (
     bar_lengths,
     plain_label,
     reference_style,
-    shorten_names,
 )
+from causal_lm_router.evaluation.formatting import shorten_names
 from causal_lm_router.evaluation.intervals import Estimate
 from causal_lm_router.evaluation.measures.cost_quality import Points, candidate_points, convex_hull, trade_offs
 from causal_lm_router.evaluation.outcome_table import OutcomeTable

@@ -11,7 +11,8 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import PercentFormatter
 
 from causal_lm_router.data.arrays import Bools, Floats
-from causal_lm_router.evaluation.figures.drawing import LIGHT_GREY, ORANGE, Colour, plain_label, shorten_names
+from causal_lm_router.evaluation.figures.drawing import LIGHT_GREY, ORANGE, Colour, plain_label
+from causal_lm_router.evaluation.formatting import shorten_names
 from causal_lm_router.evaluation.outcome_table import NOBODY, OutcomeTable
 
 # More colours than these cannot be told apart. Parse failures are orange and all other candidates grey.

@@ -12,8 +12,8 @@ from causal_lm_router.evaluation.figures.drawing import (
     LIGHT_GREY,
     ORANGE,
     reference_style,
-    shorten_names,
 )
+from causal_lm_router.evaluation.formatting import shorten_names
 from causal_lm_router.evaluation.outcome_table import OutcomeTable
 
 # More candidates than these make the drawing too tall to be read beside the other.

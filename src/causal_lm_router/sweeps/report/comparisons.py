@@ -65,7 +65,7 @@ def verdict(comparisons: Sequence[Comparison]) -> str:
                 found.setdefault(f"{difference.verdict} in {name}", []).append(str(one.configuration.number))
     if found:
         said = "; ".join(f"{words}: {', '.join(numbers)}" for words, numbers in found.items())
-        return f"Of {len(done)} configurations compared with the baseline (numbers as in the table), {said}."
+        return f"Of {len(done)} configurations compared with the baseline, by their numbers in the table: {said}."
     of = "the one configuration" if len(done) == 1 else f"any of the {len(done)} configurations"
     return f"No significant difference between the baseline and {of} compared with it."
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from causal_lm_router.config import NOT_IDENTITY, BaselineMethod
-from causal_lm_router.evaluation.figures.drawing import shorten_names
+from causal_lm_router.evaluation.formatting import shorten_names
 from causal_lm_router.sweeps.report.runs import Run
 
 # Seeds that may follow the run's (`data.split_seed=${seed}`): where they do in every run, they tell replicates apart.

@@ -149,8 +149,9 @@ def say_cautions(findings: Findings) -> list[str]:
 def _say_runs(findings: Findings) -> list[str]:
     cautions = []
     if findings.unfinished:
-        number = f"{len(findings.unfinished)} of {len(findings.runs)} runs"
-        cautions.append(f"{number} are left out of all results; the table of runs says why.")
+        verb = "is" if len(findings.unfinished) == 1 else "are"
+        number = f"{len(findings.unfinished)} of {len(findings.runs)} runs {verb}"
+        cautions.append(f"{number} left out of all results; the table of runs says why.")
     if len({run.code for run in findings.finished if run.code}) > 1:
         cautions.append(
             "The jobs ran different versions of the code (sweep.allow_mixed=true): results may differ for that reason."

@@ -1,6 +1,6 @@
 """The report's tables: plain rows for CSV and trackers, and the same as Markdown and LaTeX."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -9,17 +9,18 @@ from causal_lm_router.evaluation.formatting import (
     HEADINGS,
     POINTS,
     SCORE_DIFFERENCE,
-    Form,
     Row,
+    difference_cells,
+    difference_columns,
+    estimate_cells,
+    estimate_columns,
     form_of,
     format_estimate,
     format_p,
-    interval_columns,
     relative,
     value_of,
 )
 from causal_lm_router.evaluation.intervals import Estimate
-from causal_lm_router.evaluation.statistics import Difference
 from causal_lm_router.evaluation.stored import FIGURES
 from causal_lm_router.sweeps.report.comparisons import Comparison
 from causal_lm_router.sweeps.report.configurations import Configuration
@@ -30,7 +31,7 @@ from causal_lm_router.sweeps.report.summary import METRICS, ReferenceEstimates, 
 def configuration_rows(
     summaries: Sequence[Summary], references: Sequence[ReferenceEstimates], selection: Selection | None, base: Path
 ) -> list[Row]:
-    """Return a plain row per configuration, then per baseline; folders are relative to `base`, unknown values None."""
+    """Return a plain row per configuration, then per reference; folders are relative to `base`, unknown values None."""
     swept = list(summaries[0].configuration.swept) if summaries else []
     chosen = selection.chosen if selection else None
     rows = []
@@ -39,13 +40,13 @@ def configuration_rows(
         row |= {key: _plain(one.configuration.swept[key]) for key in swept}
         row |= {"seeds": len(one.configuration.runs), "queries": one.num_queries, "chosen": one is chosen}
         row |= {f"validation_{metric}": one.validation.get(metric) for metric in METRICS}
-        row |= _figure_columns(one.estimates)
+        row |= estimate_columns(one.estimates, FIGURES)
         rows.append(row | {"runs": ";".join(relative(run.folder, base) for run in one.configuration.runs)})
     for reference in references:
         row = {"number": None, "who": reference.name, **dict.fromkeys(swept)}
         row |= {"seeds": None, "queries": reference.num_queries, "chosen": False}
         row |= {f"validation_{metric}": None for metric in METRICS}
-        row |= _figure_columns({name: getattr(reference.estimates, name, None) for name in FIGURES})
+        row |= estimate_columns(_reference_estimates(reference), FIGURES)
         rows.append(row | {"runs": relative(reference.run.folder, base)})
     return rows
 
@@ -56,11 +57,11 @@ def comparison_rows(comparisons: Sequence[Comparison], baseline: str, base: Path
     for one in comparisons:
         row: Row = {"number": one.configuration.number, "configuration": one.configuration.name, "baseline": baseline}
         row |= {"seeds": len(one.pairs), "queries": one.num_queries}
-        row |= _difference_columns("routing_accuracy", one.accuracy)
+        row |= difference_columns("routing_accuracy", one.accuracy)
         row |= {"only_configuration_right": one.only_configuration_right}
         row |= {"only_baseline_right": one.only_baseline_right}
         row |= {"mcnemar_p": one.accuracy.mcnemar_p if one.accuracy else None}
-        row |= _difference_columns("mean_score", one.score)
+        row |= difference_columns("mean_score", one.score)
         row |= {"note": one.note, "runs": ";".join(relative(run.folder, base) for run, _ in one.pairs)}
         theirs = (relative(other.folder, base) for _, other in one.pairs if other is not None)
         rows.append(row | {"baseline_runs": ";".join(theirs)})
@@ -68,7 +69,7 @@ def comparison_rows(comparisons: Sequence[Comparison], baseline: str, base: Path
 
 
 def run_rows(runs: Sequence[Run], configurations: Sequence[Configuration], base: Path) -> list[Row]:
-    """Return a plain row per run, with its own figures: what the other tables are made of."""
+    """Return a plain row per run with its own metrics, of which the other tables hold means."""
     numbers = {run.folder: one.number for one in configurations for run in one.runs}
     swept = list(configurations[0].swept) if configurations else []
     rows = []
@@ -96,17 +97,13 @@ def printed_configurations(
         row |= {key: one.configuration.texts[key] for key in swept}
         row |= {"seeds": str(len(one.configuration.runs))}
         row |= {f"validation {HEADINGS[metric]}": format_estimate(one.validation.get(metric), form_of(metric))}
-        rows.append(
-            row | {text: format_estimate(one.estimates.get(name), form_of(name)) for name, text in HEADINGS.items()}
-        )
+        rows.append(row | estimate_cells(one.estimates))
     for reference in references:
+        # The first column that has room for a name.
         first = swept[0] if swept else "#"
         row = {"#": "", **dict.fromkeys(swept, ""), "seeds": "", f"validation {HEADINGS[metric]}": ""}
         row[first] = reference.name
-        figures = {name: getattr(reference.estimates, name, None) for name in HEADINGS}
-        # What needs no text of a router has no parse failures, rather than unknown ones.
-        shown = {text: format_estimate(figures[name], form_of(name)) for name, text in HEADINGS.items()}
-        rows.append(row | shown | {HEADINGS["parse_failure_rate"]: ""})
+        rows.append(row | estimate_cells(_reference_estimates(reference)))
     return rows
 
 
@@ -116,15 +113,15 @@ def printed_comparisons(comparisons: Sequence[Comparison]) -> list[Row]:
     for one in comparisons:
         row = {"#": str(one.configuration.number), "configuration": one.configuration.name}
         row |= {"seeds": str(len(one.pairs))}
-        row |= _printed_difference("accuracy", one.accuracy, one.note, POINTS)
+        row |= difference_cells("accuracy", one.accuracy, POINTS, one.note)
         row |= {"right alone": f"{one.only_configuration_right:,} : {one.only_baseline_right:,}"}
         row |= {"McNemar p": format_p(one.accuracy.mcnemar_p if one.accuracy else None)}
-        rows.append(row | _printed_difference("score", one.score, one.note, SCORE_DIFFERENCE))
+        rows.append(row | difference_cells("score", one.score, SCORE_DIFFERENCE, one.note))
     return rows
 
 
 def latex(rows: Sequence[Row]) -> str:
-    """Return rows of texts as a LaTeX table; it needs the package booktabs, and every special character is escaped."""
+    """Return rows of texts as a LaTeX table, special characters escaped; it needs the package booktabs."""
     table = pd.DataFrame(list(rows)).style.format(escape="latex").format_index(escape="latex", axis=1).hide(axis=0)
     text = table.to_latex(
         hrules=True, caption=r"Means over seeds with 95\% intervals.", position="t", position_float="centering"
@@ -132,37 +129,9 @@ def latex(rows: Sequence[Row]) -> str:
     return f"% \\usepackage{{booktabs}}\n{text}"
 
 
-def _printed_difference(name: str, difference: Difference | None, note: str, form: Form) -> Row:
-    headings = (
-        f"{name} difference" + (" (points)" if form is POINTS else ""),
-        f"{name}: bootstrap p",
-        f"{name}: Holm p",
-    )
-    if difference is None:
-        return {**dict.fromkeys(headings, ""), f"{name}: verdict": note}
-    cells = (
-        format_estimate(difference.estimate, form),
-        format_p(difference.bootstrap_p),
-        format_p(difference.adjusted_p),
-    )
-    verdict = difference.verdict + (f" ({note})" if note else "")
-    return {**dict(zip(headings, cells, strict=True)), f"{name}: verdict": verdict}
-
-
-def _figure_columns(figures: Mapping[str, Estimate | None]) -> Row:
-    columns: Row = {}
-    for name in FIGURES:
-        columns |= interval_columns(name, figures.get(name))
-    return columns
-
-
-def _difference_columns(name: str, difference: Difference | None) -> Row:
-    keys = ("difference", "low", "high", "bootstrap_p", "holm_p", "verdict")
-    if difference is None:
-        return {f"{name}_{key}": None for key in keys}
-    figure = difference.estimate
-    values = (figure.value, figure.low, figure.high, difference.bootstrap_p, difference.adjusted_p, difference.verdict)
-    return {f"{name}_{key}": value for key, value in zip(keys, values, strict=True)}
+def _reference_estimates(reference: ReferenceEstimates) -> dict[str, Estimate | None]:
+    """Metric -> estimate; a reference has no parse failures."""
+    return {name: getattr(reference.estimates, name, None) for name in FIGURES}
 
 
 def _plain(value: object) -> object:
