@@ -3,6 +3,7 @@
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 os.environ.setdefault("GOMP_SPINCOUNT", "10000")  # as the commands do; read when torch is imported
@@ -81,7 +82,7 @@ def share_figure(shares: Values) -> Estimate:
     figure, num_queries = mean_estimate(shares), len(shares)
     if figure.low is None or figure.high is None or figure.value in (0.0, 1.0):
         return rate_estimate(round(figure.value * num_queries), num_queries)
-    return Estimate(figure.value, figure.standard_error, max(0.0, figure.low), min(1.0, figure.high))
+    return replace(figure, low=max(0.0, figure.low), high=min(1.0, figure.high))
 
 
 def hit_figure(hits: Sequence[bool]) -> Estimate:

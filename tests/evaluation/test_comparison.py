@@ -39,7 +39,7 @@ def write_run(
         predicted = {name: score / 2 for name, score in scores.items()}
         outcomes.append(RouteOutcome(example, "a", generation, parsed, parsed.candidate, predicted=predicted))
     folder.mkdir(parents=True)
-    report = evaluate_outcomes(outcomes, names, best_single, None).to_dict()
+    report = evaluate_outcomes(outcomes, names, best_single, None).report.to_dict()
     (folder / "report.json").write_text(json.dumps({"split": split, **report}))
     # In any order: what pairs queries is their id.
     rows = outcome_rows(outcomes)[:: -1 if "-" in routes else 1]
@@ -186,8 +186,8 @@ def test_command_refuses_in_one_line(folders: list[Path], tmp_path: Path, comman
         ((first, tmp_path / "nowhere"), "no such folder"),
         ((first, tmp_path / "empty"), "holds no report.json"),
         ((first, missing), "holds no outcomes.jsonl"),
-        ((first, broken), "its evaluation cannot be read"),
-        ((first, unscored), "cannot be compared: KeyError: 'scores'"),
+        ((first, broken), "outcomes.jsonl: cannot be read"),
+        ((first, unscored), "cannot be compared: its rows lack the scores"),
         ((first, write_run(tmp_path / "split", RUN, split="validation")), "evaluates the split 'validation'"),
         (
             (first, write_run(tmp_path / "pool", RUN.replace("b", "a"), names=["a", "c"], costs=False)),

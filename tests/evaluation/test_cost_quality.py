@@ -14,9 +14,9 @@ from causal_lm_router.evaluation.measures.cost_quality import (
     pareto_front,
     perf_gain,
     pool_aiq,
-    threshold_frontier,
     trade_offs,
 )
+from causal_lm_router.evaluation.measures.two_candidates import call_curve
 
 POINTS = Points(np.array([5.0, 1, 3, 2, 4]), np.array([0.8, 0.2, 0.7, 0.6, 0.9]))
 
@@ -30,12 +30,12 @@ def test_trade_offs_by_hand() -> None:
     assert frontier.points().score.tolist() == [1, 1, 0.5]
 
 
-def test_tied_predictions_go_to_the_cheaper_candidate_and_else_by_lot() -> None:
+def test_tied_predictions_go_to_the_cheaper_candidate_and_else_at_random() -> None:
     scores, costs = np.array([[0.0, 1, 1]]), np.array([[1.0, 2, 4]])
     tied = np.array([[0.3, 0.5, 0.5]])
     assert trade_offs(scores, costs, tied, np.array([1.0, 2, 4])).points().cost[[0, -1]].tolist() == [2, 1]
-    by_lot = trade_offs(scores, costs, tied, np.array([1.0, 2, 2])).points()
-    assert by_lot.cost[[0, -1]].tolist() == [3, 1]
+    at_random = trade_offs(scores, costs, tied, np.array([1.0, 2, 2])).points()
+    assert at_random.cost[[0, -1]].tolist() == [3, 1]
     all_alike = trade_offs(scores, costs, tied, np.array([1.0, 1, 1])).points()
     assert all_alike.cost.tolist() == [3, 3]
 
@@ -54,14 +54,14 @@ def test_trade_offs_pass_through_every_routing_and_no_more_than_allowed() -> Non
     assert set(coarse.points().cost.round(9)) <= found
 
 
-def test_threshold_frontier_equals_the_trade_off_between_two_candidates() -> None:
+def test_trade_offs_between_two_candidates_are_the_thresholds_of_a_win_share() -> None:
     random = np.random.default_rng(1)
     scores, costs = random.random((2, 30, 2))
     predicted = np.column_stack([np.zeros(30), random.random(30)])
     by_weight = trade_offs(scores, costs, predicted, np.array([1.0, 2]), max_weights=100).points()
-    by_threshold = threshold_frontier(scores, costs, predicted[:, 1] - predicted[:, 0])
-    assert by_weight.cost[::-1] == pytest.approx(by_threshold.cost)
-    assert by_weight.score[::-1] == pytest.approx(by_threshold.score)
+    win_share = predicted[:, 1] - predicted[:, 0]
+    for found, values in ((by_weight.cost, costs), (by_weight.score, scores)):
+        assert found[::-1] == pytest.approx(call_curve(values[:, 0], values[:, 1], win_share).quality)
 
 
 def test_hull_by_hand() -> None:

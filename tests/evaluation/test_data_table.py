@@ -98,18 +98,18 @@ def test_print_holds_every_part(splits: RoutingSplits) -> None:
         "maths 2 0 1",
         "cheap 0.1/0.4 1.000 0.312 50.0% 12.5%",
         "strong ?/? 20.000 0.625 87.5% 50.0%",
-        "Baselines on 4 test queries",
+        "References on 4 test queries",
         "best single 0.500 75.0% 20.000",
         "Queries with one best candidate 62.5%",
-        "Queries all score the same on 37.5%",
-        "Queries all score 0 on 25.0%",
-        "Queries read, distinct 1,234, 1,200",
+        "Queries with equal scores 37.5%",
+        "Queries no LLM answers 25.0%",
+        "Queries read 1,234, of them 1,200 distinct",
         "Duplicates left out 30 exact, 4 up to case and white space; 5",
         "Source's test queries in its train 119",
-        "Test queries much like one in train 1 of 4 (Jaccard >= 0.8)",
-        "Validation queries much like one 0 of 1 (Jaccard >= 0.8)",
+        "Near duplicates in test 1 of 4 (Jaccard >= 0.8 with train)",
+        "Near duplicates in validation 0 of 1 (Jaccard >= 0.8 with train)",
         "Rows skipped 0",
-        "test id-7 beside train id-3: similarity 0.875",
+        "test id-7 and train id-3: similarity 0.875",
         "What is 2 + 3?",
     ):
         assert line in lines
@@ -128,5 +128,5 @@ def test_print_folds_many_tasks(splits: RoutingSplits) -> None:
     train = [example(number, f"[b]task {number:02}", 0, 1) for number in range(40)]
     lines = printed(replace(splits, train=train)).splitlines()
     # Shown are law, with four queries, and 29 of the 40 new tasks; hidden the other 11 and maths.
-    assert "12 more tasks 11 0 1" in lines
+    assert "12 more tasks, 12 queries" in lines
     assert any(line.startswith("[b]task 0") for line in lines)

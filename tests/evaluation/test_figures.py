@@ -82,7 +82,7 @@ def test_older_rows_lack_costs_and_predictions() -> None:
         {key: row[key] for key in row if key not in ("costs", "predicted")} for row in outcome_rows(four_outcomes())
     ]
     assert (row_table(rows, NAMES).costs, row_table(rows, NAMES).predicted) == (None, None)
-    with pytest.raises(ValueError, match=r"route='large': allowed is small \| other"):
+    with pytest.raises(ValueError, match=r"small \| other, got 'large'"):
         row_table([row | {"scores": {"small": 1, "other": 0}} for row in rows], ["small", "other"])
 
 
@@ -185,7 +185,7 @@ def drawn_points(axes: Axes) -> dict[str, list[tuple[float, float]]]:
 
 
 def test_frontier_shows_router_references_and_candidates(table: OutcomeTable) -> None:
-    report = evaluate_outcomes(four_outcomes(), NAMES, "large", None)
+    report = evaluate_outcomes(four_outcomes(), NAMES, "large", None).report
     router = run_point("router", report, table)
     assert (router.cost.value, router.score.value) == pytest.approx((0.0015, 0.375))
     # From argmax of the predictions (small, small, large, large) to the cheapest always.
@@ -231,14 +231,14 @@ def test_cost_scale_is_logarithmic_where_it_is_wide(cheap: float, scale: str) ->
     costs = {"a": cheap, "b": 0.0001 if cheap == 0 else 0.003, "c": 0.003}
     rows = [outcome(index, "t", {"a": 0.1, "b": 0.5, "c": 0.9}, "a", costs) for index in range(2)]
     names = list(costs)
-    report = evaluate_outcomes(rows, names, "c", None)
+    report = evaluate_outcomes(rows, names, "c", None).report
     figure = draw_frontier([run_point("x", report)], report.references, candidates=outcome_table(rows, names))
     assert figure.axes[0].get_xscale() == scale
 
 
 def test_frontier_needs_costs() -> None:
     rows = [outcome(0, "t", {"a": 1.0, "b": 0.0}, "a")]
-    report = evaluate_outcomes(rows, ["a", "b"], "a", None)
+    report = evaluate_outcomes(rows, ["a", "b"], "a", None).report
     with pytest.raises(ValueError, match="router: the costs of its queries must be known"):
         run_point("router", report)
 
@@ -247,7 +247,7 @@ def test_hull_goes_on_level_to_the_dearest_point() -> None:
     # Always a: 1 USD per 1,000 queries and 0.2; always b: 3 and 0.6. The router asks c, for 5 and 0.4.
     costs = dict(zip("abc", (0.001, 0.003, 0.005), strict=True))
     rows = [outcome(index, "t", {"a": 0.2, "b": 0.6, "c": 0.4}, "c", costs) for index in range(2)]
-    report = evaluate_outcomes(rows, list(costs), "a", None)
+    report = evaluate_outcomes(rows, list(costs), "a", None).report
     figure = draw_frontier([run_point("x", report)], {}, candidates=outcome_table(rows, list(costs)))
     (hull,) = [line for line in figure.axes[0].get_lines() if line.get_linestyle() == ":"]
     places, heights = np.asarray(hull.get_xdata()), np.asarray(hull.get_ydata())
@@ -288,12 +288,11 @@ def test_an_evaluation_is_drawn_as_far_as_it_is_known(
 ) -> None:
     names = ["$\\frac{$", "_名前", *(f"vendor/some-long-candidate-name-{index}-instruct" for index in range(size - 2))]
     outcomes = random_outcomes(names, number, is_known, failing)
-    evaluation: Any = SimpleNamespace(
-        outcomes=outcomes, report=evaluate_outcomes(outcomes, names, names[0], None), others={}
-    )
+    found = evaluate_outcomes(outcomes, names, names[0])
+    evaluation = evaluate_outcomes(outcomes, names, names[0], with_predictions=True, validation=found)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        pictures = write_evaluation(tmp_path, evaluation, {"split": "test"}, validation=evaluation)
+        pictures = write_evaluation(tmp_path, evaluation, {"split": "test"})
     assert {path.name for path in pictures} == {f"{name}.png" for name in files}
     assert all(path.read_bytes().startswith(b"\x89PNG") for path in pictures)
     written = {path.name for path in tmp_path.iterdir()} - {path.name for path in pictures}
@@ -306,12 +305,14 @@ def test_validation_calibrates_the_reliability_diagram() -> None:
         outcome(index, "t", {"a": float(index % 2), "b": float(index % 3 > 0)}, "a", None, {"a": 0.99, "b": 0.01})
         for index in range(12)
     ]
-    report = evaluate_outcomes(outcomes, ["a", "b"], "a", None)
-    without_predictions = [outcome(0, "t", {"a": 1.0, "b": 0.0}, "a")]
-    shown = [
-        legend_of(draw_evaluation(outcomes, report, validation)["reliability"].axes[0])
-        for validation in (outcomes, without_predictions, ())
+    names = ["a", "b"]
+    calibrating = evaluate_outcomes(outcomes, names, "a")
+    without_predictions = evaluate_outcomes([outcome(0, "t", {"a": 1.0, "b": 0.0}, "a")], names, "a")
+    evaluations = [
+        evaluate_outcomes(outcomes, names, "a", with_predictions=True, validation=validation)
+        for validation in (calibrating, without_predictions, None)
     ]
+    shown = [legend_of(draw_evaluation(one.table, one.report)["reliability"].axes[0]) for one in evaluations]
     assert [len(labels) for labels in shown] == [3, 2, 2]
     before, after = (float(label.rpartition(" ")[2]) for label in shown[0][1:])
     assert after < before

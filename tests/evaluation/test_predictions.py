@@ -2,23 +2,20 @@
 
 import dataclasses
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
 import pytest
-from numpy.typing import NDArray
 from sklearn.metrics import brier_score_loss, roc_auc_score
 
+from causal_lm_router.data.arrays import Floats
 from causal_lm_router.evaluation.intervals import Estimate, mean_estimate
 from causal_lm_router.evaluation.measures import calibration, prediction_report
-from causal_lm_router.evaluation.measures import calibration as concentration
 from causal_lm_router.evaluation.measures.prediction_report import PredictionReport, report_predictions
-from causal_lm_router.evaluation.measures.predictions import Predictions
-from causal_lm_router.evaluation.measures.resampling import bootstrap_estimate, bootstrap_estimates
+from causal_lm_router.evaluation.measures.resampling import bootstrap_estimates
+from causal_lm_router.evaluation.outcome_table import NOBODY, OutcomeTable
 from causal_lm_router.evaluation.report import _decode, _encode
-
-Floats = NDArray[np.float64]
 
 
 def test_auroc_by_hand_and_against_scikit_learn() -> None:
@@ -41,7 +38,7 @@ def test_auroc_of_fractional_scores_counts_pairs() -> None:
     assert calibration.auroc(scores, predicted) == pytest.approx(np.mean(in_order))
 
 
-def test_calibration_error_and_brier_score_by_hand() -> None:
+def test_calibration_error_by_hand() -> None:
     scores, predicted = np.array([[0.0, 1], [1, 1]]), np.array([[0.05, 0.05], [0.95, 0.95]])
     # Half the predictions lie 0.45 below their mean score, half 0.05.
     assert calibration.expected_calibration_error(scores, predicted, 10) == pytest.approx(0.25)
@@ -49,10 +46,6 @@ def test_calibration_error_and_brier_score_by_hand() -> None:
     assert bins.num_pairs.tolist() == [2, 1, 0, 0, 1]
     assert bins.mean_score[:2].tolist() == [0.5, 1]
     assert np.isnan(bins.mean_predicted[2])
-    assert calibration.brier_score(np.array([1, 0.5]), np.array([0.2, 0])) == pytest.approx((0.64 + 0.25) / 2)
-    random = np.random.default_rng(2)
-    labels, chances = random.integers(2, size=99), random.random(99)
-    assert calibration.brier_score(labels, chances) == pytest.approx(brier_score_loss(labels, chances))
 
 
 def test_temperature_by_hand() -> None:
@@ -81,7 +74,7 @@ def test_conformal_sets_by_hand() -> None:
     assert sets[:, 1].tolist() == [True] * 5 + [False] * 4
     assert sets[:, 0].all()
     assert calibration.holds_best(scores, sets).sum() == 5
-    with pytest.raises(ValueError, match="level=1: allowed"):
+    with pytest.raises(ValueError, match=r"level must .* between 0 and 1, got 1"):
         calibration.conformal_threshold(scores, predicted, 1)
 
 
@@ -101,24 +94,30 @@ def test_conformal_sets_hold_a_best_candidate_as_often_as_promised() -> None:
 def test_concentration_by_hand() -> None:
     called = np.eye(3)[[0, 0, 0, 1]]
     entropy = -(0.75 * np.log(0.75) + 0.25 * np.log(0.25))
-    assert concentration.route_entropy(called) == pytest.approx(entropy)
-    assert concentration.normalised_entropy(called) == pytest.approx(entropy / np.log(3))
-    assert concentration.top_share(called) == 0.75
+    assert calibration.route_entropy(called) == pytest.approx(entropy)
+    assert calibration.normalised_entropy(called) == pytest.approx(entropy / np.log(3))
+    assert calibration.top_share(called) == 0.75
     # A query on which nothing is called is no route.
-    assert concentration.top_share(np.vstack([called, np.zeros(3)])) == 0.75
-    assert str(concentration.route_entropy(np.eye(3)[[1, 1]])) == "0.0"
-    assert concentration.normalised_entropy(np.full((2, 3), 1 / 3)) == pytest.approx(1)
-    assert np.isnan(concentration.route_entropy(np.zeros((2, 3))))
+    assert calibration.top_share(np.vstack([called, np.zeros(3)])) == 0.75
+    assert str(calibration.route_entropy(np.eye(3)[[1, 1]])) == "0.0"
+    assert calibration.normalised_entropy(np.full((2, 3), 1 / 3)) == pytest.approx(1)
+    assert np.isnan(calibration.route_entropy(np.zeros((2, 3))))
+
+
+def bootstrap(statistic: Callable[..., float], *arrays: Floats, resamples: int = 1000) -> Estimate:
+    found = bootstrap_estimates(lambda *rows: {"": statistic(*rows)}, arrays, resamples=resamples)[""]
+    assert found is not None
+    return found
 
 
 def test_bootstrap_agrees_with_the_formula_and_stays_paired() -> None:
     values = np.random.default_rng(4).random(400)
-    figure, formula = bootstrap_estimate(np.mean, [values]), mean_estimate(values)
+    figure, formula = bootstrap(np.mean, values), mean_estimate(values)
     assert figure.value == formula.value
     for key in ("standard_error", "low", "high"):
         assert getattr(figure, key) == pytest.approx(getattr(formula, key), rel=0.1, abs=0.003)
-    assert bootstrap_estimate(np.mean, [values]) == figure
-    difference = bootstrap_estimate(lambda a, b: float(np.mean(a - b)), [values, values - 0.25], resamples=50)
+    assert bootstrap(np.mean, values) == figure
+    difference = bootstrap(lambda a, b: float(np.mean(a - b)), values, values - 0.25, resamples=50)
     assert (difference.low, difference.high) == (pytest.approx(0.25), pytest.approx(0.25))
 
 
@@ -127,29 +126,36 @@ def test_bootstrap_of_what_is_undefined() -> None:
         return float(values[values > 0.5].min()) if (values > 0.5).any() else float("nan")
 
     often_undefined = np.array([1.0, 0, 0])
-    assert bootstrap_estimate(smallest_above_half, [often_undefined]) == Estimate(1.0, None, None, None)
-    assert bootstrap_estimate(np.mean, [np.array([2.0])]) == Estimate(2.0, None, None, None)
+    assert bootstrap(smallest_above_half, often_undefined) == Estimate(value=1.0)
+    assert bootstrap(np.mean, np.array([2.0])) == Estimate(value=2.0)
     both = bootstrap_estimates(lambda v: {"a": float(v.mean()), "b": smallest_above_half(v)}, [np.zeros(3)])
-    assert both == {"a": Estimate(0.0, 0.0, 0.0, 0.0), "b": None}
-    with pytest.raises(ValueError, match="undefined on the sample itself"):
-        bootstrap_estimate(smallest_above_half, [np.zeros(3)])
+    assert both == {"a": Estimate(value=0.0, standard_error=0.0, low=0.0, high=0.0), "b": None}
     for arrays in ([], [np.zeros(0)], [np.zeros(2), np.zeros(3)]):
-        with pytest.raises(ValueError, match="arrays of lengths"):
-            bootstrap_estimate(np.mean, arrays)
+        with pytest.raises(ValueError, match="one length above 0, got lengths"):
+            bootstrap_estimates(lambda v: {"a": float(v.mean())}, arrays)
 
 
-def make_predictions(num_queries: int, num_candidates: int, seed: int, **changes: Any) -> Predictions:
+def make_table(num_queries: int, num_candidates: int, seed: int, **changes: Any) -> OutcomeTable:
     """Predictions that are calibrated: each is the chance of a score of 1. Each route is the highest one."""
     random = np.random.default_rng(seed)
     predicted = random.random((num_queries, num_candidates))
     fields = {
         "candidate_names": tuple(f"candidate-{number}" for number in range(num_candidates)),
+        "tasks": ("task",) * num_queries,
+        "routes": predicted.argmax(axis=1),
         "scores": (random.random(predicted.shape) < predicted).astype(float),
         "costs": random.random(predicted.shape) * np.arange(1, num_candidates + 1) / 1000,
         "predicted": predicted,
-        "called": np.eye(num_candidates)[predicted.argmax(axis=1)],
+        "called": predicted.argmax(axis=1),
+        "expected": None,
     }
-    return Predictions(**fields | changes)
+    return OutcomeTable(**fields | changes)
+
+
+def report_on(test: OutcomeTable, validation: OutcomeTable | None, best_single: str) -> PredictionReport:
+    report = report_predictions(test, validation, best_single)
+    assert report is not None
+    return report
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -161,18 +167,20 @@ def few_resamples() -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def report() -> PredictionReport:
-    return report_predictions(make_predictions(300, 3, 5), make_predictions(200, 3, 6), "candidate-1")
+    return report_on(make_table(300, 3, 5), make_table(200, 3, 6), "candidate-1")
 
 
 def test_report_of_a_calibrated_router(report: PredictionReport) -> None:
-    test = make_predictions(300, 3, 5)
+    test = make_table(300, 3, 5)
     figure = report.auroc["candidate-2"]
     assert figure is not None and figure.low is not None and figure.high is not None
-    assert figure.value == calibration.auroc(test.scores[:, 2], test.predicted[:, 2])
+    predicted = test.predicted
+    assert predicted is not None
+    assert figure.value == calibration.auroc(test.scores[:, 2], predicted[:, 2])
     assert figure.low < 0.83 < figure.high, "5 / 6 is the AUROC of uniform chances"
     assert report.temperature == pytest.approx(1, abs=0.15)
     assert report.ece_scaled is not None and report.ece_scaled.value < 0.08
-    assert report.brier.value == pytest.approx(calibration.brier_score(test.scores, test.predicted))
+    assert report.brier.value == pytest.approx(brier_score_loss(test.scores.ravel(), predicted.ravel()))
     assert report.brier.value == pytest.approx(1 / 6, abs=0.02)
     assert report.normalised_route_entropy is not None and report.normalised_route_entropy.value > 0.99
     assert report.two_candidates is None
@@ -184,10 +192,10 @@ def test_report_of_a_calibrated_router(report: PredictionReport) -> None:
 def test_report_on_costs(report: PredictionReport) -> None:
     assert report.cost_quality is not None
     frontier = report.cost_quality.frontier
-    test = make_predictions(300, 3, 5)
+    test = make_table(300, 3, 5)
     assert test.costs is not None
     assert frontier[0].trade_off == 0
-    assert frontier[0].score == pytest.approx((test.called * test.scores).sum(axis=1).mean())
+    assert frontier[0].score == pytest.approx(test.score.mean())
     assert frontier[-1].trade_off is None
     assert frontier[-1].cost == pytest.approx(test.costs[:, 0].mean())
     assert frontier[0].cost > frontier[-1].cost
@@ -204,38 +212,45 @@ def test_report_on_costs(report: PredictionReport) -> None:
 
 
 def test_report_survives_json(report: PredictionReport) -> None:
-    for one in (report, report_predictions(make_predictions(50, 2, 7, costs=None), None, "candidate-1")):
+    for one in (report, report_on(make_table(50, 2, 7, costs=None), None, "candidate-1")):
         text = json.dumps(_encode(dataclasses.asdict(one)), allow_nan=False)
         assert _decode(PredictionReport, json.loads(text), "predictions") == one
 
 
 def test_report_without_validation_costs_or_contrast() -> None:
     scores = np.column_stack([np.zeros(40), np.ones(40)])
-    report = report_predictions(make_predictions(40, 2, 8, scores=scores, costs=None), None, "candidate-1")
+    report = report_on(make_table(40, 2, 8, scores=scores, costs=None), None, "candidate-1")
     assert report.auroc == {"candidate-0": None, "candidate-1": None}
     assert report.temperature is report.ece_scaled is report.brier_scaled is report.conformal is None
     assert report.cost_quality is None
     assert report.two_candidates is not None and report.two_candidates.strong == "candidate-1"
-    # Every strong call gains the same, so that any order does as well as drawing lots.
+    # Every strong call gains the same, so that any order does as well as drawing at random.
     for key, value in {"apgr_paper": 0.5, "cpt50_paper": 0.5, "cpt80_paper": 0.8, "apgr_code": 0.5}.items():
         assert getattr(report.two_candidates, key).value == pytest.approx(value)
-    weaker = report_predictions(make_predictions(40, 2, 8, scores=scores), None, "candidate-0")
+    weaker = report_on(make_table(40, 2, 8, scores=scores), None, "candidate-0")
     assert weaker.two_candidates is not None and weaker.two_candidates.apgr_paper is None
-    silent = report_predictions(make_predictions(40, 2, 8, called=np.zeros((40, 2))), None, "candidate-0")
+    silent = report_on(make_table(40, 2, 8, called=np.full(40, NOBODY)), None, "candidate-0")
     assert silent.route_entropy is None
 
 
-def test_predictions_that_do_not_fit_are_errors() -> None:
+def test_a_router_without_predictions_has_no_report() -> None:
+    test = make_table(9, 2, 9)
+    assert report_predictions(make_table(9, 2, 9, predicted=None), test, "candidate-0") is None
+    by_itself = report_predictions(test, make_table(9, 2, 9, predicted=None), "candidate-0")
+    assert by_itself is not None and by_itself.temperature is None
+
+
+def test_tables_that_do_not_fit_are_errors() -> None:
     for changes, message in [
-        ({"predicted": np.full((9, 2), 1.5)}, r"predictions.predicted: got 1.5..1.5, allowed is 0..1"),
-        ({"costs": np.full((9, 2), np.nan)}, r"predictions.costs: got nan..nan, allowed is 0..inf"),
-        ({"scores": np.zeros((8, 2))}, r"predictions.predicted: got shape \(9, 2\), allowed is \(8, 2\)"),
-        ({"scores": np.zeros((0, 2))}, "got 0 queries x 2 candidates"),
+        ({"predicted": np.full((9, 2), 1.5)}, r"predicted .* 0\.\.1\.0, got 1\.5\.\.1\.5"),
+        ({"costs": np.full((9, 2), np.nan)}, r"costs .* 0\.\.inf, got nan"),
+        ({"scores": np.zeros((8, 2))}, r"scores .* shape \(9, 2\), got \(8, 2\)"),
+        ({"tasks": ()}, "got 0 queries x 2"),
     ]:
         with pytest.raises(ValueError, match=message):
-            make_predictions(9, 2, 9, **changes)
-    test = make_predictions(9, 2, 9)
-    with pytest.raises(ValueError, match="best_single='other'"):
+            make_table(9, 2, 9, **changes)
+    test = make_table(9, 2, 9)
+    with pytest.raises(ValueError, match=r"best_single must .* got 'other'"):
         report_predictions(test, None, "other")
-    with pytest.raises(ValueError, match="validation: got names"):
-        report_predictions(test, make_predictions(9, 3, 9), "candidate-0")
+    with pytest.raises(ValueError, match="validation must be of the candidates"):
+        report_predictions(test, make_table(9, 3, 9), "candidate-0")

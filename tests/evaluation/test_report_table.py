@@ -27,7 +27,7 @@ def make_report(
         )
         route = ParsedRoute(None, ParseFailure.ambiguous) if index < num_failed else ParsedRoute(best)
         outcomes.append(RouteOutcome(example, best, Generation("text", "stop"), route, route.candidate))
-    return evaluate_outcomes(outcomes, names, names[1], queries_per_second=12.34 if known else None)
+    return evaluate_outcomes(outcomes, names, names[1], queries_per_second=12.34 if known else None).report
 
 
 def printed(report: RoutingReport, width: int = 80, max_tasks: int = 20) -> str:
@@ -92,7 +92,7 @@ def test_many_tasks_are_cut_and_the_rest_is_counted() -> None:
     assert row(text, "[i]task 00") == "[i]task 00 8 88% [53%, 98%] 0.875 0.500 1.000 1"
     assert "[i]task 02" in text
     assert "[i]task 03" not in text
-    assert row(text, "2 more tasks") == "2 more tasks 16"
+    assert row(text, "2 more tasks") == "2 more tasks, 16 queries"
 
 
 def test_a_single_task_needs_no_table() -> None:

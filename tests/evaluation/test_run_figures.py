@@ -44,7 +44,7 @@ def confusion_of(names: list[str]) -> Figure:
         example = RoutingExample(str(index), "text", "task", {name: float(name == label) for name in names})
         route = ParsedRoute(label) if index < 2 * len(names) else ParsedRoute(None, ParseFailure.empty)
         outcomes.append(RouteOutcome(example, label, Generation("text", "stop"), route, route.candidate))
-    return draw_confusion(names, np.array(evaluate_outcomes(outcomes, names, names[0], None).confusion))
+    return draw_confusion(names, np.array(evaluate_outcomes(outcomes, names, names[0], None).report.confusion))
 
 
 def png_size(path: Path) -> tuple[int, int]:

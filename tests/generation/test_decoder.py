@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 
 from causal_lm_router.config import DecodingMethod
 from causal_lm_router.config.prompting import TargetKind
-from causal_lm_router.evaluation.evaluate import Evaluation, evaluate_router, with_predictions
+from causal_lm_router.evaluation.evaluate import evaluate_router
+from causal_lm_router.evaluation.metrics import Evaluation
 from causal_lm_router.evaluation.report import RoutingReport
 from causal_lm_router.generation.decoder import Decoder
 from causal_lm_router.prompting.encoder import Encoder
@@ -123,7 +124,7 @@ def test_score_classes_add_up_to_candidates(
     assert decoder.decode(DecodingMethod.free, prompts)[0].route.candidate is None, "not silently the strong one"
 
 
-def evaluate(decoder: Decoder, encoder: Encoder, *methods: DecodingMethod) -> Evaluation:
+def evaluate(decoder: Decoder, encoder: Encoder, *methods: DecodingMethod, **final: Any) -> Evaluation:
     examples = [
         RoutingExample(
             str(number), f"q{number}", "t", {"alpha": float(number % 2), "beta-2": 0.5}, {"alpha": 1, "beta-2": 2}
@@ -131,12 +132,13 @@ def evaluate(decoder: Decoder, encoder: Encoder, *methods: DecodingMethod) -> Ev
         for number in range(4)
     ]
     labels = {example.query_id: "beta-2" for example in examples}
-    return evaluate_router(decoder, encoder, examples, labels, "beta-2", None, methods)
+    return evaluate_router(decoder, encoder, examples, labels, "beta-2", None, methods, **final)
 
 
 def test_an_evaluation_by_several_methods(make_decoder: Callable[..., tuple[Decoder, Encoder]]) -> None:
     decoder, encoder = make_decoder(Script("what", [math.log(0.1), math.log(0.3)]), "decoding=scored")
-    found = evaluate(decoder, encoder, DecodingMethod.scored, DecodingMethod.constrained)
+    methods = (DecodingMethod.scored, DecodingMethod.constrained)
+    found = evaluate(decoder, encoder, *methods)
     assert list(found.others) == ["constrained", "free"]
     decoding = found.report.decoding
     assert decoding is not None
@@ -152,8 +154,10 @@ def test_an_evaluation_by_several_methods(make_decoder: Callable[..., tuple[Deco
     }
     assert found.report.parse_failure_rate.value == 0.0
     assert found.others["free"].report.parse_failure_rate.value == 1.0
-    scored = with_predictions(found, found)
+    assert found.report.predictions is None
+    scored = evaluate(decoder, encoder, *methods, with_predictions=True, validation=found)
     assert scored.report.predictions is not None
+    assert scored.report.predictions.temperature is not None
     assert scored.others["free"].report.predictions is None, "a name alone predicts nothing"
     assert RoutingReport.from_dict(scored.report.to_dict()) == scored.report
     assert scored.report.to_metrics()["decoding/differing_routes/scored~free"] == 1.0

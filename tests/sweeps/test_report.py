@@ -63,7 +63,7 @@ def write_evaluation(folder: Path, split: str, share_right: float, prefix: str =
     rows = [row | {"scores": dict(one.example.scores)} for row, one in zip(rows, outcomes, strict=True)]
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "outcomes.jsonl").write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
-    report = evaluate_outcomes(outcomes, NAMES, NAMES[1], 3.0).to_dict()
+    report = evaluate_outcomes(outcomes, NAMES, NAMES[1], 3.0).report.to_dict()
     (folder / "report.json").write_text(json.dumps({"split": split, "name": "smoke", **report}))
 
 
@@ -237,7 +237,7 @@ def test_outcomes_that_do_not_fit_their_report_are_unreadable(sweep: Path) -> No
     path = sweep / "job-4-0" / "outcomes.jsonl"
     path.write_text("\n".join(path.read_text().split("\n")[:-2]))
     (run,) = [run for run in find_in(sweep).runs if run.state == "unreadable"]
-    assert run.detail == f"{path}: 39 rows, report.json counts 40 queries"
+    assert run.detail == f"{path}: must hold a row for each of 40 queries, got 39 rows"
 
 
 def test_a_configuration_is_the_config_without_seed_and_what_changes_nothing(tmp_path: Path) -> None:

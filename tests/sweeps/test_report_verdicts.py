@@ -18,7 +18,7 @@ QUICK = Resampling(resamples=300)
 EXAMPLE = RoutingExample("0", "text", "task", {"a": 1.0, "b": 0.0})
 REPORT = evaluate_outcomes(
     [RouteOutcome(EXAMPLE, "a", Generation("a", "stop"), ParsedRoute("a"), "a")] * 2, ["a", "b"], "a", None
-)
+).report
 
 
 def evaluation(is_right: np.ndarray, prefix: str = "q") -> RunEvaluation:
@@ -27,12 +27,12 @@ def evaluation(is_right: np.ndarray, prefix: str = "q") -> RunEvaluation:
     single = np.arange(len(right)) % 2.0
     scores = 0.4 + 0.6 * right
     return RunEvaluation(
-        "test",
-        REPORT,
-        tuple(f"{prefix}{index:04}" for index in range(len(right))),
-        (("task", 1.0),) * len(right),
-        {"routing_accuracy": right, "mean_score": scores},
-        {"routing_accuracy": single, "mean_score": 0.4 + 0.6 * single},
+        split="test",
+        report=REPORT,
+        query_ids=tuple(f"{prefix}{index:04}" for index in range(len(right))),
+        facts=(("task", 1.0),) * len(right),
+        values={"routing_accuracy": right, "mean_score": scores},
+        best_single={"routing_accuracy": single, "mean_score": 0.4 + 0.6 * single},
     )
 
 

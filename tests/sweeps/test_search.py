@@ -404,7 +404,7 @@ def test_figures_are_those_of_the_validation_report(tmp_path: Path) -> None:
         example = RoutingExample(str(number), "text", "task", {"cheap": 1.0, "strong": 0.0})
         route = ParsedRoute("cheap" if number else "strong")
         outcomes.append(RouteOutcome(example, "cheap", Generation("text", "stop"), route, route.candidate))
-    report = evaluate_outcomes(outcomes, ("cheap", "strong"), "strong", queries_per_second=None)
+    report = evaluate_outcomes(outcomes, ("cheap", "strong"), "strong", queries_per_second=None).report
     (tmp_path / "validation").mkdir()
     plain = {"split": "validation", "seed": 0, **report.to_dict()}
     (tmp_path / "validation" / "report.json").write_text(json.dumps(plain))

@@ -52,7 +52,7 @@ def make_report(num_right: int, cost: float | None = None) -> RoutingReport:
         example = RoutingExample(str(number), "text", "task", {"a": 1.0, "b": 0.0}, costs)
         route = ParsedRoute("a" if number < num_right else "b")
         outcomes.append(RouteOutcome(example, "a", Generation("text", "stop"), route, route.candidate))
-    return evaluate_outcomes(outcomes, ("a", "b"), "b", queries_per_second=None)
+    return evaluate_outcomes(outcomes, ("a", "b"), "b", queries_per_second=None).report
 
 
 class Planted:

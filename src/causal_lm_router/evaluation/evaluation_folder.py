@@ -3,46 +3,40 @@
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from causal_lm_router.evaluation.metrics import Evaluation
+from causal_lm_router.evaluation.stored import OUTCOMES, REPORT
 from causal_lm_router.files import write_text
 from causal_lm_router.routing import RouteOutcome
 
-if TYPE_CHECKING:
-    from causal_lm_router.evaluation.evaluate import Evaluation
-
 
 def write_evaluation(
-    folder: Path,
-    evaluation: "Evaluation",
-    facts: dict[str, Any],
-    validation: "Evaluation | None" = None,
-    *,
-    with_pictures: bool = True,
+    folder: Path, evaluation: Evaluation, facts: dict[str, Any], *, with_pictures: bool = True
 ) -> list[Path]:
     """Write outcomes.jsonl, pictures and, last, report.json with `facts` (split, data, backend, ...) beside it.
 
-    Other decoding methods' evaluations go to folders of their own, without pictures. `validation` is the same router's
-    evaluation on the validation queries: there its predictions are calibrated for the reliability diagram. Returns the
-    pictures beside confusion.png: those that the outcomes allow (see `draw_evaluation`).
+    Other decoding methods' evaluations go to folders of their own, without pictures. Returns the pictures beside
+    confusion.png: those that the outcomes allow (see `draw_evaluation`).
     """
     folder.mkdir(parents=True, exist_ok=True)
     rows = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in outcome_rows(evaluation.outcomes))
-    write_text(folder / "outcomes.jsonl", rows)
-    pictures = _draw(folder, evaluation, validation) if with_pictures else []
+    write_text(folder / OUTCOMES, rows)
+    pictures = _draw(folder, evaluation) if with_pictures else []
     for name, other in evaluation.others.items():
         write_evaluation(folder / "decodings" / name, other, facts, with_pictures=False)
+    # A folder with a report is a whole evaluation: those who look for one look for this file.
     report = {**facts, **evaluation.report.to_dict()}
-    write_text(folder / "report.json", json.dumps(report, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+    write_text(folder / REPORT, json.dumps(report, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
     return pictures
 
 
-def _draw(folder: Path, evaluation: "Evaluation", validation: "Evaluation | None") -> list[Path]:
+def _draw(folder: Path, evaluation: Evaluation) -> list[Path]:
+    # Imported here, so that only those who draw wait for matplotlib.
     from causal_lm_router.evaluation.figures.drawing import save_figure
     from causal_lm_router.evaluation.figures.evaluation_figures import draw_evaluation
 
-    calibrating = validation.outcomes if validation else ()
-    figures = draw_evaluation(evaluation.outcomes, evaluation.report, calibrating)
+    figures = draw_evaluation(evaluation.table, evaluation.report)
     for name, figure in figures.items():
         save_figure(figure, folder / f"{name}.png")
     return [folder / f"{name}.png" for name in figures if name != "confusion"]

@@ -41,19 +41,20 @@ class Form:
     spec: str
     scale: float = 1
     unit: str = ""
-    large_spec: str | None = None
-    """The spec from 1,000 on, where `g` would write an exponent; None for the same one."""
+    small_spec: str | None = None
+    """The spec of scaled values below 0.1, where three decimals show little but zeros; None for the same one."""
 
 
 PERCENT = Form(".1%")
 WHOLE_PERCENT = Form(".0%")
 SCORE = Form(".3f")
-COST = Form(".3g", 1000, large_spec=",.0f")
-"""USD per query, shown per 1,000 queries in three significant digits: pools differ by factors of thousands."""
+COST = Form(",.3f", 1000, small_spec=".3g")
+"""USD per query, shown per 1,000 queries."""
 SCORE_DIFFERENCE = Form("+.3f")
 POINTS = Form("+.1f", 100)
 """A difference of two shares, in percentage points; the unit stands in the heading."""
-COST_DIFFERENCE = Form("+.3g", 1000, large_spec="+,.0f")
+POINTS_WITH_UNIT = Form("+.1f", 100, " points")
+COST_DIFFERENCE = Form("+,.3f", 1000, small_spec="+.3g")
 _FORMS = {"mean_score": SCORE, "regret": SCORE, "mean_cost": COST}
 
 
@@ -78,24 +79,17 @@ def two_lines(first: str, second: str) -> Text:
     return Text.assemble(first, (f"\n{second}" if second else "", "dim not bold"))
 
 
-def format_number(number: float, form: Form) -> str:
-    """Return a number in its form, without the unit."""
-    scaled = form.scale * number
-    # What rounds up to 1,000 counts as 1,000.
-    if form.large_spec is not None and abs(scaled) >= 999.5:
-        return format(scaled, form.large_spec)
-    return format(scaled, form.spec)
-
-
 def _parts(estimate: Estimate | float | None, form: Form) -> tuple[str, str]:
     """The value with its unit, and its interval in brackets: empty where there is none."""
     if estimate is None:
         return "unknown", ""
     value, low, high = (estimate, None, None) if isinstance(estimate, float) else _numbers(estimate)
-    text = format_number(value, form) + form.unit
+    # The bounds have the digits of the value.
+    spec = form.small_spec if form.small_spec and abs(form.scale * value) < 0.1 else form.spec
+    text = format(form.scale * value, spec) + form.unit
     if low is None or high is None:
         return text, ""
-    return text, f"[{format_number(low, form)}, {format_number(high, form)}]"
+    return text, f"[{form.scale * low:{spec}}, {form.scale * high:{spec}}]"
 
 
 def _numbers(estimate: Estimate) -> tuple[float, float | None, float | None]:

@@ -10,7 +10,7 @@ from causal_lm_router.evaluation.intervals import Estimate
 from causal_lm_router.evaluation.measures.prediction_report import PredictionReport
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Reference:
     """What a way of choosing that needs no router gets on the same queries."""
 
@@ -20,7 +20,7 @@ class Reference:
     mean_cost: Estimate | None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class TaskReport:
     """The figures over one task's queries."""
 
@@ -32,7 +32,7 @@ class TaskReport:
     num_parse_failures: int
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class DecodingReport:
     """The method behind the routes, and what free generation and other methods say of the same queries and weights."""
 
@@ -50,7 +50,7 @@ class DecodingReport:
     """Pair of methods, as `free~scored` -> share of queries on which their routes differ."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RoutingReport:
     """Every figure over the outcomes of one evaluation; shares and scores lie in 0..1, costs are USD per query.
 

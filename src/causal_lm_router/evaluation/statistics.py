@@ -96,7 +96,7 @@ def estimate_means(samples: Sequence[Sample], resampling: Resampling) -> list[Me
     """
     means = np.stack([sample.values.mean(axis=0) for sample in samples])
     if any(len(sample.values) < 2 for sample in samples):
-        return [MeanEstimate(Estimate(float(value), None, None, None), None) for value in means.mean(axis=0)]
+        return [MeanEstimate(Estimate(value=float(value)), None) for value in means.mean(axis=0)]
     errors = _resampled_means(samples, resampling).std(axis=0, ddof=1)
     degrees = _degrees_of_freedom(samples, means)
     return [_estimate(*numbers) for numbers in zip(means.mean(axis=0), errors, degrees, strict=True)]
@@ -174,9 +174,11 @@ def _estimate(value: float, error: float, degrees: float) -> MeanEstimate:
     # All values equal: an interval without width, and certainty whether the mean is 0.
     if error < 1e-12:
         same = float(value)
-        return MeanEstimate(Estimate(same, 0.0, same, same), float(abs(same) < 1e-12))
+        return MeanEstimate(Estimate(value=same, standard_error=0.0, low=same, high=same), float(abs(same) < 1e-12))
     half = float(stats.t.ppf(0.975, degrees)) * float(error)
-    interval = Estimate(float(value), float(error), float(value) - half, float(value) + half)
+    interval = Estimate(
+        value=float(value), standard_error=float(error), low=float(value) - half, high=float(value) + half
+    )
     return MeanEstimate(interval, float(2 * stats.t.sf(abs(value) / error, degrees)))
 
 

@@ -1,8 +1,8 @@
-"""What a run's evaluation left behind, as arrays with a row per query, and which queries two evaluations share."""
+"""The reader of what an evaluation left on disk, report.json and outcomes.jsonl; which queries two of them share."""
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from functools import cached_property
 from pathlib import Path
@@ -11,13 +11,18 @@ from typing import Any
 import numpy as np
 
 from causal_lm_router.data.arrays import Floats
+from causal_lm_router.evaluation.outcome_table import OutcomeTable, row_table
 from causal_lm_router.evaluation.report import RoutingReport
 
+REPORT, OUTCOMES = "report.json", "outcomes.jsonl"
+"""The files of an evaluation; the report is written last."""
 FIGURES = ("routing_accuracy", "mean_score", "parse_failure_rate", "regret", "mean_cost")
 """Figures that are means over queries. Costs may be unknown."""
+_RENAMED = {"baselines": "references", "candidates": "candidate_names"}
+"""Key in older reports -> key today."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class RunEvaluation:
     """report.json and outcomes.jsonl of one evaluation, rows sorted by query id."""
 
@@ -29,7 +34,9 @@ class RunEvaluation:
     values: Mapping[str, Floats]
     """Figure -> its value on each query; without `mean_cost` where costs are unknown."""
     best_single: Mapping[str, Floats] | None
-    """Accuracy and score of best single on each query; None where outcomes.jsonl lacks the scores of all candidates."""
+    """Accuracy and score of best single on each query; None where the rows lack the scores of all candidates."""
+    table: OutcomeTable | None = None
+    """The rows as arrays; None where they lack the scores of all candidates."""
 
     @cached_property
     def queries(self) -> str:
@@ -38,21 +45,33 @@ class RunEvaluation:
         return hashlib.sha256(identity.encode()).hexdigest()
 
 
+def read_report(folder: Path) -> RoutingReport:
+    """Return the report in an evaluation's folder, one written before its keys were renamed too.
+
+    Raises:
+        ValueError: report.json is missing or no report; the message names the file.
+    """
+    return _report(folder, _read_json(folder / REPORT))
+
+
 def read_evaluation(folder: Path) -> RunEvaluation:
-    """Read an evaluation; raise ValueError, naming the file, where something is missing or not as it should be."""
-    plain = _read_json(folder / "report.json")
-    path = folder / "outcomes.jsonl"
+    """Return the evaluation in a folder.
+
+    Raises:
+        ValueError: something is missing, or is not as it should be; the message names the file.
+    """
+    plain = _read_json(folder / REPORT)
+    report = _report(folder, plain)
+    path = folder / OUTCOMES
     try:
-        names = [field.name for field in fields(RoutingReport)]
-        report = RoutingReport.from_dict({name: plain[name] for name in names if name in plain})
         # Generated text may hold characters that `splitlines` takes for line ends.
         lines = path.read_text(encoding="utf-8").split("\n")
         rows = sorted((json.loads(line) for line in lines if line), key=lambda row: str(row["query_id"]))
         evaluation = _evaluation(str(plain["split"]), report, rows)
     except (KeyError, TypeError, AttributeError, ValueError, OSError) as error:
-        raise ValueError(f"{folder}: its evaluation cannot be read: {type(error).__name__}: {error}") from error
+        raise ValueError(f"{path}: cannot be read: {type(error).__name__}: {error}") from error
     if len(set(evaluation.query_ids)) != report.num_queries or len(rows) != report.num_queries:
-        raise ValueError(f"{path}: {len(rows)} rows, report.json counts {report.num_queries} queries")
+        raise ValueError(f"{path}: must hold a row for each of {report.num_queries} queries, got {len(rows)} rows")
     return evaluation
 
 
@@ -69,7 +88,27 @@ def shared_queries(one: RunEvaluation, other: RunEvaluation) -> list[str]:
     return both if all(ours[query_id] == theirs[query_id] for query_id in both) else []
 
 
-def _evaluation(split: str, report: RoutingReport, rows: list[dict[str, Any]]) -> RunEvaluation:
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        plain = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{path}: cannot be read: {error}") from error
+    if not isinstance(plain, dict):
+        raise ValueError(f"{path}: must hold a JSON object, got {type(plain).__name__}")
+    return {_RENAMED.get(str(key), str(key)): value for key, value in plain.items()}
+
+
+def _report(folder: Path, plain: Mapping[str, Any]) -> RoutingReport:
+    # report.json also holds facts about the run.
+    names = [field.name for field in fields(RoutingReport)]
+    try:
+        return RoutingReport.from_dict({name: plain[name] for name in names if name in plain})
+    except ValueError as error:
+        raise ValueError(f"{folder / REPORT}: cannot be read: {error}") from error
+
+
+def _evaluation(split: str, report: RoutingReport, rows: Sequence[Mapping[str, Any]]) -> RunEvaluation:
+    # The figures of a row rather than those of the table: the oldest rows hold no scores of all candidates.
     values = {
         "routing_accuracy": _numbers([row["is_correct"] for row in rows]),
         "mean_score": _numbers([row["score"] for row in rows]),
@@ -79,28 +118,22 @@ def _evaluation(split: str, report: RoutingReport, rows: list[dict[str, Any]]) -
     costs = [row["cost"] for row in rows]
     if None not in costs:
         values["mean_cost"] = _numbers(costs)
-    facts = tuple((str(row["task"]), float(row["best_score"])) for row in rows)
-    query_ids = tuple(str(row["query_id"]) for row in rows)
-    return RunEvaluation(split, report, query_ids, facts, values, _best_single(report.best_single, rows))
+    table = row_table(rows, report.candidate_names) if all("scores" in row for row in rows) else None
+    return RunEvaluation(
+        split=split,
+        report=report,
+        query_ids=tuple(str(row["query_id"]) for row in rows),
+        facts=tuple((str(row["task"]), float(row["best_score"])) for row in rows),
+        values=values,
+        best_single=None if table is None else _best_single(table, report.best_single),
+        table=table,
+    )
 
 
-def _best_single(name: str, rows: list[dict[str, Any]]) -> dict[str, Floats] | None:
-    if any("scores" not in row for row in rows):
-        return None
-    scores = _numbers([row["scores"][name] for row in rows])
-    best = _numbers([row["best_score"] for row in rows])
-    return {"routing_accuracy": _numbers(scores == best), "mean_score": scores}
+def _best_single(table: OutcomeTable, name: str) -> dict[str, Floats]:
+    column = table.column(name)
+    return {"routing_accuracy": _numbers(table.is_best[:, column]), "mean_score": table.scores[:, column]}
 
 
 def _numbers(values: Any) -> Floats:
     return np.asarray(values, dtype=np.float64)
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        plain = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ValueError(f"{path}: cannot be read: {error}") from error
-    if not isinstance(plain, dict):
-        raise ValueError(f"{path}: holds no JSON object")
-    return plain

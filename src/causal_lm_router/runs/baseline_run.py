@@ -31,9 +31,8 @@ from causal_lm_router.config.plain import dump_config
 from causal_lm_router.config.prompting import TargetKind
 from causal_lm_router.data.labels import rank_on_train
 from causal_lm_router.data.prepared import PreparedData
-from causal_lm_router.evaluation.evaluate import Evaluation, with_predictions
 from causal_lm_router.evaluation.evaluation_folder import write_evaluation
-from causal_lm_router.evaluation.metrics import evaluate_outcomes
+from causal_lm_router.evaluation.metrics import Evaluation, evaluate_outcomes
 from causal_lm_router.evaluation.report import RoutingReport
 from causal_lm_router.evaluation.report_table import print_report
 from causal_lm_router.files import write_text
@@ -54,7 +53,8 @@ PROMPTED = (BaselineMethod.zero_shot, BaselineMethod.few_shot)
 """The baselines that generate with the bare base model."""
 STEP = 0
 """The step at which figures are recorded: a baseline takes no optimizer steps."""
-Evaluate = Callable[[Sequence[RoutingExample]], Evaluation]
+Evaluate = Callable[..., Evaluation]
+"""Takes examples and, by keyword, `with_predictions` and `validation`; see `evaluate_outcomes`."""
 
 
 def run_baseline(config: BaselineRunConfig, workbench: Workbench | None = None) -> RoutingReport | None:
@@ -98,9 +98,9 @@ def _finish(
         record_evaluation(tracking, validation, "final_validation", STEP)
         write_evaluation(folder.validation, validation, _facts(config, data, Split.validation), with_pictures=False)
     split = config.evaluation.final_split
-    evaluation = with_predictions(evaluate(data.examples(split)), validation)
+    evaluation = evaluate(data.examples(split), with_predictions=True, validation=validation)
     record_evaluation(tracking, evaluation, split.value, STEP)
-    pictures = write_evaluation(folder.path, evaluation, {**_facts(config, data, split), **facts}, validation)
+    pictures = write_evaluation(folder.path, evaluation, {**_facts(config, data, split), **facts})
     confusion = folder.path / "confusion.png"
     tracking.log_confusion(data.candidate_names, evaluation.report.confusion, split.value, STEP, confusion)
     tracking.log_pictures(pictures, split.value, STEP)
@@ -127,7 +127,7 @@ def _open_baseline(
     if config.baseline.method in PROMPTED:
         prompting = prompting_config(config, data, workbench.tokenizer(config.base_model))
         with open_session(prompting, folder, workbench) as session:
-            yield lambda examples: session.evaluate(None, examples, prompting.decoding.also)
+            yield functools.partial(session.evaluate, None, also=prompting.decoding.also)
         return
     with keep_random_state(), keep_torch_settings():
         if config.trainer.num_threads is not None:
@@ -149,7 +149,14 @@ def _embed(baseline: BaselineConfig, texts: Sequence[str]) -> NDArray[np.floatin
     return Embedder(baseline.embedding)(texts)
 
 
-def _evaluate(predict: Predictor, data: PreparedData, examples: Sequence[RoutingExample]) -> Evaluation:
+def _evaluate(
+    predict: Predictor,
+    data: PreparedData,
+    examples: Sequence[RoutingExample],
+    *,
+    with_predictions: bool = False,
+    validation: Evaluation | None = None,
+) -> Evaluation:
     """Route every example to the candidate of the highest prediction; of several the best on train.
 
     Without a speed: how long it takes depends on which queries have been embedded before.
@@ -167,7 +174,13 @@ def _evaluate(predict: Predictor, data: PreparedData, examples: Sequence[Routing
         )
         for example, row in zip(examples, predicted, strict=True)
     ]
-    return Evaluation(evaluate_outcomes(outcomes, data.candidate_names, data.best_single, None), outcomes)
+    return evaluate_outcomes(
+        outcomes,
+        data.candidate_names,
+        data.best_single,
+        with_predictions=with_predictions,
+        validation=validation,
+    )
 
 
 def _outcome(

@@ -6,7 +6,6 @@ from pathlib import Path
 from rich.console import Console
 
 from causal_lm_router.config import DecodingMethod, EvaluateConfig, Split
-from causal_lm_router.evaluation.evaluate import with_predictions
 from causal_lm_router.evaluation.evaluation_folder import write_evaluation
 from causal_lm_router.evaluation.report import RoutingReport
 from causal_lm_router.evaluation.report_table import print_report
@@ -30,9 +29,10 @@ def evaluate_run(config: EvaluateConfig) -> RoutingReport:
         if DecodingMethod.scored in (config.decoding.method, *also) and split is not Split.validation:
             examples = session.data.examples(Split.validation)
             validation = session.evaluate(folder.weights, examples, also) if examples else None
-        evaluation = session.evaluate(folder.weights, session.data.examples(split), also)
-        evaluation = with_predictions(evaluation, validation)
-        write_evaluation(Path(config.output_dir), evaluation, report_facts(config, session.data, split), validation)
+        evaluation = session.evaluate(
+            folder.weights, session.data.examples(split), also, with_predictions=True, validation=validation
+        )
+        write_evaluation(Path(config.output_dir), evaluation, report_facts(config, session.data, split))
     print_report(evaluation.report, Console())
     print(f"\nevaluation folder: {os.path.relpath(config.output_dir)}")
     return evaluation.report

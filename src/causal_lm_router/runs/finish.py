@@ -8,10 +8,10 @@ from rich.console import Console
 
 from causal_lm_router.config import Split, TrainConfig
 from causal_lm_router.data.prepared import PreparedData
-from causal_lm_router.evaluation.evaluate import Evaluation, with_predictions
 from causal_lm_router.evaluation.evaluation_folder import write_evaluation
 from causal_lm_router.evaluation.figures.drawing import save_figure
 from causal_lm_router.evaluation.figures.learning_curve import draw_learning_curve
+from causal_lm_router.evaluation.metrics import Evaluation
 from causal_lm_router.evaluation.report import RoutingReport
 from causal_lm_router.evaluation.report_table import print_report
 from causal_lm_router.models.base_model import is_adapter
@@ -36,13 +36,15 @@ def finish_run(session: Session, tracking: Tracking, fit_seconds: float) -> Rout
     step = max((row.step for row in rows), default=0)
     validation = _validate(session, tracking, step)
     split = config.evaluation.final_split
-    evaluation = session.evaluate(folder.weights, session.data.examples(split), config.decoding.also)
-    evaluation = with_predictions(evaluation, validation)
+    examples = session.data.examples(split)
+    evaluation = session.evaluate(
+        folder.weights, examples, config.decoding.also, with_predictions=True, validation=validation
+    )
     record_evaluation(tracking, evaluation, split.value, step)
     curve = draw_learning_curve([(row.step, row.name, row.value) for row in rows])
     save_figure(curve, folder.path / "learning_curve.png")
     facts = {**report_facts(session.configured, session.data, split), "fit_seconds": fit_seconds}
-    pictures = write_evaluation(folder.path, evaluation, facts, validation)
+    pictures = write_evaluation(folder.path, evaluation, facts)
     picture = folder.path / "confusion.png"
     tracking.log_confusion(session.data.candidate_names, evaluation.report.confusion, split.value, step, picture)
     tracking.log_pictures(pictures, split.value, step)

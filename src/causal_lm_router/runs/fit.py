@@ -12,7 +12,7 @@ import torch
 from pytorch_lightning.utilities.exceptions import SIGTERMException
 
 from causal_lm_router.config import ObjectiveKind, TrainConfig
-from causal_lm_router.evaluation.evaluate import Evaluation
+from causal_lm_router.evaluation.metrics import Evaluation
 from causal_lm_router.files import cache_dir
 from causal_lm_router.models.base_model import save_weights
 from causal_lm_router.runs.session import Session, record_evaluation

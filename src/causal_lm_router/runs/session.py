@@ -11,8 +11,9 @@ import torch
 from causal_lm_router.config import DecodingMethod, EvaluationConfig, ObjectiveKind, TrainConfig
 from causal_lm_router.config.prompting import TargetKind
 from causal_lm_router.data.prepared import PreparedData
-from causal_lm_router.evaluation.evaluate import Evaluation, evaluate_router
+from causal_lm_router.evaluation.evaluate import evaluate_router
 from causal_lm_router.evaluation.evaluation_folder import outcome_rows
+from causal_lm_router.evaluation.metrics import Evaluation
 from causal_lm_router.evaluation.report import RoutingReport
 from causal_lm_router.generation.decoder import Decoder
 from causal_lm_router.generation.generator import Generator
@@ -44,11 +45,18 @@ class Session:
     on_evaluation: OnEvaluation | None = None
 
     def evaluate(
-        self, weights_dir: Path | None, examples: Sequence[RoutingExample], also: Sequence[DecodingMethod] = ()
+        self,
+        weights_dir: Path | None,
+        examples: Sequence[RoutingExample],
+        also: Sequence[DecodingMethod] = (),
+        *,
+        with_predictions: bool = False,
+        validation: Evaluation | None = None,
     ) -> Evaluation:
         """Return the evaluation of the weights in a folder (None: the bare base model); then the generator sleeps.
 
-        `also` names further decoding methods to evaluate beside the configured one.
+        `also` names further decoding methods to evaluate beside the configured one. `with_predictions` and `validation`
+        are those of `evaluate_outcomes`.
         """
         self.generator.load_weights(weights_dir)
         config, data = self.config, self.data
@@ -56,7 +64,17 @@ class Session:
         decoder = Decoder(self.generator, self.encoder, config.decoding, config.objective, config.parsing, mean_costs)
         methods = (config.decoding.method, *also)
         fallback = config.parsing.fallback_candidate
-        result = evaluate_router(decoder, self.encoder, examples, data.labels, data.best_single, fallback, methods)
+        result = evaluate_router(
+            decoder,
+            self.encoder,
+            examples,
+            data.labels,
+            data.best_single,
+            fallback,
+            methods,
+            with_predictions=with_predictions,
+            validation=validation,
+        )
         self.generator.sleep()
         return result
 

@@ -9,10 +9,8 @@ The study lies in `<sweep folder>/study.journal`. Three rules make it repeatable
   is a different search. With a pruner and several jobs at a time, pruning depends on which job is faster.
 """
 
-import json
 import os
 from collections.abc import Mapping
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +22,7 @@ from optuna.storages.journal._file import BaseJournalFileLock
 from optuna.trial import FrozenTrial, TrialState
 
 from causal_lm_router.config.plain import describe_differences
-from causal_lm_router.evaluation.report import RoutingReport
+from causal_lm_router.evaluation.stored import read_report
 from causal_lm_router.runs.run_folder import RunFolder
 from causal_lm_router.runs.sweep_folder import SweepFolder
 from causal_lm_router.sweeps.search_spec import SearchSpec, make_pruner
@@ -191,9 +189,7 @@ def read_figures(run_dir: Path) -> dict[str, float]:
     path = RunFolder(run_dir).validation / "report.json"
     if not path.is_file():
         raise ValueError(f"{path}: missing; a search needs evaluation.final_validation=true and a validation split")
-    plain = json.loads(path.read_text(encoding="utf-8"))
-    names = [field.name for field in fields(RoutingReport)]
-    return RoutingReport.from_dict({name: plain[name] for name in names if name in plain}).to_metrics()
+    return read_report(path.parent).to_metrics()
 
 
 class _JournalLock(BaseJournalFileLock):

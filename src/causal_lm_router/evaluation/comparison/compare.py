@@ -1,6 +1,5 @@
 """Runs on the same queries, each compared with the first: paired differences, tests, and how often routes differ."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -8,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from causal_lm_router.evaluation.intervals import Estimate, rate_estimate
-from causal_lm_router.evaluation.outcome_table import OutcomeTable, row_table
+from causal_lm_router.evaluation.outcome_table import OutcomeTable
 from causal_lm_router.evaluation.statistics import (
     Difference,
     Resampling,
@@ -78,7 +77,7 @@ def compare_runs(folders: Sequence[Path], resampling: Resampling) -> Comparison:
     runs: list[ComparedRun] = []
     for name, folder, evaluation in zip(_names(resolved), folders, evaluations, strict=True):
         _check_queries(folder, evaluation, folders[0], evaluations[0])
-        table = _read_table(folder, candidates)
+        table = _table(folder, evaluation, candidates)
         runs.append(ComparedRun(name=name, folder=folder, evaluation=evaluation, table=table))
         if not np.array_equal(table.scores, runs[0].table.scores):
             raise ValueError(f"{folder}: candidates have other scores than in {folders[0]}, so the data differ")
@@ -95,14 +94,10 @@ def _read(folder: Path) -> RunEvaluation:
     return read_evaluation(folder)
 
 
-def _read_table(folder: Path, candidates: Sequence[str]) -> OutcomeTable:
-    # Generated text may hold characters that `splitlines` takes for line ends.
-    lines = (folder / "outcomes.jsonl").read_text(encoding="utf-8").split("\n")
-    rows = sorted((json.loads(line) for line in lines if line), key=lambda row: str(row["query_id"]))
-    try:
-        return row_table(rows, candidates)
-    except (KeyError, ValueError) as error:
-        raise ValueError(f"{folder / 'outcomes.jsonl'}: cannot be compared: {type(error).__name__}: {error}") from error
+def _table(folder: Path, evaluation: RunEvaluation, candidates: Sequence[str]) -> OutcomeTable:
+    if evaluation.table is None:
+        raise ValueError(f"{folder / 'outcomes.jsonl'}: cannot be compared: its rows lack the scores of all candidates")
+    return evaluation.table.in_order(candidates)
 
 
 def _check_queries(folder: Path, ours: RunEvaluation, first: Path, theirs: RunEvaluation) -> None:

@@ -91,7 +91,8 @@ def render_markdown(comparison: Comparison) -> str:
 def print_comparison(comparison: Comparison, console: Console) -> None:
     """Print the runs with the references, then what differs pair by pair; 80 columns are enough."""
     title = f"{len(comparison.runs)} runs on {_queries(comparison)}"
-    table = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, collapse_padding=True)
+    table = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False)
+    table.collapse_padding = True
     table.add_column("Run", overflow="fold")
     for heading in ("Mean\nscore", "Routing\naccuracy", "Parse\nfailures", "USD per\n1,000 queries"):
         table.add_column(heading, justify="right")

@@ -67,11 +67,6 @@ def expected_calibration_error(scores: Floats, predicted: Floats, num_bins: int 
     return float(np.nansum(bins.num_pairs * np.abs(bins.mean_score - bins.mean_predicted)) / bins.num_pairs.sum())
 
 
-def brier_score(scores: Floats, predicted: Floats) -> float:
-    """Return the mean of (prediction - score)^2 over all entries. Source: Brier (1950), for one class of two."""
-    return float(np.mean((predicted - scores) ** 2))
-
-
 def scale(predicted: Floats, temperature: float) -> Floats:
     """Return sigmoid(logit(prediction) / temperature), predictions clipped to `CLIP` from 0 and 1 before."""
     return np.asarray(expit(logit(np.clip(predicted, CLIP, 1 - CLIP)) / temperature))
@@ -106,7 +101,7 @@ def conformal_threshold(scores: Floats, predicted: Floats, level: float = 0.9) -
     ValueError unless `level` lies between 0 and 1.
     """
     if not 0 < level < 1:
-        raise ValueError(f"level={level!r}: allowed is a number between 0 and 1")
+        raise ValueError(f"level must be between 0 and 1, got {level!r}")
     best_predicted = np.where(scores == scores.max(axis=1, keepdims=True), predicted, -np.inf).max(axis=1)
     shortfalls = np.sort(predicted.max(axis=1) - best_predicted)
     # The small amount keeps (n + 1) x level from being rounded up over an integer.

@@ -10,7 +10,6 @@ from typing import NamedTuple
 import numpy as np
 
 from causal_lm_router.data.arrays import Floats
-from causal_lm_router.evaluation.measures.two_candidates import call_curve
 
 
 class Points(NamedTuple):
@@ -33,12 +32,6 @@ class TradeOffs(NamedTuple):
     def points(self) -> Points:
         """The frontier: mean cost and mean score at every lambda."""
         return Points(self.cost.mean(axis=0), self.score.mean(axis=0))
-
-
-def threshold_frontier(scores: Floats, costs: Floats, win_share: Floats) -> Points:
-    """Return a two-candidate router's points over all thresholds (see `call_curve`); column 0 is weak, 1 strong."""
-    cost, score = (call_curve(values[:, 0], values[:, 1], win_share).quality for values in (costs, scores))
-    return Points(cost, score)
 
 
 def trade_offs(

@@ -15,11 +15,11 @@ from causal_lm_router.evaluation.measures.cost_quality import (
     pool_aiq,
     trade_offs,
 )
-from causal_lm_router.evaluation.measures.predictions import Predictions
 from causal_lm_router.evaluation.measures.resampling import bootstrap_estimates
+from causal_lm_router.evaluation.outcome_table import OutcomeTable
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class FrontierPoint:
     """A configuration of the router on the test queries."""
 
@@ -28,10 +28,10 @@ class FrontierPoint:
     score: float
     """Mean score."""
     trade_off: float | None
-    """Lambda, score per USD; None for infinite, where the candidate of the lowest cost is called always."""
+    """Lambda, score per USD; None for infinite, where the cheapest candidate is always called."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class CostQualityReport:
     """Figures over mean cost and mean score; see `measures.cost_quality` for each."""
 
@@ -40,7 +40,7 @@ class CostQualityReport:
     aiq: Estimate | None
     """Of the frontier and the actual routes, over budgets from the cheapest to the dearest candidate."""
     zero_router_aiq: Estimate | None
-    """AIQ of mixing candidates by lot."""
+    """AIQ of mixing candidates at random."""
     aiq_gain: Estimate | None
     """`aiq` minus `zero_router_aiq`, paired by query."""
     perf_gain: Estimate | None
@@ -54,26 +54,26 @@ class CostQualityReport:
 
 
 def report_cost_quality(
-    test: Predictions, validation: Predictions | None, best_single: str, resamples: int
+    test: OutcomeTable, expected_costs: Floats | None, single: int, resamples: int
 ) -> CostQualityReport | None:
-    """Return the report on `test`, None where its costs are unknown.
+    """Return the report on `test`, None where its costs or predictions are unknown; `single` is best single's column.
 
-    What a call of each candidate costs is expected from the mean over validation or, without its costs, over test.
-    Intervals are percentile bootstrap intervals over `resamples` resamples of the queries, the router held fixed.
+    What a call of each candidate costs is the mean of `expected_costs` (USD; queries x candidates), from queries that
+    may be others. Intervals are percentile bootstrap intervals over `resamples` resamples of the queries, the router
+    held fixed.
     """
-    if test.costs is None:
+    if test.costs is None or test.predicted is None or expected_costs is None:
         return None
-    known_costs = validation.costs if validation is not None and validation.costs is not None else test.costs
-    frontier = trade_offs(test.scores, test.costs, test.predicted, known_costs.mean(axis=0))
-    single = test.candidate_names.index(best_single)
-    actual_score, actual_cost = ((test.called * values).sum(axis=1) for values in (test.scores, test.costs))
+    frontier = trade_offs(test.scores, test.costs, test.predicted, expected_costs.mean(axis=0))
+    # The router's last column holds the actual routes, beside its configurations.
     arrays = (
-        np.column_stack([frontier.score, actual_score]),
-        np.column_stack([frontier.cost, actual_cost]),
+        np.column_stack([frontier.score, test.score]),
+        np.column_stack([frontier.cost, test.of_called(test.costs)]),
         test.scores,
         test.costs,
     )
     figures = bootstrap_estimates(partial(_figures, single=single), arrays, resamples=resamples)
+    # These two are defined wherever costs are known.
     pareto_dist, arena_score = figures["pareto_dist"], figures["arena_score"]
     assert pareto_dist is not None and arena_score is not None
     return CostQualityReport(
@@ -109,7 +109,9 @@ def _figures(
 def _frontier_points(frontier: TradeOffs) -> tuple[FrontierPoint, ...]:
     points = frontier.points()
     rows: list[FrontierPoint] = []
+    # Neighbouring lambdas often route alike.
     for cost, score, weight in zip(points.cost, points.score, frontier.weight, strict=True):
         if not rows or (cost, score) != (rows[-1].cost, rows[-1].score):
-            rows.append(FrontierPoint(float(cost), float(score), float(weight) if np.isfinite(weight) else None))
+            trade_off = float(weight) if np.isfinite(weight) else None
+            rows.append(FrontierPoint(cost=float(cost), score=float(score), trade_off=trade_off))
     return tuple(rows)

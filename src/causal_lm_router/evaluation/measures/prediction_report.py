@@ -11,10 +11,9 @@ from numpy.typing import NDArray
 from causal_lm_router.data.arrays import Floats
 from causal_lm_router.evaluation.intervals import Estimate, mean_estimate, rate_estimate
 from causal_lm_router.evaluation.measures import calibration, two_candidates
-from causal_lm_router.evaluation.measures import calibration as concentration
 from causal_lm_router.evaluation.measures.cost_quality_report import CostQualityReport, report_cost_quality
-from causal_lm_router.evaluation.measures.predictions import Predictions
 from causal_lm_router.evaluation.measures.resampling import bootstrap_estimates
+from causal_lm_router.evaluation.outcome_table import OutcomeTable
 
 RESAMPLES = 300
 """Bootstrap resamples behind each interval of a report."""
@@ -22,7 +21,7 @@ CONFORMAL_LEVEL = 0.9
 """The share of queries whose conformal set is to hold a best candidate."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class TwoCandidateReport:
     """RouteLLM's figures, each by its paper and by its code; see `measures.two_candidates`.
 
@@ -39,7 +38,7 @@ class TwoCandidateReport:
     cpt80_code: Estimate | None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ConformalReport:
     """Sets that hold a best candidate, chosen on validation; see `calibration.conformal_threshold`."""
 
@@ -53,14 +52,16 @@ class ConformalReport:
     """Mean number of candidates in a set."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class PredictionReport:
     """Every figure over a router's predictions on the test queries; None where one is undefined or lacks its data."""
 
     auroc: Mapping[str, Estimate | None]
     """Candidate -> AUROC of its prediction; None where all its scores are equal."""
     ece: Estimate
+    """Expected calibration error."""
     brier: Estimate
+    """Brier score: mean of (prediction - score)^2 over queries and candidates (Brier, 1950, for one class of two)."""
     temperature: float | None
     """Fitted on validation; None without it."""
     ece_scaled: Estimate | None
@@ -81,19 +82,32 @@ class PredictionReport:
     """None without validation."""
 
 
-def report_predictions(test: Predictions, validation: Predictions | None, best_single: str) -> PredictionReport:
-    """Return the report on `test`; `validation` gives the temperature, the conformal threshold and expected costs.
+def report_predictions(
+    test: OutcomeTable, validation: OutcomeTable | None, best_single: str
+) -> PredictionReport | None:
+    """Return the report on `test`, None where its router does not predict.
 
-    Without validation costs, what a call of each candidate costs is expected from the test queries' mean. Intervals of
-    means and rates are those of `intervals`, all others percentile bootstrap intervals over `RESAMPLES` resamples. They
-    hold the router, the temperature and the threshold fixed. Raises ValueError where `best_single` or the names of
-    `validation` do not fit the names of `test`.
+    `validation` gives the temperature, the conformal threshold and expected costs; one without predictions counts as
+    none. Without validation costs, what a call of each candidate costs is expected from the test queries' mean.
+    Intervals of means and rates are those of `intervals`, all others percentile bootstrap intervals over `RESAMPLES`
+    resamples. They hold the router, the temperature and the threshold fixed.
+
+    Raises:
+        ValueError: `best_single` or the candidates of `validation` are not those of `test`.
     """
-    if best_single not in test.candidate_names:
-        raise ValueError(f"best_single={best_single!r}: allowed is {' | '.join(test.candidate_names)}")
+    if test.predicted is None:
+        return None
+    single = test.column(best_single)
     if validation is not None and validation.candidate_names != test.candidate_names:
-        raise ValueError(f"validation: got names {validation.candidate_names}, allowed is {test.candidate_names}")
-    temperature = None if validation is None else calibration.fit_temperature(validation.scores, validation.predicted)
+        raise ValueError(
+            f"validation must be of the candidates {test.candidate_names}, got {validation.candidate_names}"
+        )
+    temperature, conformal, expected_costs = None, None, test.costs
+    if validation is not None and validation.predicted is not None:
+        temperature = calibration.fit_temperature(validation.scores, validation.predicted)
+        threshold = calibration.conformal_threshold(validation.scores, validation.predicted, CONFORMAL_LEVEL)
+        conformal = _conformal(test.scores, test.predicted, threshold)
+        expected_costs = test.costs if validation.costs is None else validation.costs
     scaled = None if temperature is None else calibration.scale(test.predicted, temperature)
     return PredictionReport(
         auroc={
@@ -105,12 +119,12 @@ def report_predictions(test: Predictions, validation: Predictions | None, best_s
         temperature=temperature,
         ece_scaled=None if scaled is None else _ece(test.scores, scaled),
         brier_scaled=None if scaled is None else _brier(test.scores, scaled),
-        route_entropy=_bootstrap(concentration.route_entropy, test.called),
-        normalised_route_entropy=_bootstrap(concentration.normalised_entropy, test.called),
-        top_route_share=_bootstrap(concentration.top_share, test.called),
-        cost_quality=report_cost_quality(test, validation, best_single, RESAMPLES),
-        two_candidates=_two_candidates(test, best_single) if len(test.candidate_names) == 2 else None,
-        conformal=None if validation is None else _conformal(test, validation),
+        route_entropy=_bootstrap(calibration.route_entropy, test.calls),
+        normalised_route_entropy=_bootstrap(calibration.normalised_entropy, test.calls),
+        top_route_share=_bootstrap(calibration.top_share, test.calls),
+        cost_quality=report_cost_quality(test, expected_costs, single, RESAMPLES),
+        two_candidates=_two_candidates(test, test.predicted, single) if len(test.candidate_names) == 2 else None,
+        conformal=conformal,
     )
 
 
@@ -119,33 +133,33 @@ def _bootstrap(statistic: Callable[..., float], *arrays: NDArray[Any]) -> Estima
 
 
 def _ece(scores: Floats, predicted: Floats) -> Estimate:
-    figure = _bootstrap(calibration.expected_calibration_error, scores, predicted)
-    assert figure is not None
-    return figure
+    estimate = _bootstrap(calibration.expected_calibration_error, scores, predicted)
+    assert estimate is not None, "an ECE is defined for every query"
+    return estimate
 
 
 def _brier(scores: Floats, predicted: Floats) -> Estimate:
+    # The mean of each query's squares first: queries are what an interval is over.
     return mean_estimate(((predicted - scores) ** 2).mean(axis=1))
 
 
-def _conformal(test: Predictions, validation: Predictions) -> ConformalReport:
-    threshold = calibration.conformal_threshold(validation.scores, validation.predicted, CONFORMAL_LEVEL)
-    sets = calibration.conformal_sets(test.predicted, threshold)
-    num_held = int(calibration.holds_best(test.scores, sets).sum())
+def _conformal(scores: Floats, predicted: Floats, threshold: float) -> ConformalReport:
+    sets = calibration.conformal_sets(predicted, threshold)
     return ConformalReport(
         level=CONFORMAL_LEVEL,
+        # JSON has no infinity.
         threshold=threshold if np.isfinite(threshold) else None,
-        coverage=rate_estimate(num_held, len(sets)),
+        coverage=rate_estimate(int(calibration.holds_best(scores, sets).sum()), len(sets)),
         set_size=mean_estimate(sets.sum(axis=1)),
     )
 
 
-def _two_candidates(test: Predictions, best_single: str) -> TwoCandidateReport:
-    strong = test.candidate_names.index(best_single)
+def _two_candidates(test: OutcomeTable, predicted: Floats, strong: int) -> TwoCandidateReport:
     weak = 1 - strong
-    arrays = (test.scores[:, weak], test.scores[:, strong], test.predicted[:, strong] - test.predicted[:, weak])
+    # RouteLLM's routers give a win share; of two predictions the difference puts queries in the same order.
+    arrays = (test.scores[:, weak], test.scores[:, strong], predicted[:, strong] - predicted[:, weak])
     return TwoCandidateReport(
-        strong=best_single,
+        strong=test.candidate_names[strong],
         apgr_paper=_bootstrap(two_candidates.apgr_paper, *arrays),
         apgr_code=_bootstrap(two_candidates.apgr_code, *arrays),
         cpt50_paper=_bootstrap(partial(two_candidates.cpt_paper, target=0.5), *arrays),

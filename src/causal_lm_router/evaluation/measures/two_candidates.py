@@ -128,4 +128,4 @@ def cpt_code(weak: Floats, strong: Floats, win_share: Floats, target: float) -> 
 
 def _check_target(target: float) -> None:
     if not 0 <= target <= 1:
-        raise ValueError(f"target={target!r}: allowed is a PGR in 0..1")
+        raise ValueError(f"target must be a PGR in 0..1, got {target!r}")
