@@ -213,8 +213,8 @@ def test_numbered_routers_of_one_name_share_an_entry_of_the_legend() -> None:
     routers = [
         RouterPoint(
             name="a configuration",
-            cost=Estimate(cost, 0.0, cost, cost),
-            score=Estimate(score, 0.1, score - 0.1, score + 0.1),
+            cost=Estimate(value=cost, low=cost, high=cost),
+            score=Estimate(value=score, low=score - 0.1, high=score + 0.1),
             number=None if score == 0.5 else number,
         )
         for number, (cost, score) in enumerate(points, start=7)

@@ -85,7 +85,11 @@ def test_long_names_lose_their_middle_unless_that_makes_two_alike() -> None:
 
 
 def test_interval_bars_reach_from_the_estimate_to_its_bounds() -> None:
-    estimates = [Estimate(0.5, 0.1, 0.3, 0.6), Estimate(0.5, None, None, None), Estimate(1.0, 0.1, 0.9, 1.0 - 1e-16)]
+    estimates = [
+        Estimate(value=0.5, low=0.3, high=0.6),
+        Estimate(value=0.5),
+        Estimate(value=1.0, low=0.9, high=1.0 - 1e-16),
+    ]
     assert bar_lengths(estimates, 1000) == pytest.approx(np.array([[200, 0, 100], [100, 0, 0]]))
 
 
