@@ -19,6 +19,7 @@ from causal_lm_router.routing import (
     check_query,
     check_score,
 )
+from causal_lm_router.terminal import progress_bar
 
 ALL_TASKS = "all"
 """Task of rows whose source names none."""
@@ -46,6 +47,7 @@ class ExampleCollector:
         self._skipped_rows: list[SkippedRow] = []
         self._query_ids: dict[str, int] = {}
         self._shared_scores: dict[tuple[float, ...], dict[str, float]] = {}
+        self._bar = progress_bar(name="reading data", unit="queries")
         self.pool = pool
 
     @property
@@ -108,6 +110,7 @@ class ExampleCollector:
             # A bad row must not set the pool of the rows after it.
             self.pool = pool_before
             raise
+        self._bar.update()
         self._examples.append(
             RoutingExample(unique_id, text, sys.intern(task), checked_scores, checked_costs, source_split=split)
         )
@@ -118,6 +121,7 @@ class ExampleCollector:
         Raises:
             ValueError: nothing was added; the message gives the first skipped row.
         """
+        self._bar.close()
         if not self._examples or self._pool is None:
             skipped = self._skipped_rows
             reason = f"no usable rows: all {len(skipped):,} were skipped" if skipped else "no rows"
