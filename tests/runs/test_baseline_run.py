@@ -252,7 +252,7 @@ def test_a_sweep_of_baselines_and_the_same_command_again(main: Main, data: list[
     assert "4 jobs: 3 done, 1 to run" in more.output
     shown = main("status", str(sweep.path))
     assert "majority_label" in shown.output
-    assert "4 jobs: 4 done" in shown.output
+    assert "4 of 4 jobs done" in shown.output
     assert main("report", str(sweep.path)).status == 0
     text = (sweep.report / "report.md").read_text(encoding="utf-8").replace("\\", "")
     for number, method in enumerate(["best_single", "majority_label", "oracle", "random"], start=1):

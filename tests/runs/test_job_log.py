@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 
-from causal_lm_router.commands.status import seconds_left
 from causal_lm_router.runs.job_log import (
     FailureReason,
     JobEvent,
@@ -20,6 +19,8 @@ from causal_lm_router.runs.job_log import (
     read_events,
     read_status,
     read_statuses,
+    say_progress,
+    seconds_left,
 )
 from causal_lm_router.runs.run_folder import RunFolder
 from causal_lm_router.runs.sweep_folder import SweepFolder, is_running, job_lock, sweep_of
@@ -168,3 +169,7 @@ def test_the_time_left() -> None:
     assert seconds_left([*done, *queued, killed, failed]) == 60.0
     long_ago = [JobStatus(name, JobState.running, 0.0) for name in ("x", "y")]
     assert seconds_left([*done, *queued, *long_ago]) == 20.0
+    assert say_progress([*done, *queued, killed, failed]) == "2 of 6 jobs done, 2 failed, about 1 min left"
+    hours = JobStatus("h", JobState.done, 0.0, seconds=7260.0)
+    assert say_progress([hours, queued[0]]) == "1 of 2 jobs done, about 2 h 1 min left"
+    assert say_progress(done) == "2 of 2 jobs done"

@@ -130,15 +130,15 @@ def test_a_broken_row_is_named(tmp_path: Path, line: str) -> None:
 
 def test_another_table_is_no_metrics_file(tmp_path: Path) -> None:
     (tmp_path / "metrics.csv").write_text("name,value\na,1.0\n")
-    with pytest.raises(ValueError, match=r"metrics\.csv:1: got 'name,value'"):
+    with pytest.raises(ValueError, match=r"metrics\.csv:1: .*'name,value'"):
         read_metrics(tmp_path / "metrics.csv")
 
 
 def test_figures_without_step_or_with_a_line_break_in_the_name_are_refused(tmp_path: Path) -> None:
     logger = csv_logger(tmp_path)
-    with pytest.raises(ValueError, match="without a step"):
+    with pytest.raises(ValueError, match=r"\['a'\] must come with a step"):
         logger.log_metrics({"a": 1.0})
-    with pytest.raises(ValueError, match="line break"):
+    with pytest.raises(ValueError, match="must be one line"):
         logger.log_metrics({"a\nb": 1.0}, 0)
     assert os.listdir(tmp_path) == []
 
@@ -375,7 +375,7 @@ def test_an_offline_run_holds_generations_and_confusion(tmp_path: Path, client: 
 
 def test_a_confusion_of_another_shape_is_refused(tmp_path: Path) -> None:
     tracking = Tracking([], None, tmp_path, log_adapter=True)
-    with pytest.raises(ValueError, match="each of 3 counts"):
+    with pytest.raises(ValueError, match="3 counts, got rows of"):
         tracking.log_confusion(["a", "b"], [[1, 0], [0, 1]], "test", 0)
 
 

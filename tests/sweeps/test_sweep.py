@@ -102,7 +102,7 @@ def test_a_failed_job_costs_only_itself(main: Callable[..., Result], sweep: Swee
     assert shown.status == 0
     assert "failed (error)" in shown.output
     assert "lora.target_modules=[nope]" in shown.output, "brackets are text, not mark-up"
-    assert "2 jobs: 1 failed, 1 done" in shown.output
+    assert "1 of 2 jobs done, 1 failed" in shown.output
     listed = json.loads(main("status", "outputs/sweeps/s", "--json").output)
     assert [(job["state"], job["reason"]) for job in listed["jobs"]] == [("failed", "error"), ("done", None)]
 

@@ -88,7 +88,7 @@ def test_a_read_only_folder(main: Callable[..., Result], small_disk: Callable[[s
     assert "Read-only file system" in result.errors
     assert result.errors.count("\n") == 1
     shown = main("status", str(sweep.path))
-    assert (shown.status, "1 jobs: 1 done" in shown.output) == (0, True)
+    assert (shown.status, "1 of 1 jobs done" in shown.output) == (0, True)
 
 
 def test_an_unreachable_wandb_server(
@@ -105,5 +105,8 @@ def test_an_unreachable_wandb_server(
     assert "tracking.wandb.mode=online: the W&B server http://127.0.0.1:9 cannot be reached" in message
     result = main(*small, "sweep.retry_failed=true")
     assert result.status == 0, result.errors
-    assert "W&B records offline: the W&B server http://127.0.0.1:9 cannot be reached" in result.output
+    assert result.output.count("W&B recorded offline") == 1, "said once, not by every job"
+    for job in read_statuses(sweep):
+        log = (sweep.run_dir(job) / "train.log").read_text(encoding="utf-8")
+        assert "W&B records offline: the W&B server http://127.0.0.1:9 cannot be reached" in log
     assert states(sweep) == [("done", None)] * 2

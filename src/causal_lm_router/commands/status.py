@@ -1,4 +1,4 @@
-"""Show where the jobs of a sweep stand, why those that failed did, and how long the rest will take.
+"""Show the state of every job of a sweep, why jobs failed, and how long the rest will take.
 
 causal-lm-router status outputs/sweeps/rank [--json]
 """
@@ -6,8 +6,6 @@ causal-lm-router status outputs/sweeps/rank [--json]
 import argparse
 import json
 import sys
-import time
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -16,7 +14,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from causal_lm_router.runs.job_log import JobState, JobStatus, read_statuses
+from causal_lm_router.runs.job_log import JobState, JobStatus, read_statuses, say_progress, seconds_left
 from causal_lm_router.runs.sweep_folder import SweepFolder
 
 COLOURS = {JobState.done: "green", JobState.failed: "red", JobState.running: "cyan", JobState.pruned: "yellow"}
@@ -30,6 +28,7 @@ def main() -> None:
     arguments = parser.parse_args()
     sweep = SweepFolder(arguments.folder)
     try:
+        # Raises where the folder is not that of a sweep.
         sweep.read_metadata()
         statuses = list(read_statuses(sweep).values())
     except (ValueError, OSError) as error:
@@ -42,26 +41,10 @@ def main() -> None:
         print_statuses(sweep, statuses, Console())
 
 
-def seconds_left(statuses: Sequence[JobStatus]) -> float | None:
-    """Return how long the jobs that are neither over nor failed will take, None before the first one is done.
-
-    Each is expected to take as long as those that are done did on average, with as many at a time as run now. Killed
-    jobs count: the next start goes on with them.
-    """
-    done = [status.seconds for status in statuses if status.state is JobState.done and status.seconds is not None]
-    if not done:
-        return None
-    mean = sum(done) / len(done)
-    running = [status for status in statuses if status.state is JobState.running]
-    num_waiting = sum(status.state is JobState.queued or status.was_killed for status in statuses)
-    ahead = sum(max(0.0, mean - (time.time() - status.since)) for status in running)
-    return (num_waiting * mean + ahead) / max(1, len(running))
-
-
 def print_statuses(sweep: SweepFolder, statuses: Sequence[JobStatus], console: Console) -> None:
-    """Print a row per job, in the order they came up, what went wrong, and how many are in which state.
+    """Print a row per job in the order of their queue, then the messages of jobs, then the progress in one line.
 
-    Overrides that all jobs share stand in the title.
+    Overrides that all jobs share are in the title.
     """
     if not statuses:
         console.print(f"{sweep.path}: no job yet")
@@ -77,30 +60,23 @@ def print_statuses(sweep: SweepFolder, statuses: Sequence[JobStatus], console: C
         own = " ".join(override for override in status.overrides if override not in shared)
         table.add_row(status.job, coloured, seconds, Text(own))
     console.print(table)
-    for message, jobs in _messages(statuses).items():
+    # Text keeps square brackets of overrides and messages, which a plain string would have as markup.
+    for message, jobs in _jobs_by_message(statuses).items():
         console.print(Text(f"{', '.join(jobs)}: {message}"))
-    counts = Counter(str(status.state) for status in statuses)
-    left = seconds_left(statuses)
-    words = f", about {_duration(left)} left" if left else ""
-    console.print(f"{len(statuses)} jobs: {', '.join(f'{number} {state}' for state, number in counts.items())}{words}")
+    console.print(say_progress(statuses))
 
 
 def _state_and_reason(status: JobStatus) -> str:
     return f"{status.state} ({status.reason})" if status.reason else str(status.state)
 
 
-def _messages(statuses: Sequence[JobStatus]) -> dict[str, list[str]]:
-    """What the log says of jobs -> the jobs of which it says so."""
+def _jobs_by_message(statuses: Sequence[JobStatus]) -> dict[str, list[str]]:
+    """Return each message of the job log with the jobs that have it: many jobs often fail for one reason."""
     jobs: dict[str, list[str]] = {}
     for status in statuses:
         if status.message:
             jobs.setdefault(f"{_state_and_reason(status)}: {status.message}", []).append(status.job)
     return jobs
-
-
-def _duration(seconds: float) -> str:
-    minutes = round(seconds / 60)
-    return f"{minutes // 60} h {minutes % 60} min" if minutes >= 60 else f"{max(1, minutes)} min"
 
 
 if __name__ == "__main__":

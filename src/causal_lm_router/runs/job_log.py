@@ -7,6 +7,7 @@ import json
 import logging
 import os
 import time
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from enum import StrEnum
@@ -165,6 +166,35 @@ def read_statuses(sweep: SweepFolder) -> dict[str, JobStatus]:
 def read_status(sweep: SweepFolder, job: str) -> JobStatus:
     """Return the status of one job; a job that the log does not name is queued."""
     return read_statuses(sweep).get(job) or _checked(sweep, JobStatus(job, JobState.queued, time.time()))
+
+
+def seconds_left(statuses: Sequence[JobStatus]) -> float | None:
+    """Return how long the jobs that are neither over nor failed will take; None before the first one is done.
+
+    A job is expected to take as long as the done ones on average, with as many at a time as are running now. Killed
+    jobs count: the next start continues them.
+    """
+    done = [status.seconds for status in statuses if status.state is JobState.done and status.seconds is not None]
+    if not done:
+        return None
+    mean = sum(done) / len(done)
+    running = [status for status in statuses if status.state is JobState.running]
+    num_waiting = sum(status.state is JobState.queued or status.was_killed for status in statuses)
+    ahead = sum(max(0.0, mean - (time.time() - status.since)) for status in running)
+    return (num_waiting * mean + ahead) / max(1, len(running))
+
+
+def say_progress(statuses: Sequence[JobStatus]) -> str:
+    """Return the state of a sweep in one line: "3 of 12 jobs done, 1 failed, about 6 min left"."""
+    counts = Counter(status.state for status in statuses)
+    others = (JobState.failed, JobState.pruned, JobState.running)
+    parts = [f"{counts[JobState.done]} of {len(statuses)} jobs done"]
+    parts += [f"{counts[state]} {state}" for state in others if counts[state]]
+    if left := seconds_left(statuses):
+        minutes = max(1, round(left / 60))
+        duration = f"{minutes // 60} h {minutes % 60} min" if minutes >= 60 else f"{minutes} min"
+        parts.append(f"about {duration} left")
+    return ", ".join(parts)
 
 
 def _after(before: JobStatus | None, event: JobEvent) -> JobStatus:

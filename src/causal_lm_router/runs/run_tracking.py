@@ -19,7 +19,15 @@ def open_run_tracking(config: TrainConfig, folder: RunFolder) -> AbstractContext
     checkpoint = last_checkpoint(folder.checkpoints)
     resume_step = None if folder.weights.is_dir() else checkpoint_step(checkpoint)
     tracking = replace(config.tracking, wandb=replace(config.tracking.wandb, group=names.group))
-    return open_tracking(tracking, names.run, folder.path, config_dict(config), names.run_id, resume_step=resume_step)
+    return open_tracking(
+        tracking,
+        names.run,
+        folder.path,
+        config_dict(config),
+        names.run_id,
+        resume_step=resume_step,
+        says_offline=sweep_of(folder.path) is None,  # a sweep says it once, for all its jobs
+    )
 
 
 class _WandbNames(NamedTuple):

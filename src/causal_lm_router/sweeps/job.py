@@ -30,7 +30,9 @@ from causal_lm_router.runs.job_log import (
     append_event,
     has_failed_since_start,
     read_status,
+    read_statuses,
     record_end,
+    say_progress,
 )
 from causal_lm_router.runs.run_folder import RunFolder
 from causal_lm_router.runs.session import OnEvaluation, is_first_process
@@ -66,10 +68,13 @@ def launch_job(config: TrainConfig, workbench: Workbench) -> None:
         return
     if config.sweep.on_failure is OnFailure["stop"] and has_failed_since_start(sweep):
         return
-    if config.sweep.isolated or is_distributed(config.trainer):
-        _run_in_child(sweep, config)
-    else:
-        run_job(config, workbench)
+    try:
+        if config.sweep.isolated or is_distributed(config.trainer):
+            _run_in_child(sweep, config)
+        else:
+            run_job(config, workbench)
+    finally:
+        logger.info(say_progress(list(read_statuses(sweep).values())))
 
 
 def run_job(config: TrainConfig, workbench: Workbench) -> None:

@@ -160,9 +160,12 @@ class SweepJobs:
         states = Counter(statuses[job.id].state.value if job.id in statuses else "queued" for job in jobs)
         words = {"running": "running in another process"}
         counts = ", ".join(f"{number} {words.get(state, state)}" for state, number in sorted(states.items()))
-        print(f"\nsweep folder: {os.path.relpath(self.folder.path)}\n{len(jobs)} jobs: {counts}")
+        where = os.path.relpath(self.folder.path)
+        print(f"\nsweep folder: {where}\n{len(jobs)} jobs: {counts}")
+        if next(self.folder.path.glob("*/wandb/offline-run-*"), None):
+            print("W&B recorded offline; the log file of a job says why. To upload:")
+            print(f"wandb sync {where}/*/wandb/offline-run-* {where}/wandb/offline-run-*")
         if set(states) - {"done", "pruned", "running"}:
-            where = os.path.relpath(self.folder.path)
             raise ValueError(f"sweep: {counts} of {len(jobs)} jobs; see causal-lm-router status {where}")
 
     def _write_report(self, config: TrainConfig) -> None:

@@ -1,6 +1,6 @@
 """Records of a job: metrics.csv, TensorBoard and W&B, with secrets left out of every configuration.
 
-`open_tracking` is the way in. Lightning and W&B are imported only when a job's tracking opens.
+Start at `open_tracking`. Lightning and W&B are imported only when a job's tracking opens.
 """
 
 from causal_lm_router.runs.tracking.job import Tracking, open_tracking

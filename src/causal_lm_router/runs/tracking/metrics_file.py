@@ -1,4 +1,4 @@
-"""The file metrics.csv: one figure a row under the header `step,epoch,name,value`, appended while a run goes on.
+"""The file metrics.csv: one metric a row under the header `step,epoch,name,value`, appended while a run goes on.
 
 A process killed while writing leaves a last line without its line break. That line is torn: readers leave it out, and
 the next write removes it.
@@ -18,7 +18,7 @@ HEADER = "step,epoch,name,value"
 
 
 class MetricRow(NamedTuple):
-    """One figure at an optimizer step. `epoch` is None for figures logged outside of training."""
+    """The value of one metric at an optimizer step. `epoch` is None for metrics logged outside of training."""
 
     step: int
     epoch: int | None
@@ -30,9 +30,13 @@ def append_rows(path: Path, rows: Iterable[MetricRow]) -> None:
     """Append `rows` in one flushed write, after removing a torn last line; writes the header into an empty file.
 
     Values are written so that reading them gives the same float, bit for bit. The parent folder must exist.
+
+    Raises:
+        ValueError: a name is empty or holds a line break.
     """
     text = _format(rows)
     with path.open("ab") as file:
+        # Appending to a torn line would make one broken row out of two.
         if file.tell() and not _ends_line(path):
             file.truncate(len(_whole_lines(path)))
             file.seek(0, os.SEEK_END)
@@ -42,16 +46,19 @@ def append_rows(path: Path, rows: Iterable[MetricRow]) -> None:
 def read_metrics(path: Path) -> list[MetricRow]:
     """Return all rows in the order of writing, without a torn last line.
 
-    Raises ValueError with file and line for anything that is not a row, and FileNotFoundError where there is no file.
+    Raises:
+        ValueError: a line is not a row; the message names file and line.
+        FileNotFoundError: there is no file.
     """
     lines = _whole_lines(path).decode().splitlines()
     if lines and lines[0] != HEADER:
-        raise ValueError(f"{path}:1: got {lines[0]!r}, the header is {HEADER!r}")
+        raise ValueError(f"{path}:1: the header must be {HEADER!r}, got {lines[0]!r}")
+    # Line 1 is the header.
     return [_parse(line, f"{path}:{number}") for number, line in enumerate(lines[1:], start=2)]
 
 
 def drop_rows_after(path: Path, step: int) -> None:
-    """Rewrite the file, whole or not at all, without the rows of steps above `step`; nothing to do without a file."""
+    """Rewrite the file, whole or not at all, without the rows of steps above `step`. Do nothing without a file."""
     if path.exists():
         kept = (row for row in read_metrics(path) if row.step <= step)
         write_text(path, f"{HEADER}\n{_format(kept)}")
@@ -64,6 +71,7 @@ def _ends_line(path: Path) -> bool:
 
 
 def _whole_lines(path: Path) -> bytes:
+    # A torn line is one without its line break: everything after the last one.
     content = path.read_bytes()
     return content[: content.rfind(b"\n") + 1]
 
@@ -72,8 +80,10 @@ def _format(rows: Iterable[MetricRow]) -> str:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     for row in rows:
+        # Readers go line by line, so not even a quoted name may hold a line break.
         if len(row.name.splitlines()) != 1:
-            raise ValueError(f"metric name {row.name!r} is empty or holds a line break")
+            raise ValueError(f"the name of a metric must be one line of text, got {row.name!r}")
+        # repr is the shortest text that gives the same float back.
         writer.writerow([row.step, "" if row.epoch is None else row.epoch, row.name, repr(row.value)])
     return text.getvalue()
 
@@ -81,6 +91,7 @@ def _format(rows: Iterable[MetricRow]) -> str:
 def _parse(line: str, location: str) -> MetricRow:
     try:
         step, epoch, name, value = next(csv.reader([line]))
-        return MetricRow(int(step), int(epoch) if epoch else None, name, float(value))
+        return MetricRow(step=int(step), epoch=int(epoch) if epoch else None, name=name, value=float(value))
     except (ValueError, StopIteration) as error:
-        raise ValueError(f"{location}: {line!r} is not a row of {HEADER}") from error
+        # An empty line makes the reader stop without a row.
+        raise ValueError(f"{location}: must be a row of {HEADER}, got {line!r}") from error

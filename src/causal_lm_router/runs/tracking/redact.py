@@ -1,7 +1,7 @@
 """Secrets taken out of configurations and command lines before they are recorded.
 
 A value is taken out when a key above it names a secret (`api_key`, `hf_token`, `db_password`). Part of a text is taken
-out when it is the value of an environment variable whose name says so, or has the shape of a secret: credentials or a
+out when it is the value of an environment variable with such a name, or when it looks like a secret: credentials or a
 secret parameter in a URL, an access key with a well-known prefix.
 """
 
@@ -18,18 +18,21 @@ _SECRET_AT_THE_END = {"key", "keys", "apikey", "apikeys", "token", "auth", "auth
 _TEXT_TOKENS = {"bos", "eos", "pad", "unk", "sep", "cls", "mask", "begin", "start", "end", "stop", "image", "special"}
 _SECRET_TOKENS = {"api", "access", "auth", "refresh", "bearer"}
 
+# Words of a name in any case: `HTTPKey` is "HTTP" and "Key", `apiKey` is "api" and "Key".
 _WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+")
+# From "://" to the last "@" before a slash: a password may itself hold an "@".
 _URL_CREDENTIALS = re.compile(r"(?<=://)[^/\s]+(?=@)")
 _URL_PARAMETER = re.compile(r"([?&]([\w.-]+)=)[^&#\s]+")
 _ACCESS_KEY = re.compile(r"\b(?:hf_|sk-|ghp_|github_pat_|glpat-|xox[abp]-)[\w-]{16,}")
+# A name, "=" or ":", and a value in quotes or up to the next space, comma or bracket.
 _NAMED_VALUE = re.compile(r"""(([\w.]+)\s*[=:]\s*)('[^']*'|"[^"]*"|[^\s,{}\[\]]+)""")
-_SHORTEST_SECRET = 8
+_SHORTEST_SECRET = 8  # shorter values of the environment would take harmless words out of texts
 
 
 def redact(config: Mapping[str, Any]) -> dict[str, Any]:
     """Return a copy of `config`, nested mappings and lists included, with `<redacted>` in place of every secret.
 
-    None, booleans and empty texts stay even under the key of a secret: they hold none.
+    None, booleans and empty texts stay even under the key of a secret: they hold no secret.
     """
     secrets = _environment_secrets()
     return {key: _redact_value(value, names_secret(str(key)), secrets) for key, value in config.items()}
@@ -47,6 +50,7 @@ def names_secret(name: str) -> bool:
     if not words:
         return False
     *before, last = words
+    # "tokens" are mostly counts (max_new_tokens), "token" is mostly a secret but not of text (eos_token).
     if last == "tokens":
         return bool(before) and before[-1] in _SECRET_TOKENS
     if last == "token" and before and before[-1] in _TEXT_TOKENS:
@@ -67,6 +71,7 @@ def _redact_value(value: Any, is_secret: bool, secrets: list[str]) -> Any:
         return type(value)(_redact_value(item, is_secret, secrets) for item in value)
     if value is None or isinstance(value, bool) or value == "":
         return value
+    # Numbers under a secret's key too: a password may be one.
     if is_secret:
         return REDACTED
     return _redact_text(value, secrets) if isinstance(value, str) else value
@@ -76,6 +81,7 @@ def _redact_argument(argument: str, secrets: list[str]) -> str:
     key, equals, _ = argument.partition("=")
     if equals and names_secret(key):
         return f"{key}={REDACTED}"
+    # The value may be a dictionary or a list as Hydra writes them, with names of its own.
     return _redact_text(_NAMED_VALUE.sub(_redact_named, argument), secrets)
 
 

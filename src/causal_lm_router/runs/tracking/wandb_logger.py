@@ -11,7 +11,7 @@ from causal_lm_router.runs.tracking.wandb_run import WandbRun
 
 
 class WandbRunLogger(WandbLogger):
-    """Logs figures into `wandb_run`, over the optimizer step."""
+    """Logs metrics into `wandb_run`, over the optimizer step."""
 
     def __init__(self, wandb_run: WandbRun) -> None:
         run = wandb_run.run
@@ -20,9 +20,9 @@ class WandbRunLogger(WandbLogger):
 
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
-        """Record figures of one optimizer step."""
-        self._wandb_run.record("figures", partial(super().log_metrics, metrics, step))
+        """Record metrics of one optimizer step."""
+        self._wandb_run.record("metrics", partial(super().log_metrics, metrics, step))
 
     @rank_zero_only
     def log_hyperparams(self, *args: Any, **kwargs: Any) -> None:
-        """Nothing: the run was opened with the whole configuration."""
+        """Do nothing: the run was opened with the whole configuration."""

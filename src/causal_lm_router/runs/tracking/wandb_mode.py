@@ -29,15 +29,21 @@ class Recording:
 def choose_recording(mode: WandbMode, timeout_s: float) -> Recording:
     """Return how to record under `tracking.wandb.mode`, after at most `min(timeout_s, 5)` seconds.
 
-    `auto` follows W&B's own mode (WANDB_MODE, `wandb offline`) and else is online with an API key and a server that
-    answers. Under `online` a missing key raises ValueError and a server that does not answer ConnectionError.
+    `auto` follows W&B's own mode (WANDB_MODE, `wandb offline`). Where W&B has none, it is online with an API key and a
+    server that answers, else offline.
+
+    Raises:
+        ValueError: under `online` there is no key, or none that can be used.
+        ConnectionError: under `online` the server does not answer.
     """
     if mode in (WandbMode.offline, WandbMode.disabled):
         return Recording("offline" if mode is WandbMode.offline else "disabled", f"{KEY}={mode}")
     settings = client_settings()
+    # Asked for by name, `online` wins over W&B's own mode.
     if mode is WandbMode.auto and settings.mode in ("offline", "dryrun", "disabled"):
         reason = f"W&B's own mode is {settings.mode} (WANDB_MODE, or `wandb {settings.mode}`)"
         return Recording("disabled" if settings.mode == "disabled" else "offline", reason)
+    # The key comes first: looking for it takes no time, the server may take seconds.
     if no_key := _why_no_key():
         if mode is WandbMode.online:
             raise ValueError(f"{KEY}=online: {no_key}; {KEY}=auto or offline records without a key")
@@ -54,6 +60,7 @@ def client_settings() -> "wandb.Settings":
 
     Its crash reports stay off unless WANDB_ERROR_REPORTING is set.
     """
+    # W&B reads it once, when it is imported.
     os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
     import wandb
 
@@ -64,7 +71,7 @@ def why_no_answer(settings: "wandb.Settings", timeout_s: float) -> str | None:
     """Return why the W&B server cannot be reached, None when it answers; takes at most `min(timeout_s, 5)` seconds."""
     timeout_s = min(timeout_s, _LONGEST_PROBE_S)
     answers: list[str | None] = []
-    # In a thread of its own because no timeout bounds the look-up of a host name.
+    # In a thread of its own because no timeout limits the look-up of a host name.
     probe = threading.Thread(target=lambda: answers.append(_probe(settings, timeout_s)), daemon=True)
     probe.start()
     probe.join(timeout_s)
@@ -88,13 +95,14 @@ def _probe(settings: "wandb.Settings", timeout_s: float) -> str | None:
     proxies = {"http": settings.http_proxy, "https": settings.https_proxy}
     own = {scheme: url for scheme, url in proxies.items() if url}
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({**urllib.request.getproxies(), **own}))
+    # The smallest question that a GraphQL server answers.
     question = urllib.request.Request(
         f"{settings.base_url}/graphql", b'{"query": "{ __typename }"}', {"Content-Type": "application/json"}
     )
     try:
         opener.open(question, timeout=timeout_s).close()
     except urllib.error.HTTPError as error:
-        # A refusal is an answer: only W&B's client asks as the server wants to be asked.
+        # A refusal is an answer too, since we send no key. A gateway's error means that the server behind it is away.
         return f"status {error.code}" if error.code in _GATEWAY_ERRORS else None
     except urllib.error.URLError as error:
         # W&B's client trusts certificates that Python may not know.

@@ -13,14 +13,14 @@ if TYPE_CHECKING:
     import wandb
 
 STEP = "trainer/global_step"
-"""The x axis of every figure: the optimizer step, under the name Lightning's W&B logger gives it."""
+"""The x axis of every metric: the optimizer step, under the name Lightning's W&B logger gives it."""
 
-# A server that goes away holds a job for one probe, one wait and the closing: 10 s.
+# A server that goes away delays a job by a probe, a wait for an upload and the closing: about 10 s together.
 FINISH_TIMEOUT_S = 7.0
 """Longest wait for the server when a run closes."""
-_PROBE_TIMEOUT_S = 2.0
-_PATIENCE_S = 2.0
-_UPLOAD_WAIT_S = 1
+_PROBE_TIMEOUT_S = 2.0  # one question whether the server answers
+_PATIENCE_S = 2.0  # waiting for a server that does not answer, over the whole job
+_UPLOAD_WAIT_S = 1  # between two looks at an upload
 
 _logger = logging.getLogger(__name__)
 
@@ -28,9 +28,9 @@ _logger = logging.getLogger(__name__)
 class WandbRun:
     """Records into an open W&B run.
 
-    W&B's client sends figures on its own, but asks the server for leave before it takes a table or an artifact. These
-    are therefore left out, with a warning, while the server does not answer; together the attempts take at most
-    seconds. Should W&B's helper process die, recording ends with a warning and the job goes on.
+    W&B's client sends metrics in the background, but asks the server before it takes a table or an artifact. While the
+    server does not answer these are left out, with a warning; all attempts together take a few seconds. When W&B's
+    helper process dies, recording ends with a warning and the job goes on.
     """
 
     def __init__(self, run: "wandb.Run", is_online: bool) -> None:
@@ -47,7 +47,12 @@ class WandbRun:
         return Path(self.run.dir).parent
 
     def record(self, what: str, action: Callable[[], object], *, asks_server: bool = False) -> None:
-        """Do `action`, unless W&B cannot take it; `what` names it in the warning."""
+        """Do `action`, which records something; warn where W&B cannot take it. `what` names it in the warning.
+
+        Raises:
+            Exception: whatever `action` raises, unless W&B's helper process is gone or, with `asks_server`, the server
+                refuses.
+        """
         if self.is_lost:
             return
         if asks_server and not self._server_answers():
@@ -60,8 +65,10 @@ class WandbRun:
             self.is_lost = True
             _logger.warning("W&B gets nothing more of this job: its helper process is gone (%r).", error)
         except _refusals() as error:
+            # Without a question to the server the error is about what we passed in.
             if not asks_server:
                 raise
+            # Refusing may have taken long: a slow server uses up the patience as a silent one does.
             self._patience_s -= time.monotonic() - start
             _logger.warning("W&B did not take %s: %s", what, error)
 
@@ -69,6 +76,7 @@ class WandbRun:
         """Record `rows` as a table whose columns are all their keys; values other than scalars become JSON."""
         import wandb
 
+        # The keys of all rows in order of appearance: rows may lack some.
         names = list(dict.fromkeys(name for row in rows for name in row))
         table = wandb.Table(columns=[*names], allow_mixed_types=True)
         for row in rows:
@@ -79,7 +87,7 @@ class WandbRun:
         """Record cells of (label, route, number of queries) as W&B's confusion matrix chart and its table."""
         import wandb
 
-        names = ["Actual", "Predicted", "nPredictions"]
+        names = ["Actual", "Predicted", "nPredictions"]  # the fields of W&B's own chart
         table = wandb.Table(columns=[*names])
         for cell in cells:
             table.add_data(*cell)
@@ -88,10 +96,10 @@ class WandbRun:
         self.record(f"the chart {key}", lambda: self.run.log({key: chart, STEP: step}), asks_server=True)
 
     def log_image(self, key: str, path: Path, step: int) -> None:
-        """Record a picture."""
+        """Record a drawing."""
         import wandb
 
-        self.record(f"the picture {key}", lambda: self.run.log({key: wandb.Image(str(path)), STEP: step}))
+        self.record(f"the drawing {key}", lambda: self.run.log({key: wandb.Image(str(path)), STEP: step}))
 
     def log_folder(self, name: str, kind: str, folder: Path, *, copied: bool = False) -> None:
         """Record a folder as an artifact.
@@ -115,6 +123,7 @@ class WandbRun:
         """Close the run. A run that ends well first waits for its artifacts for as long as the server answers."""
         if exit_code == 0:
             self._wait_for_uploads()
+        # A failed run is closed at once: the error should not wait for uploads.
         try:
             self.run.finish(exit_code=exit_code)
         except TimeoutError:
@@ -126,6 +135,7 @@ class WandbRun:
 
     def _log_artifact(self, artifact: "wandb.Artifact") -> None:
         self.run.log_artifact(artifact)
+        # Offline nothing is uploaded, so there is nothing to wait for.
         if self.is_online:
             self._uploads.append(artifact)
 
@@ -140,6 +150,7 @@ class WandbRun:
             return True
         if self._patience_s <= 0:
             return False
+        # Only a server that does not answer costs patience.
         start = time.monotonic()
         if why_no_answer(client_settings(), _PROBE_TIMEOUT_S) is None:
             return True
@@ -148,14 +159,14 @@ class WandbRun:
 
 
 def helper_errors() -> tuple[type[Exception], ...]:
-    """What W&B's client raises once its helper process has died."""
+    """Return what W&B's client raises once its helper process has died."""
     from wandb.sdk.mailbox import HandleAbandonedError, MailboxClosedError
 
     return (ConnectionError, HandleAbandonedError, MailboxClosedError)
 
 
 def _is_uploaded(artifact: "wandb.Artifact") -> bool:
-    """Wait a while for the upload; False when it still goes on. One that failed for good counts as over."""
+    """Wait a while for the upload; return False while it goes on. A failed upload counts as over."""
     from wandb.sdk.artifacts.exceptions import WaitTimeoutError
 
     try:
@@ -170,12 +181,12 @@ def _is_uploaded(artifact: "wandb.Artifact") -> bool:
 def _cell(value: Any) -> Any:
     if value is None or isinstance(value, bool | int | float):
         return value
-    # Text enumerations become plain text: W&B would name their class.
+    # A StrEnum becomes plain text, for W&B would show the name of its class.
     return str(value) if isinstance(value, str) else json.dumps(value, default=str)
 
 
 def _refusals() -> tuple[type[Exception], ...]:
-    """What W&B's client raises when the server refuses, fails or says what the client does not understand."""
+    """Return what W&B's client raises when the server refuses, fails or sends an answer that it cannot read."""
     import wandb
     from wandb.sdk.lib.service.service_connection import WandbApiFailedError
 

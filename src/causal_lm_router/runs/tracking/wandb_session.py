@@ -23,15 +23,25 @@ _logger = logging.getLogger(__name__)
 
 @contextmanager
 def open_wandb_run(
-    config: WandbConfig, run_name: str, run_dir: Path, run_config: Mapping[str, Any], run_id: str, job_type: str
+    config: WandbConfig,
+    run_name: str,
+    run_dir: Path,
+    run_config: Mapping[str, Any],
+    run_id: str,
+    job_type: str,
+    *,
+    says_offline: bool = True,
 ) -> Iterator[WandbRun | None]:
     """Yield the job's own W&B run, None where W&B is disabled, and close it: exit code 0, or 1 when the block raises.
 
     Files go to `run_dir/wandb`. An online run goes on under the same `run_id`. An offline one starts a new folder each
-    time; `wandb sync` takes all folders of one id as one run.
+    time; `wandb sync` takes all folders of one id as one run. With `auto` a run whose server goes away while it opens
+    is an offline one. Opening takes at most `init_timeout_s` seconds. Without `says_offline` only the log file says why
+    a run is offline.
 
-    Raises ValueError or ConnectionError as `choose_recording` does; with `auto` a server that goes away while the run
-    opens makes it an offline one. Opening takes at most `init_timeout_s` seconds.
+    Raises:
+        ValueError: as `choose_recording`.
+        ConnectionError: as `choose_recording`, or the server did not open the run under `online`.
     """
     start = time.monotonic()
     recording = choose_recording(config.mode, config.init_timeout_s)
@@ -43,8 +53,9 @@ def open_wandb_run(
     names = {"name": run_name, "id": run_id, "job_type": job_type}
     arguments = _shared_arguments(config) | names | {"dir": str(folder), "config": redact(run_config)}
     with _stage_in(folder / "wandb" / "data"):
+        # What looking for the server has taken counts too.
         left_s = max(1.0, config.init_timeout_s - (time.monotonic() - start))
-        wandb_run = _open(config.mode, recording, arguments, left_s)
+        wandb_run = _open(config.mode, recording, arguments, left_s, says_offline)
         exit_code = 1
         try:
             yield wandb_run
@@ -56,12 +67,15 @@ def open_wandb_run(
 
 
 def _shared_arguments(config: WandbConfig) -> dict[str, Any]:
-    """What every run of a sweep tells W&B."""
+    """Return what every run of a sweep tells W&B."""
     keys = ("project", "entity", "group", "tags")
     return {key: getattr(config, key) for key in keys} | {"resume": "allow"}
 
 
-def _open(mode: WandbMode, recording: Recording, arguments: dict[str, Any], timeout_s: float) -> WandbRun:
+def _open(
+    mode: WandbMode, recording: Recording, arguments: dict[str, Any], timeout_s: float, says_offline: bool
+) -> WandbRun:
+    """Open the run as chosen; under `auto` offline where the server refuses to open it."""
     import wandb
 
     if recording.mode == "online":
@@ -78,7 +92,9 @@ def _open(mode: WandbMode, recording: Recording, arguments: dict[str, Any], time
             return WandbRun(run, is_online=True)
     run = _init(arguments | {"mode": "offline"}, timeout_s)
     wandb_run = WandbRun(run, is_online=False)
+    # The terminal shows INFO and above. A choice that the user did not make is a warning.
     level = logging.INFO if mode is WandbMode.offline else logging.WARNING
+    level = level if says_offline else logging.DEBUG
     folders = wandb_run.folder.parent / "offline-run-*"
     _logger.log(level, "W&B records offline: %s. To upload: wandb sync %s", recording.reason, folders)
     return wandb_run
@@ -89,9 +105,10 @@ def _init(arguments: dict[str, Any], timeout_s: float) -> "wandb.Run":
     try:
         run = _init_once(arguments, timeout_s)
     except helper_errors():
-        # W&B's helper process has died since an earlier job: start another one.
+        # W&B's helper process has died since an earlier job of this process: start another one.
         _end_helper()
         run = _init_once(arguments, timeout_s)
+    # Every other metric is drawn over the optimizer step instead of W&B's own counter of calls.
     run.define_metric(STEP)
     run.define_metric("*", step_metric=STEP, step_sync=True)
     return run
@@ -103,7 +120,7 @@ def _init_once(arguments: dict[str, Any], timeout_s: float) -> "wandb.Run":
     client_settings()
     settings = wandb.Settings(
         silent=True,
-        console="off",
+        console="off",  # the run folder's log file holds what the terminal shows
         init_timeout=timeout_s,
         finish_timeout=FINISH_TIMEOUT_S,
         finish_timeout_raises=True,
@@ -117,6 +134,7 @@ def _first_line(error: Exception) -> str:
 
 
 def _end_helper() -> None:
+    """End W&B's helper process, if it is still there; the next run starts another."""
     import wandb
 
     with suppress(*helper_errors()):
@@ -138,7 +156,7 @@ def _stage_in(folder: Path) -> Iterator[None]:
 
 @contextmanager
 def _redact_command_line() -> Iterator[None]:
-    """W&B records the command line as it finds it when a run opens."""
+    """Take secrets out of the command line, which W&B records as it finds it when a run opens."""
     original = sys.argv
     sys.argv = [*original[:1], *redact_arguments(original[1:])]
     try:
@@ -152,10 +170,16 @@ def log_sweep_report(
 ) -> None:
     """Record the rows as the table `configurations` and the folder as the artifact `report-<uid>`.
 
-    A later report of the same sweep goes on in the same run. Raises as `open_wandb_run` does.
+    A later report of the same sweep goes on in the same run. The sweep itself says where its offline runs are.
+
+    Raises:
+        ValueError: as `open_wandb_run`.
+        ConnectionError: as `open_wandb_run`.
     """
     config = replace(config, group=config.group or name)
-    with open_wandb_run(config, f"{name}-report", sweep_dir, {"sweep": name}, f"{uid}-report", "report") as wandb_run:
+    names = (f"{name}-report", sweep_dir, {"sweep": name}, f"{uid}-report", "report")
+    with open_wandb_run(config, *names, says_offline=False) as wandb_run:
         if wandb_run is not None:
             wandb_run.log_table("configurations", rows, 0)
+            # Copied, since the next report is written to the same folder.
             wandb_run.log_folder(f"report-{uid}", "report", report_dir, copied=True)
