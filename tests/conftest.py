@@ -19,7 +19,7 @@ from omegaconf import OmegaConf
 from causal_lm_router.config import DataConfig
 from causal_lm_router.config.compose import compose_config
 
-pytest_plugins = ["tests.wandb_server"]
+pytest_plugins = ["tests.light", "tests.wandb_server"]
 
 CHECKOUT = Path(__file__).resolve().parents[1]
 CACHE = "CAUSAL_LM_ROUTER_CACHE"

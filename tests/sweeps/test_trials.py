@@ -84,7 +84,7 @@ class Planted:
 @pytest.fixture
 def planted(monkeypatch: pytest.MonkeyPatch) -> Planted:
     planted = Planted()
-    monkeypatch.setattr("causal_lm_router.sweeps.job.train_router", planted.train_router)
+    monkeypatch.setattr("causal_lm_router.runs.complete_run.train_router", planted.train_router)
     return planted
 
 
