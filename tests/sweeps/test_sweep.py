@@ -17,7 +17,7 @@ import yaml
 
 from causal_lm_router.runs.job_log import read_events, read_statuses
 from causal_lm_router.runs.sweep_folder import SweepFolder
-from causal_lm_router.sweeps import versions as identity
+from causal_lm_router.sweeps import versions
 from tests.conftest import Result
 
 pytestmark = pytest.mark.slow
@@ -134,8 +134,8 @@ def test_other_code_is_refused_unless_allowed(
     main: Callable[..., Result], sweep: SweepFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert main("train", *SWEEP, "seed=0").status == 0
-    now = identity.code_version()
-    for module in ("sweeps.job", "sweepers.jobs"):
+    now = versions.code_version()
+    for module in ("sweeps.job", "sweeps.launched_jobs"):
         monkeypatch.setattr(f"causal_lm_router.{module}.code_version", lambda: "0.0.9+other")
     result = main("train", *SWEEP, "seed=0,1")
     assert result.status == 1
