@@ -1,4 +1,4 @@
-"""What code a job runs and what data it reads: within one sweep both must stay the same, or the jobs do not compare."""
+"""Versions of the code that a job runs and of the data it reads: within one sweep both must stay the same."""
 
 import functools
 import hashlib
@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from causal_lm_router.config import DataConfig
 from causal_lm_router.config.plain import config_dict
+from causal_lm_router.files import code_alone
 from causal_lm_router.runs.job_log import JobEvent, JobState, read_events, read_statuses
 from causal_lm_router.runs.sweep_folder import SweepFolder
 
@@ -28,21 +29,24 @@ LIBRARIES = (
 )
 
 
-@functools.cache  # what is edited while the process runs is not what it runs
+@functools.cache  # the process runs what it imported, whatever is edited meanwhile
 def code_version() -> str:
-    """Return a fingerprint of this package's source files and the versions of the main libraries that are installed."""
+    """Return a hash of this package's code, followed by the versions of the main libraries that are installed.
+
+    Comments and docstrings do not count: mending one leaves a sweep that is under way as it is.
+    """
     package = Path(__file__).parents[1]
     content = hashlib.sha256()
     for path in sorted(package.rglob("*.py")):
-        content.update(f"{path.relative_to(package)}\n".encode())
-        content.update(path.read_bytes())
+        code = code_alone(path.read_text(encoding="utf-8"))
+        content.update(f"{path.relative_to(package)}\n{code}\n".encode())
     installed = {distribution.name.lower(): distribution.version for distribution in metadata.distributions()}
     libraries = [f"{name}={installed[name]}" for name in LIBRARIES if name in installed]
     return " ".join([content.hexdigest()[:12], *libraries])
 
 
 def data_version(config: DataConfig, data: "PreparedData") -> dict[str, str]:
-    """Return fingerprint of the data config -> fingerprint of what it read: queries, scores, costs, labels by split."""
+    """Return hash of the data config -> hash of what was read: queries, scores, costs and labels of every split."""
     content = hashlib.sha256()
     for split in (data.splits.train, data.splits.validation, data.splits.test):
         for row in split:
@@ -54,9 +58,10 @@ def data_version(config: DataConfig, data: "PreparedData") -> dict[str, str]:
 
 
 def check_unmixed(sweep: SweepFolder, code: str, data: dict[str, str], allow_mixed: bool) -> list[str]:
-    """Return what differs from earlier jobs of the sweep, a sentence each, where that is allowed.
+    """Return what differs from earlier jobs of the sweep, a sentence for each difference.
 
-    Raises ValueError where it is not.
+    Raises:
+        ValueError: something differs and `allow_mixed` is false.
     """
     found = _differences(_events_that_count(sweep), code, data)
     if found and not allow_mixed:
@@ -68,7 +73,7 @@ def check_unmixed(sweep: SweepFolder, code: str, data: dict[str, str], allow_mix
 
 
 def _events_that_count(sweep: SweepFolder) -> list[JobEvent]:
-    """The events of jobs that have a result, or something to go on from: those that just failed bind nobody."""
+    """The events of jobs with a result or a checkpoint. A job that failed before either restricts no later job."""
     count = {
         job
         for job, status in read_statuses(sweep).items()
