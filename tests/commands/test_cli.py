@@ -13,6 +13,8 @@ import yaml
 from causal_lm_router import __version__
 from causal_lm_router.commands.cli import COMMANDS, FOLDER_COMMANDS
 
+pytestmark = pytest.mark.slow
+
 BIN = Path(sys.executable).parent
 QUERY_FLAGS = ["--shell-completion", "query=bash"]
 

@@ -84,6 +84,7 @@ def test_run_dir_of_something_else(
     assert reason in line
 
 
+@pytest.mark.slow
 def test_failed_evaluation_leaves_no_folder(
     refuses: Callable[..., str], run_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -99,6 +100,7 @@ def test_failed_evaluation_leaves_no_folder(
     assert "not in 'EvaluateConfig'" in refuses("evaluate", f"run_dir='{run_dir}'", "+typo=1")
 
 
+@pytest.mark.slow
 def test_failed_training_leaves_no_folder(
     refuses: Callable[..., str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -113,6 +115,7 @@ def test_failed_training_leaves_no_folder(
     assert refuses("train", "data=simulated") == "bad data:; see there"
 
 
+@pytest.mark.slow
 def test_what_a_failed_job_has_written_stays(
     main: Callable[..., Result], run_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -126,6 +129,7 @@ def test_what_a_failed_job_has_written_stays(
 
 
 @pytest.mark.parametrize(("command", "body"), [("resume", "complete_run"), ("merge", "merge_run")])
+@pytest.mark.slow
 def test_a_moved_run_is_found_where_it_is(
     command: str, body: str, main: Callable[..., Result], run_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -134,6 +138,7 @@ def test_a_moved_run_is_found_where_it_is(
     assert main(command, f"run_dir='{run_dir}'") == (0, f"${{x}}, #1 {run_dir}\n", "")
 
 
+@pytest.mark.slow
 def test_a_quote_in_the_name_of_a_run(
     main: Callable[..., Result], run_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -146,6 +151,7 @@ QUERIES = ["Hello, world", "It's f(x) = {a: 1}!", "x ${name} \\${y} \\", ' "Yes"
 
 
 @pytest.mark.parametrize("query", QUERIES)
+@pytest.mark.slow
 def test_a_query_is_taken_as_it_is_typed(
     query: str, main: Callable[..., Result], run_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

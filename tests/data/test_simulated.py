@@ -65,6 +65,7 @@ def test_pool_is_usable_and_has_prices(data: RoutingData) -> None:
     assert all(list(example.scores) == data.candidate_names for example in data.examples)
 
 
+@pytest.mark.slow
 def test_same_settings_give_the_same_data_in_another_process(data: RoutingData, tmp_path: Path) -> None:
     """The global random state stays as it was there too, although importing reasoning-gym draws from it once."""
     script = tmp_path / "load.py"

@@ -34,6 +34,7 @@ def test_every_source_has_a_reader(source: Source) -> None:
     assert callable(reader.load)
 
 
+@pytest.mark.slow
 def test_importing_sources_is_cheap() -> None:
     heavy = ["datasets", "huggingface_hub", "pandas", "pyarrow", "reasoning_gym", "torch"]
     code = f"import sys, causal_lm_router.data.sources; print([name for name in {heavy} if name in sys.modules])"

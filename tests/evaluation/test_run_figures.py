@@ -155,6 +155,7 @@ def test_learning_curve_is_a_png_for_any_log(rows: list[MetricRow], tmp_path: Pa
     assert png_size(tmp_path / "curve.png")[0] > 800
 
 
+@pytest.mark.slow
 def test_no_global_plotting_state_is_touched() -> None:
     code = "import sys, causal_lm_router.evaluation.figures.drawing; sys.exit('matplotlib.pyplot' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

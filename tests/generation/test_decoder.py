@@ -170,6 +170,7 @@ def test_a_report_without_the_newer_parts_is_read(make_decoder: Callable[..., tu
     assert RoutingReport.from_dict(plain).decoding is None
 
 
+@pytest.mark.slow
 def test_a_run_by_all_methods_leaves_a_folder_each(
     tiny_base: Any, tiny_config: Callable[..., Any], tmp_path: Path
 ) -> None:

@@ -21,6 +21,8 @@ from causal_lm_router.generation.trie_walks import greedy_search, logprobs_by_no
 from causal_lm_router.models.base_model import load_base_model, load_tokenizer
 from causal_lm_router.prompting.token_trie import TokenTrie, make_trie
 
+pytestmark = pytest.mark.slow
+
 BOS, EOS = 1, 2
 MAX_PROMPT_TOKENS = 120
 NAMES = ["gpt-4", "gpt-4o", "gpt-4-turbo", "llama-3-8b", "llama-3-8b-instruct", "Größe"]

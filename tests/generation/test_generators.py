@@ -29,6 +29,8 @@ from causal_lm_router.prompting.encoder import Encoder
 from causal_lm_router.prompting.parse import parse_generation
 from causal_lm_router.routing import Generation
 
+pytestmark = pytest.mark.slow
+
 EOS = 2
 MAX_PROMPT_TOKENS = 300
 # Names that contain one another, names with spaces, dots, apostrophes and letters beyond ASCII.

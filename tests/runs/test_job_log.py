@@ -78,6 +78,7 @@ def test_a_torn_line_is_passed_over_and_costs_no_other(sweep: SweepFolder, torn:
     assert [event.job for event in read_events(sweep)] == ["a", "b"]
 
 
+@pytest.mark.slow
 def test_many_processes_append_whole_lines(sweep: SweepFolder) -> None:
     context = multiprocessing.get_context("fork")
     processes = [context.Process(target=append_many, args=(sweep, str(number))) for number in range(4)]
@@ -136,6 +137,7 @@ def hold(run_dir: Path, says: Connection) -> None:
         signal.pause()
 
 
+@pytest.mark.slow
 def test_a_job_whose_process_is_gone_was_killed(sweep: SweepFolder) -> None:
     log(sweep, JobEvent("a", JobState.running))
     sweep.run_dir("a").mkdir()

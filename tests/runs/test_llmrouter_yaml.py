@@ -393,6 +393,7 @@ def test_what_is_no_file_of_keys_and_values(text: str, message: str, write: Call
 # From the YAML file to routes
 
 
+@pytest.mark.slow
 def test_train_and_route_as_in_llmrouters_documentation(
     folder: Path, write: Callable[..., Path], tiny_base: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:

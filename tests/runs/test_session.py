@@ -77,6 +77,7 @@ def test_a_job_does_not_depend_on_those_before_it(tmp_path: Path, forkserver: Fo
     assert first["metrics"] != third["metrics"]
 
 
+@pytest.mark.slow
 def test_a_failed_job_leaves_nothing_to_the_next(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     before = state()
     with Workbench() as workbench:

@@ -219,6 +219,7 @@ def test_redact_arguments_of_a_command_line() -> None:
 # Loggers together
 
 
+@pytest.mark.slow
 def test_importing_tracking_imports_no_heavy_library() -> None:
     heavy = "torch wandb pytorch_lightning hydra tensorboard"
     code = f"import sys, causal_lm_router.runs.tracking; print([m for m in '{heavy}'.split() if m in sys.modules])"
@@ -257,6 +258,7 @@ def test_resuming_drops_later_figures_in_csv_and_tensorboard(tmp_path: Path) -> 
     assert [event.step for event in events.Scalars("validation/a")] == [1, 2]
 
 
+@pytest.mark.slow
 def test_a_trainer_takes_the_loggers(tmp_path: Path, client: None) -> None:
     import pytorch_lightning as pl
     import torch
@@ -305,6 +307,7 @@ def test_other_processes_than_the_first_record_nothing(tmp_path: Path, monkeypat
 # W&B
 
 
+@pytest.mark.slow
 def test_an_offline_run_holds_everything(tmp_path: Path, client: None, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "argv", ["train", "x.api_key=topsecret", "seed=1"])
     run_config = {"lora": {"lora_r": 16}, "hf_token": "topsecret", "max_new_tokens": 32}
@@ -343,6 +346,7 @@ def table(folder: Path, pattern: str) -> Any:
     return json.loads(path.read_text())
 
 
+@pytest.mark.slow
 def test_an_offline_run_holds_generations_and_confusion(tmp_path: Path, client: None) -> None:
     with open_tracking(config_of("offline"), "n", tmp_path, {}, "id1") as tracking:
         record_everything(tracking, tmp_path)
@@ -379,6 +383,7 @@ def test_a_confusion_of_another_shape_is_refused(tmp_path: Path) -> None:
         tracking.log_confusion(["a", "b"], [[1, 0], [0, 1]], "test", 0)
 
 
+@pytest.mark.slow
 def test_two_jobs_of_one_process_are_two_runs(tmp_path: Path, client: None) -> None:
     import wandb
 
@@ -394,6 +399,7 @@ def test_two_jobs_of_one_process_are_two_runs(tmp_path: Path, client: None) -> N
         assert len(of_kind(found, "history")) == len(of_kind(found, "exit")) == 1
 
 
+@pytest.mark.slow
 def test_a_run_of_someone_else_in_the_process_is_left_alone(tmp_path: Path, client: None) -> None:
     import wandb
 
@@ -409,6 +415,7 @@ def test_a_run_of_someone_else_in_the_process_is_left_alone(tmp_path: Path, clie
 
 
 @pytest.mark.parametrize("failure", [ValueError("no"), KeyboardInterrupt()])
+@pytest.mark.slow
 def test_a_job_that_raises_is_closed_as_failed(tmp_path: Path, client: None, failure: BaseException) -> None:
     def job() -> None:
         with open_tracking(config_of("offline"), "n", tmp_path, {}, "id1") as tracking:
@@ -421,6 +428,7 @@ def test_a_job_that_raises_is_closed_as_failed(tmp_path: Path, client: None, fai
     assert of_kind(records(folder), "exit")[0]["exit_code"] == 1
 
 
+@pytest.mark.slow
 def test_a_resumed_job_gets_another_offline_folder_of_the_same_run(tmp_path: Path, client: None) -> None:
     for _ in range(2):
         with open_tracking(config_of("offline"), "n", tmp_path, {}, "id1") as tracking:
@@ -430,6 +438,7 @@ def test_a_resumed_job_gets_another_offline_folder_of_the_same_run(tmp_path: Pat
     assert [(run["run_id"], run["resume"]) for run in runs] == [("id1", True)] * 2
 
 
+@pytest.mark.slow
 def test_auto_without_a_key_records_offline_and_says_so_in_one_line(
     tmp_path: Path, client: None, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -453,6 +462,7 @@ def test_auto_follows_the_mode_of_wandb_itself(
     assert server.questions == []
 
 
+@pytest.mark.slow
 def test_auto_with_a_key_that_cannot_be_one_records_offline(
     tmp_path: Path, client: None, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -463,6 +473,7 @@ def test_auto_with_a_key_that_cannot_be_one_records_offline(
     assert len(offline_folders(tmp_path)) == 1
 
 
+@pytest.mark.slow
 def test_online_demands_a_key(tmp_path: Path, client: None) -> None:
     with (
         pytest.raises(ValueError, match=r"tracking\.wandb\.mode=online: there is no W&B API key"),
@@ -472,6 +483,7 @@ def test_online_demands_a_key(tmp_path: Path, client: None) -> None:
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 def test_online_demands_a_server(tmp_path: Path, client: None, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WANDB_API_KEY", KEY)
     monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")
@@ -525,6 +537,7 @@ def test_a_server_that_goes_away_holds_a_job_for_seconds_only(
     assert len(read_metrics(tmp_path / "metrics.csv")) == 2
 
 
+@pytest.mark.slow
 def test_an_online_run_sends_its_redacted_config(tmp_path: Path, server: FakeServer) -> None:
     with open_tracking(config_of("auto"), "my run", tmp_path, {"hf_token": "topsecret", "seed": 3}, "id1") as tracking:
         tracking.log_report({"a": 1.0}, "test", 1)
@@ -537,6 +550,7 @@ def test_an_online_run_sends_its_redacted_config(tmp_path: Path, server: FakeSer
     assert [asked["input"]["artifactTypeName"] for asked in server.variables("CreateArtifact")] == ["run_table"]
 
 
+@pytest.mark.slow
 def test_a_server_that_refuses_the_run_leaves_an_offline_run_of_the_same_id(
     tmp_path: Path, server: FakeServer, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -550,6 +564,7 @@ def test_a_server_that_refuses_the_run_leaves_an_offline_run_of_the_same_id(
     assert len(of_kind(found, "history")) == 1
 
 
+@pytest.mark.slow
 def test_an_offline_run_can_be_uploaded(tmp_path: Path, server: FakeServer) -> None:
     with open_tracking(config_of("offline"), "n", tmp_path, {"seed": 3}, "id1") as tracking:
         record_everything(tracking, tmp_path)
@@ -568,6 +583,7 @@ def kill_helper() -> None:
     helper.wait()
 
 
+@pytest.mark.slow
 def test_a_job_outlives_the_helper_process_of_wandb(
     tmp_path: Path, client: None, caplog: pytest.LogCaptureFixture
 ) -> None:

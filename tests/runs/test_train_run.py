@@ -91,6 +91,7 @@ def test_a_run_leaves_its_folder(finished: tuple[TrainConfig, dict[str, Any]]) -
     assert [path.name for path in folder.rglob("*") if path.name.endswith(".tmp")] == []
 
 
+@pytest.mark.slow
 def test_the_figures_of_a_run_agree_with_one_another(finished: tuple[TrainConfig, dict[str, Any]]) -> None:
     config, returned = finished
     folder = Path(config.run_dir)
@@ -202,6 +203,7 @@ def test_a_folder_of_another_config_is_refused(
     assert [path.name for path in Path(unfinished.run_dir).iterdir()] == ["config.yaml"]
 
 
+@pytest.mark.slow
 def test_an_interrupted_run_goes_on_with_other_tracking(
     finished: tuple[TrainConfig, dict[str, Any]], unfinished: TrainConfig
 ) -> None:
@@ -230,6 +232,7 @@ def test_what_cannot_run_leaves_no_folder(
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_without_evaluation_a_validation_split_is_not_needed(
     tiny_config: Callable[..., Any], tiny_base: Any, tmp_path: Path
 ) -> None:

@@ -89,6 +89,7 @@ def complete(search: Search, **figures: float) -> int:
 
 
 @pytest.mark.parametrize("num_parallel", [1, 3])
+@pytest.mark.slow
 def test_killed_at_random_moments_it_is_the_undisturbed_search(tmp_path: Path, num_parallel: int) -> None:
     folder, log = tmp_path / "killed", tmp_path / "killed" / "log"
     for name in ("killed", "calm"):
@@ -162,6 +163,7 @@ def test_a_journal_cut_anywhere_goes_on(tmp_path: Path) -> None:
             json.loads(line)
 
 
+@pytest.mark.slow
 def test_the_lock_of_a_killed_process_keeps_nobody_out(tmp_path: Path) -> None:
     search = Search(SweepFolder(tmp_path), SPEC)
     code = (
@@ -313,6 +315,7 @@ def test_a_resumed_job_reports_again_and_the_first_value_stands(tmp_path: Path) 
     assert not open_trial(tmp_path, number).report({"routing_accuracy": 0.1}, 30), "a job run again by hand"
 
 
+@pytest.mark.slow
 def test_another_process_reports(tmp_path: Path) -> None:
     search = Search(SweepFolder(tmp_path), replace(SPEC, pruner="median", pruner_args={"n_startup_trials": 1}))
     number = ask(search)

@@ -28,6 +28,8 @@ from causal_lm_router.runs.sweep_folder import SweepFolder
 from causal_lm_router.sweeps.search_space import distribution_of
 from tests.conftest import Result
 
+pytestmark = pytest.mark.slow
+
 SMALL = ["data=simulated", "debug=smoke"]
 SMALL += ["lora.merge_lora=false", "trainer.progress_bar=false", "tracking.tensorboard=false"]
 SMALL += ["data.simulated.num_queries=60", "sweep.report=false"]
