@@ -1,4 +1,5 @@
-# setup: .venv with the pinned lock; demo: train the quickstart; test, lint: what CI runs; lock: resolve anew (needs uv).
+# setup: .venv with the pinned lock; demo: train the quickstart; check: formatting, types and the quick tests, in a minute;
+# test, lint: what CI runs; lock: resolve anew (needs uv).
 # VARIANT=gpu installs the CUDA builds. TORCH_INDEX=https://download.pytorch.org/whl/cpu gets torch's CPU build where the
 # configured package index does not have it. PYTHON names the interpreter (3.11 or 3.12).
 PYTHON ?= python3.11
@@ -8,7 +9,7 @@ TORCH_INDEX ?=
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed-$(VARIANT)
 
-.PHONY: setup demo test lint lock
+.PHONY: setup demo check test lint lock
 setup: $(STAMP)
 
 $(STAMP): lock/$(VARIANT).txt pyproject.toml
@@ -19,6 +20,12 @@ $(STAMP): lock/$(VARIANT).txt pyproject.toml
 
 demo: setup
 	$(BIN)/causal-lm-router train experiment=quickstart
+
+# Types are checked beside the tests: each takes about one of two cores.
+check: setup
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy & types=$$!; $(BIN)/python -m pytest --quiet -m 'not slow' --numprocesses 2 && wait $$types
 
 test: setup
 	$(BIN)/python -m pytest --numprocesses 2 --dist worksteal
