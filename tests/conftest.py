@@ -104,6 +104,8 @@ def make_data_config() -> Callable[..., DataConfig]:
         kept = {"drop_contaminated": False} if source == "routellm" else {}
         made = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(shipped(source)), kept | fields))
         assert isinstance(made, DataConfig)
+        if problems := list(made.problems()):
+            raise ValueError("\n".join(problems))
         return made
 
     return make

@@ -173,8 +173,7 @@ def test_a_query_is_taken_as_it_is_typed(
 @pytest.mark.parametrize("arguments", [[], ["query=x", "input=y"]])
 def test_route_needs_one_source_of_queries(arguments: list[str], refuses: Callable[..., str], run_dir: Path) -> None:
     line = refuses("route", f"run_dir='{run_dir}'", *arguments)
-    assert line.startswith("query, input=")
-    assert line.endswith("allowed is exactly one of query=... and input=...")
+    assert line.startswith("query, input must be given one at a time")
 
 
 # Bad configs and bad data
@@ -184,7 +183,7 @@ def test_route_needs_one_source_of_queries(arguments: list[str], refuses: Callab
     ("command", "override", "part"),
     [
         ("train data=simulated", "+typo=1", "key: typo"),
-        ("train data=simulated", "lora.lora_r=0", "lora.lora_r=0: allowed is an integer of at least 1"),
+        ("train data=simulated", "lora.lora_r=0", "lora.lora_r must be an integer of at least 1, got 0"),
         ("data", "lora.lora_rank=1", "key: lora.lora_rank"),
         ("data", "lora=lorra", "'lora/lorra'"),
         ("data", "lora=null", "must be a string"),
@@ -197,7 +196,7 @@ def test_bad_config(command: str, override: str, part: str, refuses: Callable[..
 
 def test_traceback_on_demand(main: Callable[..., Result], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HYDRA_FULL_ERROR", "1")
-    with pytest.raises(ValueError, match=r"lora\.lora_r=0"):
+    with pytest.raises(ValueError, match=r"lora\.lora_r must be .*, got 0"):
         main("data", "data=simulated", "lora.lora_r=0")
 
 

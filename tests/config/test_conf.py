@@ -4,6 +4,7 @@ import ast
 import copy
 import dataclasses
 import math
+import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -48,48 +49,73 @@ SEED_TABLE = {
     "prompt.target": " {name}",
 }
 
+# Key -> a value that its check refuses.
 REFUSED_VALUES = {
-    "name": ("a/b", "name='a/b': allowed is a name without /, and not of dots alone"),
-    "sweep.name": ("..", "sweep.name='..': allowed is a name of letters, digits, _, - and ., or null"),
-    "seed": (-1, "seed=-1: allowed is an integer in 0..2147483647"),
-    "base_model.name": (" ", "base_model.name=' ': allowed is a hub name or a folder"),
-    "base_model.dtype": ("int8", "base_model.dtype='int8': allowed is float32 | bfloat16 | float16"),
-    "lora.lora_r": (0, "lora.lora_r=0: allowed is an integer of at least 1"),
-    "lora.lora_alpha": (0, "lora.lora_alpha=0: allowed is an integer of at least 1"),
-    "lora.lora_dropout": (1.0, "lora.lora_dropout=1.0: allowed is a number in 0..1, below 1"),
-    "lora.num_layers": (0, "lora.num_layers=0: allowed is an integer of at least 1, or null"),
-    "lora.target_modules": ([], "lora.target_modules=[]: allowed is at least one name"),
-    "data.simulated.num_queries": (29, "data.simulated.num_queries=29: allowed is an integer of at least 30"),
-    "data.simulated.num_attempts": (0, "data.simulated.num_attempts=0: allowed is an integer of at least 1"),
-    "data.simulated.discrimination": (0.0, "data.simulated.discrimination=0.0: allowed is a number above 0"),
-    "data.simulated.seed": (-1, "data.simulated.seed=-1: allowed is an integer of at least 0"),
-    "data.validation_fraction": (-0.5, "data.validation_fraction=-0.5: allowed is a number in 0..1"),
-    "data.test_fraction": (0.9, "data.validation_fraction + data.test_fraction=1.0: allowed is a sum below 1"),
-    "data.near_duplicate_threshold": (math.nan, "data.near_duplicate_threshold=nan: allowed is a number in 0..1"),
-    "data.max_query_chars": (0, "data.max_query_chars=0: allowed is an integer of at least 1"),
-    "data.task_shrinkage": (1.1, "data.task_shrinkage=1.1: allowed is a number in 0..1"),
-    "data.cost_weight": (-1.0, "data.cost_weight=-1.0: allowed is a number of at least 0"),
-    "data.max_train_queries": (0, "data.max_train_queries=0: allowed is an integer of at least 1, or null"),
-    "prompt.template": ("Best LLM:", "prompt.template='Best LLM:': allowed is a text with {query} once"),
-    "prompt.target": ("{llm}", "prompt.target='{llm}': allowed is {name} with white space around it"),
-    "prompt.max_length": (15, "prompt.max_length=15: allowed is an integer of at least 16"),
-    "objective.temperature": (0.0, "objective.temperature=0.0: allowed is a number above 0"),
-    "objective.valid_weight": (-0.1, "objective.valid_weight=-0.1: allowed is a number of at least 0"),
-    "decoding.cost_weight": (1.0, "decoding.cost_weight=1.0: allowed is 0, but for decoding.method=scored"),
-    "optim.learning_rate": (0.0, "optim.learning_rate=0.0: allowed is a number above 0"),
-    "optim.weight_decay": (-1.0, "optim.weight_decay=-1.0: allowed is a number of at least 0"),
-    "optim.adam_betas": ([0.9], "optim.adam_betas=[0.9]: allowed is two numbers in 0..1, below 1"),
-    "optim.warmup_ratio": (1.5, "optim.warmup_ratio=1.5: allowed is a number in 0..1"),
-    "optim.max_grad_norm": (0.0, "optim.max_grad_norm=0.0: allowed is a number above 0, or null"),
-    "trainer.num_epochs": (0, "trainer.num_epochs=0: allowed is an integer of at least 1"),
-    "trainer.precision": ("16", "trainer.precision='16': allowed is 32-true | bf16-mixed | bf16-true"),
-    "trainer.num_threads": (0, "trainer.num_threads=0: allowed is an integer of at least 1, or null"),
-    "inference.max_new_tokens": (0, "inference.max_new_tokens=0: allowed is an integer of at least 1"),
-    "inference.temperature": (-0.1, "inference.temperature=-0.1: allowed is a number of at least 0"),
-    "inference.top_p": (0.0, "inference.top_p=0.0: allowed is a number in 0..1, above 0"),
-    "parsing.fuzzy_threshold": (101.0, "parsing.fuzzy_threshold=101.0: allowed is a number in 0..100"),
-    "evaluation.max_queries": (0, "evaluation.max_queries=0: allowed is an integer of at least 1, or null"),
-    "tracking.wandb.init_timeout_s": (16, "tracking.wandb.init_timeout_s=16: allowed is an integer in 1..15"),
+    "name": "a/b",
+    "sweep.name": "..",
+    "seed": -1,
+    "base_model.name": " ",
+    "base_model.dtype": "int8",
+    "lora.lora_r": 0,
+    "lora.lora_alpha": 0,
+    "lora.lora_dropout": 1.0,
+    "lora.num_layers": 0,
+    "lora.target_modules": [],
+    "data.simulated.num_queries": 29,
+    "data.simulated.num_attempts": 0,
+    "data.simulated.discrimination": 0.0,
+    "data.simulated.seed": -1,
+    "data.validation_fraction": -0.5,
+    "data.test_fraction": -0.5,
+    "data.near_duplicate_threshold": math.nan,
+    "data.max_query_chars": 0,
+    "data.task_shrinkage": 1.1,
+    "data.cost_weight": -1.0,
+    "data.max_train_queries": 0,
+    "prompt.template": "Best LLM:",
+    "prompt.target": "{llm}",
+    "prompt.max_length": 15,
+    "objective.temperature": 0.0,
+    "objective.valid_weight": -0.1,
+    "decoding.cost_weight": -1.0,
+    "optim.learning_rate": 0.0,
+    "optim.weight_decay": -1.0,
+    "optim.adam_betas": [0.9],
+    "optim.warmup_ratio": 1.5,
+    "optim.max_grad_norm": 0.0,
+    "trainer.num_epochs": 0,
+    "trainer.precision": "16",
+    "trainer.num_threads": 0,
+    "inference.max_new_tokens": 0,
+    "inference.temperature": -0.1,
+    "inference.top_p": 0.0,
+    "parsing.fuzzy_threshold": 101.0,
+    "evaluation.max_queries": 0,
+    "tracking.wandb.init_timeout_s": 16,
+}
+# Values of choices that are no default -> what must stand in the error.
+REFUSED_OF_CHOICES = {
+    "data=jsonl data.path=x data.assumed_output_tokens=-1": "data.assumed_output_tokens must be ",
+    "data=hub +data.columns.scores={a: x} +data.columns.costs={b: y}": "data.columns.costs must be a column for each",
+    "baseline=knn_vote baseline.k=0": "baseline.k must be ",
+    "baseline=svm baseline.svm_c=0": "baseline.svm_c must be ",
+    "baseline=svm baseline.embedding=' '": "baseline.embedding must be ",
+    "baseline=mlp baseline.mlp_epochs=0": "baseline.mlp_epochs must be ",
+    "baseline=matrix_factorisation baseline.mf_rank=0": "baseline.mf_rank must be ",
+    "baseline=elo baseline.elo_gamma=0.5": "baseline.elo_gamma must be ",
+    "baseline=encoder_classifier baseline.encoder_max_tokens=7": "baseline.encoder_max_tokens must be ",
+    "baseline=few_shot baseline.num_shots=0": "baseline.num_shots must be ",
+}
+# Overrides that do not go together -> what must stand in the error.
+CROSS_CHECKS = {
+    "target=score_class objective=soft": "objective.kind must be completion .*, got 'soft'",
+    "objective=per_candidate decoding.normalisation=mean": "decoding.normalisation must be sum .*, got 'mean'",
+    "decoding.cost_weight=1.0": "decoding.cost_weight must be 0 unless decoding.method is scored, got 1.0",
+    "trainer.reuse_frozen_layers=true": "trainer.reuse_frozen_layers must be false unless lora.num_layers is set",
+    "trainer.reuse_frozen_layers=true lora.num_layers=2 lora=none": "trainer.reuse_frozen_layers must be false unless",
+    "trainer.reuse_frozen_layers=true lora.num_layers=2 objective=soft": "must be false unless target.kind is token",
+    "data.validation_fraction=0.5 data.test_fraction=0.5": "data.test_fraction must be below 1, got 1.0",
+    "baseline=zero_shot target=token": "target.kind must be name or short_id .*, got 'token'",
 }
 
 # Override -> what must stand in the error.
@@ -110,7 +136,7 @@ REFUSED_OVERRIDES = {
     "parsing.mode=loose": ["parsing.mode=loose", "[strict, lenient, fuzzy]"],
     "lora=lorra": ["'lora/lorra'", "all_linear default none"],
     "experiment=quickstrat": ["'experiment/quickstrat'", "quickstart"],
-    "lora.lora_r=0": ["lora.lora_r=0: allowed is an integer of at least 1"],
+    "lora.lora_r=0": ["lora.lora_r must be an integer of at least 1, got 0"],
     "lora.lora_r=8,16": ["lora.lora_r=8,16", "--multirun"],
     "trainer.extra.max_steps=3": ["+trainer.extra.max_steps=3"],
     "~lora.lora_r": ["lora.lora_r", "does not support deletion"],
@@ -141,7 +167,12 @@ REFUSED_FILES = {
         ["'experiment/quickstart'", "key: optim.learn_rate"],
     ),
     "top level": ("train.yaml", "seed: 0", "sede: 0", ["'train'", "key: sede"]),
-    "value": ("optim/default.yaml", "warmup_ratio: 0.1", "warmup_ratio: 7", ["optim.warmup_ratio=7.0: allowed is"]),
+    "value": (
+        "optim/default.yaml",
+        "warmup_ratio: 0.1",
+        "warmup_ratio: 7",
+        ["optim.warmup_ratio must be a number in 0..1, got 7.0"],
+    ),
 }
 
 
@@ -314,14 +345,36 @@ def test_every_field_is_documented_and_has_no_default() -> None:
                 assert documented, f"{where} has no docstring"
 
 
-@pytest.mark.parametrize(("key", "value", "message"), [(key, *rest) for key, rest in REFUSED_VALUES.items()])
-def test_values_out_of_range(key: str, value: object, message: str, defaults: dict[str, Any]) -> None:
+@pytest.mark.parametrize(("key", "value"), REFUSED_VALUES.items())
+def test_values_out_of_range(key: str, value: object, defaults: dict[str, Any]) -> None:
     plain = copy.deepcopy(defaults)
     *parents, last = key.split(".")
     (lookup(plain, ".".join(parents)) if parents else plain)[last] = value
     with pytest.raises(ValueError) as caught:
         resolve_config(plain, config.TrainConfig)
-    assert str(caught.value) == message
+    assert str(caught.value).startswith(f"{key} must be ")
+    assert str(caught.value).endswith(f", got {value!r}")
+
+
+@pytest.mark.parametrize(("overrides", "message"), [*REFUSED_OF_CHOICES.items(), *CROSS_CHECKS.items()])
+def test_values_that_do_not_go_together(overrides: str, message: str) -> None:
+    command = "baseline" if overrides.startswith("baseline=") else "train"
+    # A space inside a value is no end of an override.
+    chosen = re.split(r" (?=[+\w.]+=)", overrides)
+    with pytest.raises(ValueError, match=message):
+        compose_config(["data=simulated", *chosen, "run_dir=x"], command)
+
+
+def test_all_problems_are_told_at_once() -> None:
+    wrong = ["seed=-1", "lora.lora_r=0", "target=score_class", "objective=soft", "optim.adam_betas=[0.9]"]
+    with pytest.raises(ValueError) as caught:
+        compose_config(["data=simulated", *wrong, "run_dir=x"])
+    assert sorted(str(caught.value).split("\n")) == [
+        "lora.lora_r must be an integer of at least 1, got 0",
+        "objective.kind must be completion where target.kind is score_class, got 'soft'",
+        "optim.adam_betas must be two numbers in 0..1, below 1, got [0.9]",
+        "seed must be an integer in 0..2147483647, got -1",
+    ]
 
 
 @pytest.mark.parametrize(("override", "parts"), REFUSED_OVERRIDES.items(), ids=REFUSED_OVERRIDES)

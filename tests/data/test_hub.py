@@ -136,7 +136,7 @@ def test_bad_row(
         ({"query": "question"}, ["data.columns.query='question'", "text, subject, uid, big_score, small_score"]),
         ({"scores": {"big": "big_score", "small": "tiny"}}, ["data.columns.scores.small='tiny'", "big_score"]),
         ({"scores": {}, "costs": {}}, ["data.columns.scores", "at least 2", "[]"]),
-        ({"costs": {"big": "big_usd"}}, ["data.columns.costs", "data.columns.scores (big, small)", "got big"]),
+        ({"costs": {"big": "big_usd"}}, ["data.columns.costs", "data.columns.scores (big, small)", "got {'big'"]),
     ],
 )
 def test_bad_mapping(

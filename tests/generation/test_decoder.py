@@ -90,7 +90,7 @@ def test_per_candidate_reads_scores_against_the_end(make_decoder: Callable[..., 
     decoding = decoder.decode(DecodingMethod.scored, encoder.encode_prompts(["a"]))[0]
     assert decoding.predicted == pytest.approx({"alpha": 1 / (1 + math.exp(-1.0)), "beta-2": 0.5})
     assert decoding.valid_mass == pytest.approx(math.exp(-1) + math.exp(-2)), "ending at once names no candidate"
-    with pytest.raises(ValueError, match=r"decoding\.normalisation='prior'"):
+    with pytest.raises(ValueError, match=r"decoding\.normalisation must be sum .*'prior'"):
         make_decoder(script, *overrides, "decoding.normalisation=prior")
 
 

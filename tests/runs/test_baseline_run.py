@@ -313,7 +313,7 @@ def test_what_goes_by_costs_needs_them(main: Main, data: list[str], tmp_path: Pa
     free = [*data, "data.path=free.jsonl", "data.tie_break=first", "evaluation.final_validation=false"]
     alone = main("baseline", *free, "baseline=cheapest")
     assert alone.status == 1
-    assert alone.errors.startswith("error: baseline.method='cheapest'")
+    assert alone.errors.startswith("error: baseline.method must be one that needs no costs, got 'cheapest'")
     assert [path.name for path in tmp_path.iterdir()] == ["free.jsonl"]
     swept = main("baseline", "-m", *free, "sweep.report=false", "baseline=cheapest,oracle")
     assert swept.status == 1

@@ -124,7 +124,7 @@ def test_a_loss_that_is_not_finite_is_a_reason_of_its_own(main: Callable[..., Re
 
 def test_wrong_values_stop_a_sweep_before_its_first_job(main: Callable[..., Result], tmp_path: Path) -> None:
     result = main("train", *SWEEP, "lora.lora_r=4,0")
-    assert (result.status, result.errors) == (1, "error: lora.lora_r=0: allowed is an integer of at least 1\n")
+    assert (result.status, result.errors) == (1, "error: lora.lora_r must be an integer of at least 1, got 0\n")
     assert main("train", *SWEEP, "data=jsonl", "data.path=nowhere.jsonl").status == 1
     assert not (tmp_path / "outputs").exists()
     assert main("status", "outputs").errors == "error: outputs: no sweep.json of a sweep there\n"
@@ -182,7 +182,7 @@ def test_folders_stay_in_the_sweep_whatever_is_swept(main: Callable[..., Result]
     assert result.status == 0, result.errors
     assert [path.name for path in (tmp_path / "outputs" / "sweeps").iterdir()] == ["smoke"]
     assert len(read_statuses(SweepFolder(tmp_path / "outputs" / "sweeps" / "smoke"))) == 2
-    assert "allowed is a name without /" in main("train", *small, "name=..").errors
+    assert "name must be a name without /" in main("train", *small, "name=..").errors
 
 
 def command_line(*arguments: str) -> list[str]:

@@ -350,7 +350,7 @@ def test_without_a_figure_the_trial_fails_and_says_so(
     [
         ([], "hydra.sweeper.params must hold at least one entry"),
         (["optim.learning_rat=interval(0.1,0.2)"], "learning_rat"),
-        (["lora.lora_r=choice(2,0)"], "lora.lora_r=0: allowed is an integer of at least 1"),
+        (["lora.lora_r=choice(2,0)"], "lora.lora_r must be an integer of at least 1, got 0"),
         ([*SPACE, "hydra.sweeper.objectives={accuracy:maximize}"], "hydra.sweeper.objectives"),
         (
             [*SPACE, "hydra.sweeper.objectives=mean_cost"],

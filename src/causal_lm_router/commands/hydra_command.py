@@ -16,6 +16,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from causal_lm_router.config import TrainConfig
+from causal_lm_router.config.checks import Settings
 from causal_lm_router.config.compose import (
     COMPOSITION_ERRORS,
     conf_dir,
@@ -27,7 +28,7 @@ from causal_lm_router.config.compose import (
 )
 from causal_lm_router.terminal import show_bars
 
-Schema = TypeVar("Schema")
+Schema = TypeVar("Schema", bound=Settings)
 # The environment variable that asks for the traceback of bad input.
 TRACEBACK = "HYDRA_FULL_ERROR"
 # With these a command shows something instead of running.

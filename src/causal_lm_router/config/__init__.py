@@ -5,6 +5,7 @@ YAML under `conf/` holds every value; the dataclasses here hold no defaults. `co
 
 from causal_lm_router.config.baselines import (
     BASELINE_SCHEMAS,
+    PROMPTED,
     BaselineConfig,
     BaselineMethod,
     EloConfig,
@@ -56,6 +57,7 @@ __all__ = [
     "BASELINE_SCHEMAS",
     "DTYPES",
     "NOT_IDENTITY",
+    "PROMPTED",
     "SOURCE_SCHEMAS",
     "Backend",
     "BaseModelConfig",

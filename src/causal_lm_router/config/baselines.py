@@ -1,11 +1,10 @@
 """Settings of the group `baseline`."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 
-from causal_lm_router.config.checks import require
-
-AT_LEAST_1 = "an integer of at least 1"
+from causal_lm_router.config.checks import Settings, check
 
 
 class BaselineMethod(StrEnum):
@@ -30,8 +29,12 @@ class BaselineMethod(StrEnum):
     cheapest_oracle = "cheapest_oracle"
 
 
+PROMPTED = (BaselineMethod.zero_shot, BaselineMethod.few_shot)
+"""The baselines that generate with the untrained base model."""
+
+
 @dataclass
-class BaselineConfig:
+class BaselineConfig(Settings):
     """A baseline, with the keys that its method alone has in a subclass."""
 
     method: BaselineMethod
@@ -46,8 +49,10 @@ class EmbeddingBaselineConfig(BaselineConfig):
     """What turns queries into vectors: `minilm` (all-MiniLM-L6-v2, from a Python package), or the hub name or folder of
     a sentence-transformers model. Longer queries are cut to its window (256 tokens for `minilm`)."""
 
-    def __post_init__(self) -> None:
-        require(bool(self.embedding.strip()), "baseline.embedding", self.embedding, "minilm, a hub name or a folder")
+    def problems(self) -> Iterator[str]:
+        yield from super().problems()
+        named = bool(self.embedding.strip())
+        yield from check(named, "baseline.embedding", "minilm, a hub name or a folder", self.embedding)
 
 
 @dataclass
@@ -57,9 +62,9 @@ class NeighboursConfig(EmbeddingBaselineConfig):
     k: int
     """Neighbours that count."""
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        require(self.k >= 1, "baseline.k", self.k, AT_LEAST_1)
+    def problems(self) -> Iterator[str]:
+        yield from super().problems()
+        yield from self.check_counts("baseline", "k")
 
 
 @dataclass
@@ -69,9 +74,9 @@ class SvmConfig(EmbeddingBaselineConfig):
     svm_c: float
     """Inverse strength of the regularisation."""
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        require(self.svm_c > 0, "baseline.svm_c", self.svm_c, "a number above 0")
+    def problems(self) -> Iterator[str]:
+        yield from super().problems()
+        yield from check(self.svm_c > 0, "baseline.svm_c", "a number above 0", self.svm_c)
 
 
 @dataclass
@@ -83,10 +88,9 @@ class MlpConfig(EmbeddingBaselineConfig):
     mlp_epochs: int
     """Passes over the training queries, at most: training stops when its loss no longer falls."""
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        require(self.mlp_hidden_units >= 1, "baseline.mlp_hidden_units", self.mlp_hidden_units, AT_LEAST_1)
-        require(self.mlp_epochs >= 1, "baseline.mlp_epochs", self.mlp_epochs, AT_LEAST_1)
+    def problems(self) -> Iterator[str]:
+        yield from super().problems()
+        yield from self.check_counts("baseline", "mlp_hidden_units", "mlp_epochs")
 
 
 @dataclass
@@ -98,10 +102,9 @@ class MatrixFactorisationConfig(EmbeddingBaselineConfig):
     mf_epochs: int
     """Passes over the training queries."""
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        require(self.mf_rank >= 1, "baseline.mf_rank", self.mf_rank, AT_LEAST_1)
-        require(self.mf_epochs >= 1, "baseline.mf_epochs", self.mf_epochs, AT_LEAST_1)
+    def problems(self) -> Iterator[str]:
+        yield from super().problems()
+        yield from self.check_counts("baseline", "mf_rank", "mf_epochs")
 
 
 @dataclass
@@ -112,9 +115,9 @@ class EloConfig(EmbeddingBaselineConfig):
     """How much more training queries count that resemble the query: 1 counts all alike, which makes the ratings
     constant; 10 is RouteLLM's similarity-weighted ranking."""
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        require(self.elo_gamma >= 1, "baseline.elo_gamma", self.elo_gamma, "a number of at least 1")
+    def problems(self) -> Iterator[str]:
+        yield from super().problems()
+        yield from check(self.elo_gamma >= 1, "baseline.elo_gamma", "a number of at least 1", self.elo_gamma)
 
 
 @dataclass
@@ -128,12 +131,12 @@ class EncoderConfig(EmbeddingBaselineConfig):
     encoder_max_tokens: int
     """Read at most this many tokens of a query, and never more than the encoder's window."""
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        require(self.encoder_epochs >= 1, "baseline.encoder_epochs", self.encoder_epochs, AT_LEAST_1)
+    def problems(self) -> Iterator[str]:
+        yield from super().problems()
+        yield from self.check_counts("baseline", "encoder_epochs")
         rate, tokens = self.encoder_learning_rate, self.encoder_max_tokens
-        require(rate > 0, "baseline.encoder_learning_rate", rate, "a number above 0")
-        require(tokens >= 8, "baseline.encoder_max_tokens", tokens, "an integer of at least 8")
+        yield from check(rate > 0, "baseline.encoder_learning_rate", "a number above 0", rate)
+        yield from check(tokens >= 8, "baseline.encoder_max_tokens", "an integer of at least 8", tokens)
 
 
 @dataclass
@@ -143,8 +146,9 @@ class FewShotConfig(BaselineConfig):
     num_shots: int
     """Training queries shown with their label."""
 
-    def __post_init__(self) -> None:
-        require(self.num_shots >= 1, "baseline.num_shots", self.num_shots, AT_LEAST_1)
+    def problems(self) -> Iterator[str]:
+        yield from super().problems()
+        yield from self.check_counts("baseline", "num_shots")
 
 
 BASELINE_SCHEMAS: dict[BaselineMethod, type[BaselineConfig]] = {

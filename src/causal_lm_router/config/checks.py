@@ -1,15 +1,47 @@
-"""What checks of settings share."""
+"""How settings are checked: each check says in one sentence what is wrong, so that all of them can be told at once."""
+
+from collections.abc import Iterator
+from enum import Enum
 
 DTYPES = ("float32", "bfloat16", "float16")
 """Number formats of weights, as torch names them."""
+AUTO = "auto"
+"""Stands for the number format that the machine is fast at."""
+AT_LEAST_1 = "an integer of at least 1"
 
 
-def require(condition: bool, key: str, value: object, allowed: str) -> None:
-    """Raise ValueError, with the key, the value and what is allowed, unless the condition holds."""
-    if not condition:
-        raise ValueError(f"{key}={value!r}: allowed is {allowed}")
+class Settings:
+    """A part of the config that knows what its values may be."""
+
+    def problems(self) -> Iterator[str]:
+        """Yield a sentence for each value that cannot be used, those of the parts inside included."""
+        for value in vars(self).values():
+            if isinstance(value, Settings):
+                yield from value.problems()
+
+    def check_counts(self, group: str, *names: str, or_null: bool = False) -> Iterator[str]:
+        """Yield a problem for each of these fields of the group that is below 1."""
+        for name in names:
+            value = getattr(self, name)
+            fits = value is None or value >= 1
+            yield from check(fits, f"{group}.{name}", AT_LEAST_1 + (", or null" if or_null else ""), value)
 
 
-def require_fraction(key: str, value: float) -> None:
-    """Raise ValueError for a value outside 0..1."""
-    require(0.0 <= value <= 1.0, key, value, "a number in 0..1")
+def check(fits: bool, key: str, what: str, value: object) -> Iterator[str]:
+    """Yield `<key> must be <what>, got <value>` unless the value fits."""
+    if not fits:
+        yield f"{key} must be {what}, got {_plain(value)!r}"
+
+
+def check_fraction(key: str, value: float) -> Iterator[str]:
+    """Yield a problem for a value outside 0..1."""
+    yield from check(0.0 <= value <= 1.0, key, "a number in 0..1", value)
+
+
+def one_of(names: tuple[str, ...]) -> str:
+    """Return the names as a sentence lists them: `a, b or c`."""
+    return " or ".join(filter(None, (", ".join(names[:-1]), names[-1])))
+
+
+def _plain(value: object) -> object:
+    return value.value if isinstance(value, Enum) else value

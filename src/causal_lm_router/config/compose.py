@@ -18,9 +18,10 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from causal_lm_router import config as schema
+from causal_lm_router.config.checks import Settings
 from causal_lm_router.config.plain import config_dict, identity_of
 
-Schema = TypeVar("Schema")
+Schema = TypeVar("Schema", bound=Settings)
 SCHEMAS: dict[str, type] = {
     "train_schema": schema.TrainConfig,
     "evaluate_schema": schema.EvaluateConfig,
@@ -146,6 +147,8 @@ def resolve_config(composed: DictConfig | Mapping[str, Any], target: type[Schema
     except OmegaConfBaseException as error:
         raise ValueError(f"config: {describe_error(error)}") from error
     assert isinstance(resolved, target)
+    if problems := list(resolved.problems()):
+        raise ValueError("\n".join(problems))
     return resolved
 
 

@@ -1,9 +1,10 @@
 """Settings of the group `data`."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 
-from causal_lm_router.config.checks import require, require_fraction
+from causal_lm_router.config.checks import Settings, check, check_fraction
 
 
 class Source(StrEnum):
@@ -35,7 +36,7 @@ class TieBreak(StrEnum):
 
 
 @dataclass
-class DataConfig:
+class DataConfig(Settings):
     """What every source of routing data shares; each source adds its own keys in a subclass."""
 
     source: Source
@@ -70,21 +71,19 @@ class DataConfig:
     keep_undecided: bool
     """Keep training queries on which all candidates score the same."""
 
-    def __post_init__(self) -> None:
-        require_fraction("data.validation_fraction", self.validation_fraction)
-        require_fraction("data.test_fraction", self.test_fraction)
+    def problems(self) -> Iterator[str]:
+        yield from super().problems()
+        for name in ("validation_fraction", "test_fraction", "near_duplicate_threshold", "task_shrinkage"):
+            yield from check_fraction(f"data.{name}", getattr(self, name))
         held_out = self.validation_fraction + self.test_fraction
-        require(held_out < 1.0, "data.validation_fraction + data.test_fraction", held_out, "a sum below 1")
-        require_fraction("data.near_duplicate_threshold", self.near_duplicate_threshold)
-        require(self.max_query_chars >= 1, "data.max_query_chars", self.max_query_chars, "an integer of at least 1")
-        require_fraction("data.task_shrinkage", self.task_shrinkage)
-        require(self.cost_weight >= 0, "data.cost_weight", self.cost_weight, "a number of at least 0")
-        few = self.max_train_queries is None or self.max_train_queries >= 1
-        require(few, "data.max_train_queries", self.max_train_queries, "an integer of at least 1, or null")
+        yield from check(held_out < 1.0, "data.validation_fraction + data.test_fraction", "below 1", held_out)
+        yield from self.check_counts("data", "max_query_chars")
+        yield from self.check_counts("data", "max_train_queries", or_null=True)
+        yield from check(self.cost_weight >= 0, "data.cost_weight", "a number of at least 0", self.cost_weight)
 
 
 @dataclass
-class SimulatedConfig:
+class SimulatedConfig(Settings):
     """The item-response model behind `data=simulated`."""
 
     num_queries: int
@@ -98,11 +97,13 @@ class SimulatedConfig:
     seed: int
     """Seed of queries and outcomes; apart from `seed`, so that runs with several seeds share one data set."""
 
-    def __post_init__(self) -> None:
-        require(self.num_queries >= 30, "data.simulated.num_queries", self.num_queries, "an integer of at least 30")
-        require(self.num_attempts >= 1, "data.simulated.num_attempts", self.num_attempts, "an integer of at least 1")
-        require(self.discrimination > 0, "data.simulated.discrimination", self.discrimination, "a number above 0")
-        require(self.seed >= 0, "data.simulated.seed", self.seed, "an integer of at least 0")
+    def problems(self) -> Iterator[str]:
+        slope = self.discrimination
+        fits = self.num_queries >= 30
+        yield from check(fits, "data.simulated.num_queries", "an integer of at least 30", self.num_queries)
+        yield from self.check_counts("data.simulated", "num_attempts")
+        yield from check(slope > 0, "data.simulated.discrimination", "a number above 0", slope)
+        yield from check(self.seed >= 0, "data.simulated.seed", "an integer of at least 0", self.seed)
 
 
 @dataclass
@@ -127,10 +128,11 @@ class FileDataConfig(DataConfig):
     """Estimate costs that the source does not give from prices: four characters a token in, this many tokens out.
     null leaves them unknown."""
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        tokens = self.assumed_output_tokens is None or self.assumed_output_tokens >= 0
-        require(tokens, "data.assumed_output_tokens", self.assumed_output_tokens, "an integer of at least 0, or null")
+    def problems(self) -> Iterator[str]:
+        yield from super().problems()
+        tokens = self.assumed_output_tokens
+        fits = tokens is None or tokens >= 0
+        yield from check(fits, "data.assumed_output_tokens", "an integer of at least 0, or null", tokens)
 
 
 @dataclass
@@ -200,6 +202,13 @@ class HubDataConfig(FileDataConfig):
     """Split expression for `datasets.load_dataset`."""
     columns: ColumnsConfig
     """Column mapping."""
+
+    def problems(self) -> Iterator[str]:
+        yield from super().problems()
+        scores, costs = self.columns.scores, self.columns.costs
+        fits = not costs or costs.keys() == scores.keys()
+        whose = f"a column for each candidate of data.columns.scores ({', '.join(scores)}), or empty"
+        yield from check(fits, "data.columns.costs", whose, costs)
 
 
 SOURCE_SCHEMAS: dict[Source, type[DataConfig]] = {

@@ -1,9 +1,10 @@
-"""Settings of the groups `evaluation` and `tracking`."""
+"""Settings of the group `evaluation`."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 
-from causal_lm_router.config.checks import require
+from causal_lm_router.config.checks import Settings
 
 
 class Split(StrEnum):
@@ -15,7 +16,9 @@ class Split(StrEnum):
 
 
 @dataclass
-class EvaluationConfig:
+class EvaluationConfig(Settings):
+    """What is evaluated, and when."""
+
     split: Split
     """Split of the evaluations during training."""
     max_queries: int | None
@@ -29,7 +32,5 @@ class EvaluationConfig:
     final_validation: bool
     """Evaluate the whole validation split after training too, where it holds queries: what sweeps choose by."""
 
-    def __post_init__(self) -> None:
-        for name in ("max_queries", "every_n_epochs", "every_n_steps"):
-            value = getattr(self, name)
-            require(value is None or value >= 1, f"evaluation.{name}", value, "an integer of at least 1, or null")
+    def problems(self) -> Iterator[str]:
+        yield from self.check_counts("evaluation", "max_queries", "every_n_epochs", "every_n_steps", or_null=True)

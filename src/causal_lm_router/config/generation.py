@@ -1,10 +1,11 @@
 """Settings of the groups `inference`, `decoding` and `parsing`: how routes come about."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Any
 
-from causal_lm_router.config.checks import DTYPES, require
+from causal_lm_router.config.checks import AUTO, DTYPES, Settings, check, one_of
 from causal_lm_router.config.models import BaseModelConfig
 
 
@@ -41,7 +42,9 @@ class Backend(StrEnum):
 
 
 @dataclass
-class DecodingConfig:
+class DecodingConfig(Settings):
+    """How a route is read out of the base model."""
+
     method: DecodingMethod
     """How the route is read: the text that is generated (`free`), the same under the constraint of the targets
     (`constrained`), the most likely whole target (`scored`), or a greedy walk over the targets' token trie (`trie`)."""
@@ -53,14 +56,16 @@ class DecodingConfig:
     cost_weight: float
     """Of `scored`: route by predicted - cost_weight * mean cost (USD) of the candidate on train."""
 
-    def __post_init__(self) -> None:
-        require(self.cost_weight >= 0, "decoding.cost_weight", self.cost_weight, "a number of at least 0")
-        weighs = self.cost_weight == 0 or DecodingMethod.scored in (self.method, *self.also)
-        require(weighs, "decoding.cost_weight", self.cost_weight, "0, but for decoding.method=scored")
+    def problems(self) -> Iterator[str]:
+        yield from check(self.cost_weight >= 0, "decoding.cost_weight", "a number of at least 0", self.cost_weight)
+        weighs = self.cost_weight <= 0 or DecodingMethod.scored in (self.method, *self.also)
+        yield from check(weighs, "decoding.cost_weight", "0 unless decoding.method is scored", self.cost_weight)
 
 
 @dataclass
-class InferenceConfig:
+class InferenceConfig(Settings):
+    """How text is generated."""
+
     backend: Backend
     """`vllm` or `transformers`."""
     tensor_parallel_size: int
@@ -74,7 +79,8 @@ class InferenceConfig:
     seed: int
     """Seed of sampling."""
     dtype: str | None
-    """Dtype of the weights while generating, and of the merged checkpoint; null takes `base_model.dtype`."""
+    """Dtype of the weights while generating, and of the merged checkpoint: `float32`, `bfloat16`, `float16`, or `auto`,
+    which the machine is fast at; null takes `base_model.dtype`."""
     batch_size: int
     """Queries per batch of the transformers backend; vLLM schedules by itself."""
     engine_args: dict[str, Any]
@@ -82,13 +88,13 @@ class InferenceConfig:
     sampling_args: dict[str, Any]
     """Any further argument of `vllm.SamplingParams`, or of `generate` under transformers."""
 
-    def __post_init__(self) -> None:
-        for name in ("tensor_parallel_size", "max_new_tokens", "batch_size"):
-            require(getattr(self, name) >= 1, f"inference.{name}", getattr(self, name), "an integer of at least 1")
-        known = self.dtype is None or self.dtype in DTYPES
-        require(known, "inference.dtype", self.dtype, f"null | {' | '.join(DTYPES)}")
-        require(self.temperature >= 0, "inference.temperature", self.temperature, "a number of at least 0")
-        require(0 < self.top_p <= 1, "inference.top_p", self.top_p, "a number in 0..1, above 0")
+    def problems(self) -> Iterator[str]:
+        yield from self.check_counts("inference", "tensor_parallel_size", "max_new_tokens", "batch_size")
+        dtypes = (AUTO, *DTYPES)
+        known = self.dtype is None or self.dtype in dtypes
+        yield from check(known, "inference.dtype", one_of((*dtypes, "null")), self.dtype)
+        yield from check(self.temperature >= 0, "inference.temperature", "a number of at least 0", self.temperature)
+        yield from check(0 < self.top_p <= 1, "inference.top_p", "a number in 0..1, above 0", self.top_p)
 
 
 def generating_model(base_model: BaseModelConfig, inference: InferenceConfig) -> BaseModelConfig:
@@ -97,7 +103,9 @@ def generating_model(base_model: BaseModelConfig, inference: InferenceConfig) ->
 
 
 @dataclass
-class ParsingConfig:
+class ParsingConfig(Settings):
+    """How generated text becomes a route."""
+
     mode: ParseMode
     """`strict`: the whole generation is a name; `lenient`: it starts with one; `fuzzy`: the nearest name."""
     fuzzy_threshold: float
@@ -105,6 +113,6 @@ class ParsingConfig:
     fallback_candidate: str | None
     """Candidate to call after a parse failure; the failure still counts as wrong. null calls none."""
 
-    def __post_init__(self) -> None:
-        in_range = 0 <= self.fuzzy_threshold <= 100
-        require(in_range, "parsing.fuzzy_threshold", self.fuzzy_threshold, "a number in 0..100")
+    def problems(self) -> Iterator[str]:
+        threshold = self.fuzzy_threshold
+        yield from check(0 <= threshold <= 100, "parsing.fuzzy_threshold", "a number in 0..100", threshold)

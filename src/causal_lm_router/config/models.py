@@ -1,9 +1,10 @@
 """Settings of the groups `base_model` and `lora`."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 
-from causal_lm_router.config.checks import DTYPES, require
+from causal_lm_router.config.checks import AUTO, DTYPES, Settings, check, one_of
 
 
 class BaseModelOrigin(StrEnum):
@@ -15,7 +16,9 @@ class BaseModelOrigin(StrEnum):
 
 
 @dataclass
-class BaseModelConfig:
+class BaseModelConfig(Settings):
+    """The LM that is finetuned."""
+
     name: str
     """Hub name or local folder of the base model; for `packaged` and `tiny` the name of its folder in the cache."""
     origin: BaseModelOrigin
@@ -25,9 +28,10 @@ class BaseModelConfig:
     gguf_file: str | None
     """Glob of the GGUF file inside the package (`packaged` only)."""
     revision: str | None
-    """Hub revision: a branch, tag or commit; None is the default branch."""
+    """Hub revision: a branch, tag or commit; null is the default branch."""
     dtype: str
-    """Dtype of the base weights while training: `float32`, `bfloat16` or `float16`; adapter weights are float32."""
+    """Dtype of the base weights while training: `float32`, `bfloat16`, `float16`, or `auto`, which the machine is fast
+    at; adapter weights are float32."""
     attn_implementation: str
     """Attention kernel of transformers: `sdpa`, `eager`, `flash_attention_2`, ..."""
     gradient_checkpointing: bool
@@ -35,16 +39,19 @@ class BaseModelConfig:
     trust_remote_code: bool
     """Run code that comes with the weights."""
 
-    def __post_init__(self) -> None:
-        require(bool(self.name.strip()), "base_model.name", self.name, "a hub name or a folder")
-        require(self.dtype in DTYPES, "base_model.dtype", self.dtype, " | ".join(DTYPES))
+    def problems(self) -> Iterator[str]:
+        yield from check(bool(self.name.strip()), "base_model.name", "a hub name or a folder", self.name)
+        dtypes = (AUTO, *DTYPES)
+        yield from check(self.dtype in dtypes, "base_model.dtype", one_of(dtypes), self.dtype)
         if self.origin is BaseModelOrigin.packaged:
-            require(bool(self.package), "base_model.package", self.package, "a package name (origin=packaged)")
-            require(bool(self.gguf_file), "base_model.gguf_file", self.gguf_file, "a glob (origin=packaged)")
+            yield from check(bool(self.package), "base_model.package", "a package (origin=packaged)", self.package)
+            yield from check(bool(self.gguf_file), "base_model.gguf_file", "a glob (origin=packaged)", self.gguf_file)
 
 
 @dataclass
-class LoraConfig:
+class LoraConfig(Settings):
+    """The low-rank adapter, or none."""
+
     use_lora: bool
     """Train low-rank adapters; false trains all weights."""
     lora_r: int
@@ -64,10 +71,9 @@ class LoraConfig:
     merge_lora: bool
     """Also write the merged checkpoint, loadable by transformers and vLLM, at the end of training."""
 
-    def __post_init__(self) -> None:
-        require(self.lora_r >= 1, "lora.lora_r", self.lora_r, "an integer of at least 1")
-        require(self.lora_alpha >= 1, "lora.lora_alpha", self.lora_alpha, "an integer of at least 1")
-        require(0.0 <= self.lora_dropout < 1.0, "lora.lora_dropout", self.lora_dropout, "a number in 0..1, below 1")
-        some = self.num_layers is None or self.num_layers >= 1
-        require(some, "lora.num_layers", self.num_layers, "an integer of at least 1, or null")
-        require(bool(self.target_modules), "lora.target_modules", self.target_modules, "at least one name")
+    def problems(self) -> Iterator[str]:
+        yield from self.check_counts("lora", "lora_r", "lora_alpha")
+        yield from self.check_counts("lora", "num_layers", or_null=True)
+        dropout = self.lora_dropout
+        yield from check(0.0 <= dropout < 1.0, "lora.lora_dropout", "a number in 0..1, below 1", dropout)
+        yield from check(bool(self.target_modules), "lora.target_modules", "at least one name", self.target_modules)

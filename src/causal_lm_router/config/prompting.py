@@ -1,9 +1,10 @@
-"""Settings of the groups `prompt`, `target` and `objective`: what a training row says."""
+"""Settings of the groups `prompt` and `target`: what a training row says."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 
-from causal_lm_router.config.checks import require
+from causal_lm_router.config.checks import Settings, check
 
 
 class TargetKind(StrEnum):
@@ -23,7 +24,9 @@ class CutSide(StrEnum):
 
 
 @dataclass
-class PromptConfig:
+class PromptConfig(Settings):
+    """Query to prompt text, candidate to target text."""
+
     template: str
     """Text before the target: `{query}` once, `{candidates}` (the pool's names, comma-separated) at most once."""
     target: str
@@ -37,17 +40,20 @@ class PromptConfig:
     neutralise_markers: bool
     """Rewrite the prompt's own markers (such as `Best LLM:`) where they occur inside a query."""
 
-    def __post_init__(self) -> None:
-        require(self.template.count("{query}") == 1, "prompt.template", self.template, "a text with {query} once")
-        require(self.template.count("{candidates}") <= 1, "prompt.template", self.template, "{candidates} at most once")
-        ends_bare = self.template == self.template.rstrip()
-        require(ends_bare, "prompt.template", self.template, "a text without white space at its end")
-        require(self.target.strip() == "{name}", "prompt.target", self.target, "{name} with white space around it")
-        require(self.max_length >= 16, "prompt.max_length", self.max_length, "an integer of at least 16")
+    def problems(self) -> Iterator[str]:
+        text, target = self.template, self.target
+        yield from check(text.count("{query}") == 1, "prompt.template", "a text with {query} once", text)
+        named = text.count("{candidates}")
+        yield from check(named <= 1, "prompt.template", "a text with {candidates} at most once", text)
+        yield from check(text == text.rstrip(), "prompt.template", "a text without white space at its end", text)
+        yield from check(target.strip() == "{name}", "prompt.target", "{name} with white space around it", target)
+        yield from check(self.max_length >= 16, "prompt.max_length", "an integer of at least 16", self.max_length)
 
 
 @dataclass
-class TargetConfig:
+class TargetConfig(Settings):
+    """What stands for a candidate."""
+
     kind: TargetKind
     """What stands for a candidate: its `name`, a letter (`short_id`), a new `token` with a trained embedding, or, for
     two candidates, a `score_class` of the weak one (RouteLLM)."""

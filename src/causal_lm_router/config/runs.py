@@ -1,21 +1,24 @@
 """What each command runs with: the groups together."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
-from causal_lm_router.config.baselines import BaselineConfig
-from causal_lm_router.config.checks import require
+from causal_lm_router.config.baselines import PROMPTED, BaselineConfig
+from causal_lm_router.config.checks import Settings, check
 from causal_lm_router.config.data import DataConfig
 from causal_lm_router.config.evaluation import EvaluationConfig
-from causal_lm_router.config.generation import DecodingConfig, InferenceConfig, ParsingConfig
+from causal_lm_router.config.generation import DecodingConfig, InferenceConfig, Normalisation, ParsingConfig
 from causal_lm_router.config.models import BaseModelConfig, LoraConfig
-from causal_lm_router.config.prompting import PromptConfig, TargetConfig
+from causal_lm_router.config.prompting import PromptConfig, TargetConfig, TargetKind
 from causal_lm_router.config.sweeps import SweepConfig
 from causal_lm_router.config.tracking import TrackingConfig
-from causal_lm_router.config.training import ObjectiveConfig, OptimConfig, TrainerConfig
+from causal_lm_router.config.training import ObjectiveConfig, ObjectiveKind, OptimConfig, TrainerConfig
 
 
 @dataclass
-class TrainConfig:
+class TrainConfig(Settings):
+    """What training a router runs with."""
+
     name: str
     """Name of the experiment: the run folder's parent and the W&B run's name."""
     seed: int
@@ -47,16 +50,35 @@ class TrainConfig:
     evaluation: EvaluationConfig
     """What is evaluated, and when."""
     tracking: TrackingConfig
-    """Where figures are recorded."""
+    """Who records the run."""
     sweep: SweepConfig
     """What `--multirun` does with its jobs."""
 
-    def __post_init__(self) -> None:
+    def problems(self) -> Iterator[str]:
+        yield from super().problems()
         safe = bool(self.name.strip(".")) and "/" not in self.name
-        require(safe, "name", self.name, "a name without /, and not of dots alone")
-        has_frozen = not self.trainer.reuse_frozen_layers or (self.lora.use_lora and self.lora.num_layers is not None)
-        require(has_frozen, "trainer.reuse_frozen_layers", True, "false unless lora.num_layers leaves layers frozen")
-        require(0 <= self.seed < 2**31, "seed", self.seed, "an integer in 0..2147483647")
+        yield from check(safe, "name", "a name without /, and not of dots alone", self.name)
+        yield from check(0 <= self.seed < 2**31, "seed", "an integer in 0..2147483647", self.seed)
+        yield from self._objective_problems()
+
+    def _objective_problems(self) -> Iterator[str]:
+        """Yield what does not go together with the objective."""
+        kind, target = self.objective.kind, self.target.kind
+        is_completion = kind is ObjectiveKind.completion
+        # A class says how good one candidate is: other objectives need a target for each candidate.
+        fits = is_completion or target is not TargetKind.score_class
+        yield from check(fits, "objective.kind", "completion where target.kind is score_class", kind)
+        # The scores were trained on sums of log-probabilities.
+        normalisation = self.decoding.normalisation
+        fits = kind is not ObjectiveKind.per_candidate or normalisation is Normalisation.sum
+        yield from check(fits, "decoding.normalisation", "sum after objective.kind=per_candidate", normalisation)
+        if self.trainer.reuse_frozen_layers:
+            has_frozen = self.lora.use_lora and self.lora.num_layers is not None
+            yield from check(has_frozen, "trainer.reuse_frozen_layers", "false unless lora.num_layers is set", True)
+            # Targets of several tokens share a row with a mask of their own, which the kept states do not have.
+            fits = is_completion or target in (TargetKind.token, TargetKind.score_class)
+            needed = "false unless target.kind is token or objective.kind is completion"
+            yield from check(fits, "trainer.reuse_frozen_layers", needed, True)
 
 
 @dataclass
@@ -65,6 +87,13 @@ class BaselineRunConfig(TrainConfig):
 
     baseline: BaselineConfig
     """The baseline, under the same data, split and evaluation."""
+
+    def problems(self) -> Iterator[str]:
+        yield from super().problems()
+        method, kind = self.baseline.method, self.target.kind
+        # No base model knows new tokens before it is trained.
+        fits = method not in PROMPTED or kind in (TargetKind.name, TargetKind.short_id)
+        yield from check(fits, "target.kind", f"name or short_id for baseline.method={method.value}", kind)
 
 
 @dataclass
@@ -86,14 +115,15 @@ class RouteConfig(TrainConfig):
     output: str | None
     """JSONL file for the routes; null prints them."""
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
+    def problems(self) -> Iterator[str]:
+        yield from super().problems()
+        given = {"query": self.query, "input": self.input}
         one = (self.query is None) != (self.input is None)
-        require(one, "query, input", (self.query, self.input), "exactly one of query=... and input=...")
+        yield from check(one, "query, input", "given one at a time: query=... or input=...", given)
 
 
 @dataclass
-class PrepareConfig:
+class PrepareConfig(Settings):
     """What the `prepare` command needs."""
 
     base_model: BaseModelConfig

@@ -1,10 +1,11 @@
 """Settings of the group `sweep`, and which settings make a run another run."""
 
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 
-from causal_lm_router.config.checks import require
+from causal_lm_router.config.checks import Settings, check
 
 OnFailure = StrEnum("OnFailure", {"continue": "continue", "stop": "stop"})
 """What a sweep does after a job that failed."""
@@ -22,7 +23,9 @@ NOT_IDENTITY = (
 
 
 @dataclass
-class SweepConfig:
+class SweepConfig(Settings):
+    """What `--multirun` does with its jobs."""
+
     name: str | None
     """Name of the sweep and of its folder; null takes `name`."""
     isolated: bool
@@ -38,6 +41,7 @@ class SweepConfig:
     trial: int | None
     """Number of the search's trial that the job is; the sweeper sets it."""
 
-    def __post_init__(self) -> None:
+    def problems(self) -> Iterator[str]:
+        # The name becomes a folder: `..` and names with a slash would lead elsewhere.
         safe = self.name is None or re.fullmatch(r"[\w.-]*\w[\w.-]*", self.name) is not None
-        require(safe, "sweep.name", self.name, "a name of letters, digits, _, - and ., or null")
+        yield from check(safe, "sweep.name", "a name of letters, digits, _, - and ., or null", self.name)

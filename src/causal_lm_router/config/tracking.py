@@ -1,9 +1,10 @@
 """Settings of the group `tracking`."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 
-from causal_lm_router.config.checks import require
+from causal_lm_router.config.checks import Settings, check
 
 
 class WandbMode(StrEnum):
@@ -16,7 +17,9 @@ class WandbMode(StrEnum):
 
 
 @dataclass
-class WandbConfig:
+class WandbConfig(Settings):
+    """How Weights & Biases records a run."""
+
     mode: WandbMode
     """`auto` records online with a key and a reachable server, else offline."""
     project: str
@@ -32,13 +35,15 @@ class WandbConfig:
     init_timeout_s: int
     """Longest wait for the server before recording offline."""
 
-    def __post_init__(self) -> None:
-        short = 1 <= self.init_timeout_s <= 15
-        require(short, "tracking.wandb.init_timeout_s", self.init_timeout_s, "an integer in 1..15")
+    def problems(self) -> Iterator[str]:
+        timeout_s = self.init_timeout_s
+        yield from check(1 <= timeout_s <= 15, "tracking.wandb.init_timeout_s", "an integer in 1..15", timeout_s)
 
 
 @dataclass
-class TrackingConfig:
+class TrackingConfig(Settings):
+    """Who records a run beside its metrics.csv."""
+
     wandb: WandbConfig
     """Weights & Biases."""
     tensorboard: bool

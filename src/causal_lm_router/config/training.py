@@ -1,10 +1,13 @@
-"""Settings of the groups `optim` and `trainer`."""
+"""Settings of the groups `objective`, `optim` and `trainer`."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
-from causal_lm_router.config.checks import require, require_fraction
+from causal_lm_router.config.checks import AUTO, Settings, check, check_fraction, one_of
+
+PRECISIONS = (AUTO, "32-true", "bf16-mixed", "bf16-true")
 
 
 class ObjectiveKind(StrEnum):
@@ -17,7 +20,9 @@ class ObjectiveKind(StrEnum):
 
 
 @dataclass
-class ObjectiveConfig:
+class ObjectiveConfig(Settings):
+    """What training makes likely."""
+
     kind: ObjectiveKind
     """What training makes likely: the label (`completion`), any best candidate (`multi_positive`), candidates in the
     shares softmax(score / temperature) (`soft`), or each by its own score (`per_candidate`)."""
@@ -32,10 +37,11 @@ class ObjectiveConfig:
     undecided_weight: float
     """Weight of the training queries on which all candidates score the same; others have 1."""
 
-    def __post_init__(self) -> None:
-        require(self.temperature > 0, "objective.temperature", self.temperature, "a number above 0")
+    def problems(self) -> Iterator[str]:
+        yield from check(self.temperature > 0, "objective.temperature", "a number above 0", self.temperature)
         for name in ("reference_offset", "valid_weight", "undecided_weight"):
-            require(getattr(self, name) >= 0, f"objective.{name}", getattr(self, name), "a number of at least 0")
+            value = getattr(self, name)
+            yield from check(value >= 0, f"objective.{name}", "a number of at least 0", value)
 
 
 class Schedule(StrEnum):
@@ -47,7 +53,9 @@ class Schedule(StrEnum):
 
 
 @dataclass
-class OptimConfig:
+class OptimConfig(Settings):
+    """AdamW and its schedule."""
+
     learning_rate: float
     """Peak learning rate of AdamW."""
     weight_decay: float
@@ -61,18 +69,21 @@ class OptimConfig:
     max_grad_norm: float | None
     """Gradient norm to clip to; null does not clip."""
 
-    def __post_init__(self) -> None:
-        require(self.learning_rate > 0, "optim.learning_rate", self.learning_rate, "a number above 0")
-        require(self.weight_decay >= 0, "optim.weight_decay", self.weight_decay, "a number of at least 0")
-        good = len(self.adam_betas) == 2 and all(0 <= beta < 1 for beta in self.adam_betas)
-        require(good, "optim.adam_betas", self.adam_betas, "two numbers in 0..1, below 1")
-        require_fraction("optim.warmup_ratio", self.warmup_ratio)
+    def problems(self) -> Iterator[str]:
+        yield from check(self.learning_rate > 0, "optim.learning_rate", "a number above 0", self.learning_rate)
+        yield from check(self.weight_decay >= 0, "optim.weight_decay", "a number of at least 0", self.weight_decay)
+        betas = self.adam_betas
+        fits = len(betas) == 2 and all(0 <= beta < 1 for beta in betas)
+        yield from check(fits, "optim.adam_betas", "two numbers in 0..1, below 1", betas)
+        yield from check_fraction("optim.warmup_ratio", self.warmup_ratio)
         clips = self.max_grad_norm is None or self.max_grad_norm > 0
-        require(clips, "optim.max_grad_norm", self.max_grad_norm, "a number above 0, or null")
+        yield from check(clips, "optim.max_grad_norm", "a number above 0, or null", self.max_grad_norm)
 
 
 @dataclass
-class TrainerConfig:
+class TrainerConfig(Settings):
+    """Length and hardware of training."""
+
     num_epochs: int
     """Passes over the training queries."""
     batch_size: int
@@ -82,7 +93,7 @@ class TrainerConfig:
     max_tokens_per_batch: int
     """A batch is cut into micro-batches of at most this many tokens, padding included: bounds the memory."""
     precision: str
-    """Lightning's precision: `32-true`, `bf16-mixed` or `bf16-true`."""
+    """Lightning's precision: `32-true`, `bf16-mixed`, `bf16-true`, or `auto`, which the machine is fast at."""
     accelerator: str
     """Lightning's accelerator: `auto`, `cpu`, `gpu`, ..."""
     devices: str
@@ -90,8 +101,8 @@ class TrainerConfig:
     strategy: str
     """Lightning's strategy: `auto`, `ddp`, `ddp_spawn`, ..."""
     reuse_frozen_layers: bool
-    """With lora.num_layers, compute the layers below the adapted ones once for every training row, and keep what they
-    say in the cache: later epochs, seeds and objectives start from it."""
+    """With lora.num_layers, compute the hidden states of the frozen layers once for every training row and keep them in
+    the cache: later epochs, seeds and objectives start from them."""
     num_threads: int | None
     """CPU threads of torch; null leaves torch's default. Fixed threads make CPU runs bitwise repeatable."""
     log_every_n_steps: int
@@ -103,11 +114,8 @@ class TrainerConfig:
     extra: dict[str, Any]
     """Any further argument of `pytorch_lightning.Trainer`."""
 
-    def __post_init__(self) -> None:
-        counts = ("num_epochs", "batch_size", "accumulate_grad_batches", "max_tokens_per_batch")
-        for name in (*counts, "log_every_n_steps", "checkpoint_every_n_steps"):
-            require(getattr(self, name) >= 1, f"trainer.{name}", getattr(self, name), "an integer of at least 1")
-        precisions = ("32-true", "bf16-mixed", "bf16-true")
-        require(self.precision in precisions, "trainer.precision", self.precision, " | ".join(precisions))
-        fits = self.num_threads is None or self.num_threads >= 1
-        require(fits, "trainer.num_threads", self.num_threads, "an integer of at least 1, or null")
+    def problems(self) -> Iterator[str]:
+        yield from self.check_counts("trainer", "num_epochs", "batch_size", "accumulate_grad_batches")
+        yield from self.check_counts("trainer", "max_tokens_per_batch", "log_every_n_steps", "checkpoint_every_n_steps")
+        yield from self.check_counts("trainer", "num_threads", or_null=True)
+        yield from check(self.precision in PRECISIONS, "trainer.precision", one_of(PRECISIONS), self.precision)

@@ -55,11 +55,6 @@ class Decoder:
         if decoding.cost_weight > 0 and mean_costs is None:
             raise ValueError(f"decoding.cost_weight={decoding.cost_weight}: costs are unknown, allowed is 0")
         self._predicts_scores = objective.kind is ObjectiveKind.per_candidate
-        if self._predicts_scores and decoding.normalisation is not Normalisation.sum:
-            raise ValueError(
-                f"decoding.normalisation={decoding.normalisation.value!r}: after objective.kind=per_candidate allowed "
-                "is sum, which is what it was trained on"
-            )
         self._generator, self._encoder, self._parsing = generator, encoder, parsing
         self._decoding, self._objective = decoding, objective
         names = encoder.targets.candidate_names

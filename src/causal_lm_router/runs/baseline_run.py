@@ -19,8 +19,8 @@ from causal_lm_router.baselines import fit_baseline
 from causal_lm_router.baselines.embeddings import Embedder
 from causal_lm_router.baselines.score_table import Predictor
 from causal_lm_router.config import (
+    PROMPTED,
     BaselineConfig,
-    BaselineMethod,
     BaselineRunConfig,
     EmbeddingBaselineConfig,
     FewShotConfig,
@@ -28,7 +28,6 @@ from causal_lm_router.config import (
     TrainConfig,
 )
 from causal_lm_router.config.plain import dump_config
-from causal_lm_router.config.prompting import TargetKind
 from causal_lm_router.data.labels import rank_on_train
 from causal_lm_router.data.prepared import PreparedData
 from causal_lm_router.evaluation.evaluation_folder import write_evaluation
@@ -49,8 +48,6 @@ from causal_lm_router.runs.sweep_folder import sweep_of
 from causal_lm_router.runs.tracking import Tracking
 from causal_lm_router.runs.workbench import Workbench
 
-PROMPTED = (BaselineMethod.zero_shot, BaselineMethod.few_shot)
-"""The baselines that generate with the bare base model."""
 STEP = 0
 """The step at which figures are recorded: a baseline takes no optimizer steps."""
 Evaluate = Callable[..., Evaluation]
@@ -195,16 +192,9 @@ def prompting_config(config: BaselineRunConfig, data: PreparedData, tokenizer: P
 
     `prompt.max_length` is for query and target alone, so that a query is cut no shorter than for a trained router,
     whose prompt is short: the length of everything else comes on top of it.
-
-    Raises ValueError for targets that no base model knows untrained.
     """
-    prompt, kind = config.prompt, config.target.kind
-    if kind not in (TargetKind.name, TargetKind.short_id):
-        raise ValueError(
-            f"target.kind={kind.value!r}: baseline.method={config.baseline.method.value} asks an untrained base model, "
-            "allowed is name | short_id"
-        )
-    targets = Targets(kind, tuple(data.candidate_names), prompt.target)
+    prompt = config.prompt
+    targets = Targets(config.target.kind, tuple(data.candidate_names), prompt.target)
     text = PromptFormat(prompt.template, targets, prompt.neutralise_markers, prompt.shuffle_seed)
     if isinstance(config.baseline, FewShotConfig):
         shots = draw_shots(data.train, data.labels, config.baseline.num_shots, config.seed)

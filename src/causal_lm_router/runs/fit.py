@@ -64,10 +64,6 @@ def _hidden_states(
     if not config.trainer.reuse_frozen_layers:
         return nullcontext()
     assert config.lora.num_layers is not None, "the config is checked"
-    if config.objective.kind is not ObjectiveKind.completion and not encoder.targets.are_tokens:
-        raise ValueError(
-            f"trainer.reuse_frozen_layers=true: objective.kind={config.objective.kind.value} takes target.kind=token"
-        )
     identity = repr((config.base_model, encoder.targets.new_tokens))
     pad = encoder.tokenizer.pad_token_id
     return reuse_frozen_layers(model, rows, pad, config.lora.num_layers, identity, cache_dir())

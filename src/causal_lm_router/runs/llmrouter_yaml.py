@@ -11,6 +11,7 @@ candidate where costs are known, a generation that names no LLM is a parse failu
 that comes with a base model is not run.
 """
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -191,10 +192,9 @@ def _check_kind(path: Path, key: str, value: Any) -> None:
 
 
 def _in_their_words(text: str) -> str:
-    """Return an error's text with the YAML's name of a key where the text starts with ours."""
+    """Return an error's text with the YAML's name of a key where a line of it starts with ours."""
     for theirs, ours in OVERRIDE_KEYS.items():
-        if text.startswith(f"{ours}="):
-            return f"hparam.{theirs}{text.removeprefix(ours)}"
+        text = re.sub(rf"^{re.escape(ours)}(?= must )", f"hparam.{theirs}", text, flags=re.M)
     return text
 
 

@@ -8,8 +8,7 @@ from pathlib import Path
 
 import torch
 
-from causal_lm_router.config import DecodingMethod, EvaluationConfig, ObjectiveKind, TrainConfig
-from causal_lm_router.config.prompting import TargetKind
+from causal_lm_router.config import DecodingMethod, EvaluationConfig, TrainConfig
 from causal_lm_router.data.prepared import PreparedData
 from causal_lm_router.evaluation.evaluate import evaluate_router
 from causal_lm_router.evaluation.evaluation_folder import outcome_rows
@@ -100,7 +99,6 @@ def open_session(
             torch.set_num_threads(config.trainer.num_threads)
         # After the threads are set: how fast a number format is depends on them.
         configured, config = config, resolve_precision(config)
-        check_objective(config)
         data = workbench.data(config.data)
         check_fallback(config.parsing.fallback_candidate, data.candidate_names)
         targets = run_targets(config, data.candidate_names, data.best_single)
@@ -129,14 +127,6 @@ def check_pool_of_run(config: TrainConfig, metadata: RouterMetadata, data: Prepa
     known = [config.data.renamed_candidates.get(name, name) for name in metadata.candidate_names]
     if data.candidate_names != known:
         raise ValueError(f"data: its pool is {data.candidate_names}, the run's is {known}")
-
-
-def check_objective(config: TrainConfig) -> None:
-    """Raise ValueError for an objective that the targets cannot be supervised by."""
-    if config.target.kind is TargetKind.score_class and config.objective.kind is not ObjectiveKind.completion:
-        raise ValueError(
-            f"objective.kind={config.objective.kind.value!r}: target.kind=score_class takes objective.kind=completion"
-        )
 
 
 def check_splits(config: EvaluationConfig, data: PreparedData) -> None:

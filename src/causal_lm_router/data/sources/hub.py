@@ -17,7 +17,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from causal_lm_router.config import ColumnsConfig, HubDataConfig
+from causal_lm_router.config import HubDataConfig
 from causal_lm_router.data.sources.files import require_path
 from causal_lm_router.data.sources.pool import choose_pool, find_pool
 from causal_lm_router.data.sources.rows import ALL_TASKS, ExampleCollector
@@ -38,7 +38,6 @@ def load(config: HubDataConfig) -> RoutingData:
     """
     columns = config.columns
     path = require_path("data.path", config.path, "a hub name, a folder or a data file")
-    _check_costs(columns)
     collector = ExampleCollector(config, _choose_pool(config))
     dataset = _load_dataset(path, config)
     split = config.hub_split if config.hub_split in ("train", "test") else None
@@ -56,14 +55,6 @@ def _choose_pool(config: HubDataConfig) -> tuple[Candidate, ...]:
         return choose_pool(list(config.columns.scores), find_pool(config))
     except ValueError as error:
         raise ValueError(f"data.columns.scores: {error}") from None
-
-
-def _check_costs(columns: ColumnsConfig) -> None:
-    if columns.costs and columns.costs.keys() != columns.scores.keys():
-        raise ValueError(
-            f"data.columns.costs must name the candidates of data.columns.scores ({', '.join(columns.scores)}) or "
-            f"none, got {', '.join(columns.costs)}"
-        )
 
 
 def _load_dataset(path: str, config: HubDataConfig) -> "Dataset":
