@@ -123,12 +123,29 @@ def load_run_config(run_dir: Path) -> dict[str, Any]:
         loaded = yaml.safe_load(path.read_text(encoding="utf-8"))
         if not isinstance(loaded, dict):
             raise ValueError("it holds no keys")
+        loaded = _without_keys_of_other_variants(loaded)
         resolve_config(loaded, schema.TrainConfig)
     except (ValueError, yaml.YAMLError) as error:
         problem = " ".join(str(error).split())
         raise ValueError(f"{path}: this is not the config of a run: {problem}") from error
     del loaded["run_dir"]
     return loaded
+
+
+def _without_keys_of_other_variants(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the settings without keys that matter to other sources or baselines alone.
+
+    Older run folders hold them: every source and every baseline had the keys of all then.
+    """
+    kept = dict(settings)
+    for group, (key, variants) in VARIANTS.items():
+        part = settings.get(group)
+        variant = variants.get(part.get(key)) if isinstance(part, Mapping) else None
+        if isinstance(part, Mapping) and variant is not None:
+            of_all = {field.name for each in variants.values() for field in fields(each)}
+            foreign = of_all - {field.name for field in fields(variant)}
+            kept[group] = {name: value for name, value in part.items() if name not in foreign}
+    return kept
 
 
 def resolve_config(composed: DictConfig | Mapping[str, Any], target: type[Schema]) -> Schema:
