@@ -14,13 +14,12 @@ from typing import Any
 
 import datasets
 import pytest
-import torch
 
 from causal_lm_router.config import CutSide
 from causal_lm_router.models.base_model import load_tokenizer
 from causal_lm_router.prompting.encoder import CUT_MARK, EncodedPrompt, Encoder
 from causal_lm_router.routing import RoutingExample
-from causal_lm_router.training.rows import Supervision, collate, encode_examples
+from causal_lm_router.training.rows import Supervision, encode_examples
 
 NAMES = ["alpha", "beta-2"]
 PAD, EOS = 0, 2
@@ -82,38 +81,6 @@ def test_rows_without_target_hold_what_each_candidate_is_worth(encoder: Encoder,
         "utilities": [[0.5, 0.25], [0.5, 0.5]],
         "was_cut": [False, False],
     }
-
-
-def test_collate_masks_prompts_and_padding() -> None:
-    rows = [
-        {"input_ids": [11, 12, 13, 21, EOS], "num_target_tokens": 2, "weight": 1.0, "utilities": []},
-        {"input_ids": [14, 22, 23, EOS], "num_target_tokens": 3, "weight": 1.0, "utilities": []},
-        {"input_ids": [24, EOS], "num_target_tokens": 2, "weight": 1.0, "utilities": []},
-    ]
-    batch = {name: tensor.tolist() for name, tensor in collate(rows, PAD).items()}
-    assert batch == {
-        "input_ids_BT": [[11, 12, 13, 21, EOS], [PAD, 14, 22, 23, EOS], [PAD, PAD, PAD, 24, EOS]],
-        "attention_mask_BT": [[1, 1, 1, 1, 1], [0, 1, 1, 1, 1], [0, 0, 0, 1, 1]],
-        "position_ids_BT": [[0, 1, 2, 3, 4], [0, 0, 1, 2, 3], [0, 0, 0, 0, 1]],
-        "weights_B": [1.0, 1.0, 1.0],
-        "labels_BK": [[-100, 21, EOS], [22, 23, EOS], [-100, 24, EOS]],
-        "utilities_BC": [[], [], []],
-    }
-    kinds = {name: tensor.dtype for name, tensor in collate(rows, PAD).items()}
-    assert all(
-        kind == (torch.float32 if name in ("weights_B", "utilities_BC") else torch.long) for name, kind in kinds.items()
-    )
-
-
-def test_padding_that_equals_eos_hides_no_target() -> None:
-    rows = [
-        {"input_ids": [11, 12, 21, EOS], "num_target_tokens": 2, "weight": 1.0, "utilities": []},
-        {"input_ids": [24, EOS], "num_target_tokens": 2, "weight": 1.0, "utilities": []},
-    ]
-    batch = collate(rows, EOS)
-    assert batch["input_ids_BT"].tolist() == [[11, 12, 21, EOS], [EOS, EOS, 24, EOS]]
-    assert batch["attention_mask_BT"].tolist() == [[1, 1, 1, 1], [0, 0, 1, 1]]
-    assert batch["labels_BK"].tolist() == [[21, EOS], [24, EOS]]
 
 
 @pytest.mark.parametrize("text", ["</s>", "<s>", "<pad>", "x</s>y <s></s>"])

@@ -16,7 +16,7 @@ from causal_lm_router.prompting.encoder import Encoder
 from causal_lm_router.training.batches import plan_epoch
 from causal_lm_router.training.checkpoint import last_checkpoint
 from causal_lm_router.training.module import RouterModule, hash_seed, schedule_factor
-from causal_lm_router.training.rows import collate, encode_examples
+from causal_lm_router.training.rows import MicroBatch, collate, encode_examples
 
 Losses = dict[str, list[float]]
 Fit = Callable[..., Losses]
@@ -166,7 +166,7 @@ def break_step(monkeypatch: pytest.MonkeyPatch, step: int, spoil: Callable[..., 
     sound = RouterModule.target_loss
     modules: list[RouterModule] = []
 
-    def spoiled(self: RouterModule, micro_batch: dict[str, torch.Tensor]) -> torch.Tensor:
+    def spoiled(self: RouterModule, micro_batch: MicroBatch) -> torch.Tensor:
         modules[:] = [self]
         loss = sound(self, micro_batch)
         return loss + spoil(self) if self.global_step == step - 1 else loss
@@ -192,7 +192,7 @@ def test_a_loss_that_is_not_finite_stops_before_it_spoils_a_checkpoint(
     expected = fit_tiny(every_step)
     with monkeypatch.context() as patch:
         modules = break_step(patch, 4, spoil)
-        message = rf"optim\.learning_rate=0\.01: at step 4 the training loss is {loss}"
+        message = rf"optim\.learning_rate .* got 0\.01: at step 4 the loss is {loss}"
         with pytest.raises(ValueError, match=message):
             fit_tiny(every_step, folder=tmp_path)
     assert all(weight.isfinite().all() for weight in modules[0].parameters())

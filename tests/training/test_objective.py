@@ -44,7 +44,7 @@ def test_tree_logprobs_are_those_of_one_pass_a_target(model: torch.nn.Module, ke
     batch = collate(rows(), 0)
     trie = make_trie([*TARGETS, [END]])
     with torch.no_grad():
-        found = target_logprobs(model, batch["input_ids_BT"], batch["attention_mask_BT"], trie)
+        found = target_logprobs(model, batch.input_ids, batch.attention_mask, trie)
         expected = [[plain_logprob(model, prompt, list(one)) for one in trie.sequences] for prompt in PROMPTS]
     assert torch.allclose(found, torch.tensor(expected), atol=1e-4)
 
@@ -53,7 +53,7 @@ def test_a_kernel_without_masks_of_its_own_is_refused(model: torch.nn.Module) ->
     batch = collate(rows(), 0)
     model.config._attn_implementation = "flash_attention_2"
     with pytest.raises(ValueError, match=r"base_model\.attn_implementation='flash_attention_2'.*sdpa \| eager"):
-        target_logprobs(model, batch["input_ids_BT"], batch["attention_mask_BT"], make_trie(TARGETS))
+        target_logprobs(model, batch.input_ids, batch.attention_mask, make_trie(TARGETS))
 
 
 def reference_loss(kind: str, logprobs: list[Tensor], end: Tensor, utilities: list[float]) -> Tensor:

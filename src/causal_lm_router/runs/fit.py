@@ -42,9 +42,9 @@ def fit(session: Session, tracking: Tracking) -> None:
     new_tokens = encoder.targets.new_tokens
     with (
         session.workbench.model(config.base_model, config.lora, config.seed, new_tokens) as model,
-        _hidden_states(session, rows, model) as hidden,
+        _hidden_states(session, rows, model) as hidden_states,
     ):
-        trainer = _fit_model(session, tracking, rows, model.train(), hidden)
+        trainer = _fit_model(session, tracking, rows, model.train(), hidden_states)
         if trainer.is_global_zero:
             save_weights(model.cpu(), session.encoder.tokenizer, session.folder.weights)
 
@@ -59,7 +59,7 @@ def _supervision(config: TrainConfig, supervised: tuple[str, ...] | None) -> Sup
 def _hidden_states(
     session: Session, rows: datasets.Dataset, model: torch.nn.Module
 ) -> AbstractContextManager[HiddenStates | None]:
-    """Return what the layers below the adapted ones say of the rows, where the config asks to reuse it."""
+    """Return the hidden states of the frozen layers for the rows, where the config asks to reuse them."""
     config, encoder = session.config, session.encoder
     if not config.trainer.reuse_frozen_layers:
         return nullcontext()
@@ -74,13 +74,13 @@ def _fit_model(
     tracking: Tracking,
     rows: datasets.Dataset,
     model: torch.nn.Module,
-    hidden: HiddenStates | None,
+    hidden_states: HiddenStates | None,
 ) -> pl.Trainer:
     config, folder = session.config, session.folder
     trainer = make_trainer(config.trainer, folder.path, tracking.loggers)
     rows_per_step = config.trainer.batch_size * config.trainer.accumulate_grad_batches * trainer.world_size
     max_tokens, pad_token_id = config.trainer.max_tokens_per_batch, session.encoder.tokenizer.pad_token_id
-    loader = StepLoader(rows, pad_token_id, rows_per_step, max_tokens, config.seed, trainer, hidden)
+    loader = StepLoader(rows, pad_token_id, rows_per_step, max_tokens, config.seed, trainer, hidden_states)
     num_steps = len(loader) * config.trainer.num_epochs
     if trainer.max_steps > 0:
         num_steps = min(num_steps, trainer.max_steps)

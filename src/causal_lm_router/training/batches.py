@@ -1,6 +1,6 @@
-"""Which queries make up which optimizer step: an order that is a pure function of (seed, epoch).
+"""The queries of each optimizer step, in an order that is a pure function of (seed, epoch).
 
-A step holds `rows_per_step` queries of similar length, shared out over the ranks; each rank's part is cut into
+A step holds `rows_per_step` queries of similar length, divided among the ranks. Each rank cuts its part into
 micro-batches of at most `max_tokens` tokens, padding included, which bounds the memory.
 """
 
@@ -9,28 +9,28 @@ from typing import Any, NamedTuple, Protocol
 
 import datasets
 import numpy as np
-import torch
 
 from causal_lm_router.training.frozen_layers import HiddenStates
-from causal_lm_router.training.rows import collate
+from causal_lm_router.training.rows import MicroBatch, collate
 
-WINDOW_STEPS = 16  # steps whose queries are sorted by length together: less padding, still a random mix
+WINDOW_STEPS = 16
+"""Steps whose queries are sorted by length together: less padding, and still a random mix."""
 
 
 class Step(NamedTuple):
-    """One optimizer step on one rank. The loss is divided by `total_weight`, that of the queries of all ranks.
+    """One optimizer step on one rank: its gradient is the sum of those of its micro-batches.
 
-    A query weighs its target's tokens, or 1 where no target is supervised, times its own weight.
-
-    A tuple, for Lightning's reduced precision looks for tensors inside and cannot look into a frozen dataclass.
+    A tuple, since Lightning's reduced precision looks for tensors inside and cannot write to a frozen dataclass.
     """
 
-    micro_batches: list[dict[str, torch.Tensor]]
+    micro_batches: list[MicroBatch]
     total_weight: float
+    """What the loss is divided by: the sum over the queries of all ranks of a query's weight times the number of its
+    target's tokens (1 where no target is supervised)."""
 
 
 class Progress(Protocol):
-    """How far training is and which part of it this process does; a Lightning Trainer is one."""
+    """How far training has come and which part of it this process does; a Lightning Trainer is one."""
 
     @property
     def global_step(self) -> int:
@@ -46,29 +46,33 @@ class Progress(Protocol):
 
 
 def plan_epoch(lengths: Sequence[int], rows_per_step: int, seed: int, epoch: int) -> list[list[int]]:
-    """Return the row indices of every step of an epoch; each row stands in exactly one step.
+    """Return the row indices of every step of an epoch; each row is in exactly one step.
 
     Rows are shuffled, sorted by length within windows of WINDOW_STEPS steps, cut into steps, and the steps shuffled.
     Only the last step may be short.
     """
     rng = np.random.default_rng([seed, epoch])
+    # A random order gives every window a random sample of the rows.
     order = rng.permutation(len(lengths))
     window = rows_per_step * WINDOW_STEPS
     lengths_array = np.asarray(lengths)
     steps: list[list[int]] = []
     for start in range(0, len(order), window):
         rows = order[start : start + window]
+        # Longest first inside the window, so that rows of similar length come into the same step.
         rows = rows[np.argsort(-lengths_array[rows], kind="stable")]
         steps += [rows[i : i + rows_per_step].tolist() for i in range(0, len(rows), rows_per_step)]
+    # Otherwise each window would go from long to short queries.
     return [steps[i] for i in rng.permutation(len(steps))]
 
 
 def cut_micro_batches(rows: Sequence[int], lengths: Sequence[int], max_tokens: int) -> list[list[int]]:
     """Return the rows, longest first, in groups whose size times longest row is at most `max_tokens`.
 
-    A row longer than `max_tokens` stands alone.
+    A row longer than `max_tokens` has a group of its own.
     """
     groups: list[list[int]] = []
+    # The first row of a group is its longest, so that row and the size give the padded number of tokens.
     for row in sorted(rows, key=lambda index: (-lengths[index], index)):
         if groups and (len(groups[-1]) + 1) * lengths[groups[-1][0]] <= max_tokens:
             groups[-1].append(row)
@@ -78,10 +82,10 @@ def cut_micro_batches(rows: Sequence[int], lengths: Sequence[int], max_tokens: i
 
 
 class StepLoader:
-    """The training data as Lightning iterates it: one item an optimizer step, one pass an epoch.
+    """The training data as Lightning iterates over it: one item per optimizer step, one pass per epoch.
 
-    It has no position of its own: an iteration starts at the number of steps done so far, as told by `progress`, so
-    a resumed run goes on with the very step that an uninterrupted one would take.
+    It keeps no position: an iteration starts at the number of steps done so far, which `progress` knows. So a resumed
+    run goes on with the step that an uninterrupted one would take. `hidden_states` are those of the frozen layers.
     """
 
     def __init__(
@@ -92,11 +96,12 @@ class StepLoader:
         max_tokens: int,
         seed: int,
         progress: Progress,
-        hidden: HiddenStates | None = None,
+        hidden_states: HiddenStates | None = None,
     ) -> None:
         self._rows = rows.with_format("numpy")
-        self._hidden = hidden
+        self._hidden_states = hidden_states
         self._lengths = rows["num_tokens"][:]
+        # A query's share of a step's loss: the completion loss sums over target tokens, the others over queries.
         self._weights = np.asarray(rows["weight"][:]) * np.maximum(1, rows["num_target_tokens"][:])
         self._pad_token_id = pad_token_id
         self._rows_per_step = rows_per_step
@@ -105,34 +110,41 @@ class StepLoader:
         self._progress = progress
 
     def __len__(self) -> int:
-        """Optimizer steps an epoch."""
+        """Return the number of optimizer steps per epoch."""
         return -(-len(self._lengths) // self._rows_per_step)
 
     def __iter__(self) -> Iterator[Step]:
+        # After a resume in the middle of an epoch its first steps are done.
         epoch, start = divmod(self._progress.global_step, len(self))
         plan = plan_epoch(self._lengths, self._rows_per_step, self._seed, epoch)
         for rows in plan[start:]:
             yield self._load(rows)
 
     def _load(self, rows: list[int]) -> Step:
+        # Every world_size-th row: rows come longest first, so the ranks get similar lengths.
         own = rows[self._progress.global_rank :: self._progress.world_size]
         groups = cut_micro_batches(own or rows[:1], self._lengths, self._max_tokens)
         micro_batches = [collate([self._row(i) for i in group], self._pad_token_id) for group in groups]
         if not own:
-            # The other ranks wait for this one's gradients, so it takes part with a row that adds none.
-            micro_batches[0]["weights_B"].zero_()
+            # A last step may have fewer rows than ranks. The others wait for this rank's gradients, so it computes
+            # with a row of weight 0.
+            micro_batches[0].weights.zero_()
         return Step(micro_batches, float(self._weights[rows].sum()))
 
     def _row(self, index: int) -> dict[str, Any]:
         row: dict[str, Any] = self._rows[index]
-        return row if self._hidden is None else {**row, "hidden": self._hidden[index]}
+        return row if self._hidden_states is None else {**row, "hidden_states": self._hidden_states[index]}
 
     def state_dict(self) -> dict[str, Any]:
-        """What identifies the order of the steps; stored in checkpoints."""
+        """Return what the order of the steps depends on; checkpoints store it."""
         return {"num_rows": len(self._lengths), "rows_per_step": self._rows_per_step, "seed": self._seed}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Check that a checkpoint belongs to this data and order; raise ValueError where it does not."""
+        """Check that a checkpoint belongs to this data and order.
+
+        Raises:
+            ValueError: it belongs to another one.
+        """
         if state != self.state_dict():
             raise ValueError(
                 f"checkpoint: was made with {state}, this run has {self.state_dict()}; start a new run folder"

@@ -1,81 +1,79 @@
 """What training minimises: one loss per objective, each summed over a micro-batch.
 
-A worth of NaN marks a candidate that is held out of training. Shape suffixes: B rows of a batch, T positions, K the
+A utility of NaN marks a candidate that is held out of training. Shape suffixes: B rows of a batch, T positions, K the
 last positions, C candidates, S sequences (of the candidates, and of the reference), V vocabulary.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy
 
 from causal_lm_router.config import ObjectiveConfig, ObjectiveKind
-from causal_lm_router.models.target_logprobs import (
-    score_log_odds,
-    target_logprobs,
-)
-from causal_lm_router.prompting.token_trie import (
-    TokenTrie,
-    make_trie,
-    reference_trie,
-)
-from causal_lm_router.training.frozen_layers import model_inputs
-from causal_lm_router.training.rows import IGNORED
+from causal_lm_router.models.target_logprobs import score_log_odds, target_logprobs
+from causal_lm_router.prompting.token_trie import make_trie, reference_trie
+from causal_lm_router.training.rows import IGNORED, MicroBatch
 
-Loss = Callable[[torch.nn.Module, Mapping[str, Tensor]], Tensor]
-"""Takes the base model and a micro-batch as `collate` makes it; returns the weighted sum of its rows' losses (nats)."""
+Loss = Callable[[torch.nn.Module, MicroBatch], Tensor]
+"""Takes the base model and a micro-batch; returns the weighted sum of its rows' losses (nats)."""
 
 
 def make_loss(config: ObjectiveConfig, target_ids: Sequence[Sequence[int]], end_id: int) -> Loss:
     """Return the loss of an objective over targets given as token ids; `end_id` is the end token."""
     if config.kind is ObjectiveKind.completion:
         return completion_loss
+    # All other objectives compare the targets of a query, so they need the likelihood of each of them.
     trie = reference_trie(target_ids, end_id) if config.kind is ObjectiveKind.per_candidate else make_trie(target_ids)
     row_loss = _row_loss(config)
 
-    def loss(model: torch.nn.Module, micro_batch: Mapping[str, Tensor]) -> Tensor:
-        logprobs_BS = _target_logprobs(model, micro_batch, trie)
-        return (row_loss(logprobs_BS, micro_batch["utilities_BC"]) * micro_batch["weights_B"]).sum()
+    def loss(model: torch.nn.Module, micro_batch: MicroBatch) -> Tensor:
+        logprobs_BS = target_logprobs(
+            model, micro_batch.input_ids, micro_batch.attention_mask, trie, micro_batch.hidden_states
+        )
+        return (row_loss(logprobs_BS, micro_batch.utilities) * micro_batch.weights).sum()
 
     return loss
 
 
-def completion_loss(model: torch.nn.Module, micro_batch: Mapping[str, Tensor]) -> Tensor:
+def completion_loss(model: torch.nn.Module, micro_batch: MicroBatch) -> Tensor:
     """Return the summed negative log-likelihood of the target tokens, each times its row's weight.
 
     Only the K positions that predict the last K go through the LM head.
     """
-    labels_BK = micro_batch["labels_BK"]
-    num_positions, num_target = micro_batch["input_ids_BT"].shape[1], labels_BK.shape[1]
+    labels_BK = micro_batch.labels
+    num_positions, num_target = micro_batch.input_ids.shape[1], labels_BK.shape[1]
+    # A token is predicted at the position before it. The vocabulary is by far the largest dimension, so logits of
+    # the prompt would cost more than the layers do.
     # Positions in a tensor make the head's input contiguous; a slice is up to 20 times slower in bfloat16 on a CPU.
     predicting_K = torch.arange(num_positions - num_target - 1, num_positions - 1, device=labels_BK.device)
     logits_BKV = model(
-        **model_inputs(micro_batch),
-        attention_mask=micro_batch["attention_mask_BT"],
-        position_ids=micro_batch["position_ids_BT"],
+        **micro_batch.model_inputs(),
         logits_to_keep=predicting_K,
         use_cache=False,
     ).logits
     losses = cross_entropy(
         logits_BKV.flatten(0, 1).float(), labels_BK.flatten(), ignore_index=IGNORED, reduction="none"
     )
-    return (losses.view_as(labels_BK).sum(dim=1) * micro_batch["weights_B"]).sum()
+    # Summed, not averaged: the step divides by the number of target tokens of all its micro-batches and ranks.
+    return (losses.view_as(labels_BK).sum(dim=1) * micro_batch.weights).sum()
 
 
 def multi_positive_loss(logprobs_BC: Tensor, utilities_BC: Tensor) -> Tensor:
     """Return [B]: the negative log-likelihood of naming any best candidate, -log sum over the best of p(target)."""
+    # Never the best, so of no probability below and of no gradient.
     utilities_BC = utilities_BC.nan_to_num(nan=float("-inf"))
     is_best_BC = utilities_BC == utilities_BC.max(dim=1, keepdim=True).values
     return -logprobs_BC.masked_fill(~is_best_BC, float("-inf")).logsumexp(dim=1)
 
 
 def soft_loss(logprobs_BC: Tensor, utilities_BC: Tensor, temperature: float) -> Tensor:
-    """Return [B]: the cross-entropy -sum q log p(target) to q = softmax(worth / temperature) over the candidates.
+    """Return [B]: the cross-entropy -sum q log p(target) to q = softmax(utility / temperature) over the candidates.
 
-    It is KL(q || p) plus q's own entropy, which training cannot change; p is over all that can be generated, so what is
-    no target is unlearned too.
+    It is KL(q || p) plus the entropy of q, which training cannot change. p covers everything that can be generated, so
+    training also lowers the probability of texts that are no target.
     """
+    # A candidate that is held out gets the share 0.
     shares_BC = torch.softmax(utilities_BC.nan_to_num(nan=float("-inf")) / temperature, dim=1)
     return -(shares_BC * logprobs_BC).sum(dim=1)
 
@@ -89,9 +87,11 @@ def per_candidate_loss(
     -valid_weight * log sum of p(target): the log-odds leave open how likely anything else is.
     """
     log_odds_BC = score_log_odds(logprobs_BS, reference_offset)
+    # The mean is over the candidates that are supervised; NaN times 0 would stay NaN, so NaN becomes 0 first.
     is_supervised_BC = ~utilities_BC.isnan()
     entropy_BC = binary_cross_entropy_with_logits(log_odds_BC, utilities_BC.nan_to_num(), reduction="none")
     entropy_B = (entropy_BC * is_supervised_BC).sum(dim=1) / is_supervised_BC.sum(dim=1)
+    # Log of the probability that a generation names a candidate that is supervised.
     supervised_BC = logprobs_BS[:, :-1].masked_fill(~is_supervised_BC, float("-inf"))
     return entropy_B - valid_weight * supervised_BC.logsumexp(dim=1)
 
@@ -105,8 +105,3 @@ def _row_loss(config: ObjectiveConfig) -> Callable[[Tensor, Tensor], Tensor]:
         case _:
             offset, weight = config.reference_offset, config.valid_weight
             return lambda logprobs, utilities: per_candidate_loss(logprobs, utilities, offset, weight)
-
-
-def _target_logprobs(model: torch.nn.Module, micro_batch: Mapping[str, Tensor], trie: TokenTrie) -> Tensor:
-    hidden_BTD = micro_batch.get("hidden_BTD")
-    return target_logprobs(model, micro_batch["input_ids_BT"], micro_batch["attention_mask_BT"], trie, hidden_BTD)

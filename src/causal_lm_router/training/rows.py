@@ -6,10 +6,11 @@ import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import datasets
 import torch
+from torch import Tensor
 
 from causal_lm_router.data.labels import utilities
 from causal_lm_router.files import write_folder
@@ -23,10 +24,10 @@ CHUNK = 1000
 
 @dataclass(frozen=True)
 class Supervision:
-    """What a training row says besides its prompt: the label's target, or the utility of every candidate.
+    """What a training row teaches after its prompt: the target of its label, or the utility of every candidate.
 
-    `cost_weight` takes costs (USD) off the scores; `undecided_weight` weighs queries whose candidates all score alike.
-    `supervised` names the candidates that rows may speak of, None allows all.
+    `cost_weight` is what a USD of cost takes off a score. `undecided_weight` is the weight of queries on which all
+    candidates score the same; others have 1. `supervised` names the candidates that are taught, None means all.
     """
 
     with_target: bool = True
@@ -35,9 +36,9 @@ class Supervision:
     supervised: tuple[str, ...] | None = None
 
     def utilities(self, example: RoutingExample) -> list[float]:
-        """Return score - cost_weight * cost of every candidate, in pool order; none where the target is supervised.
+        """Return score - cost_weight * cost of every candidate, in pool order, NaN for one that is not supervised.
 
-        Of a candidate that is not supervised it is NaN.
+        Where the target is supervised the list is empty.
         """
         if self.with_target:
             return []
@@ -54,10 +55,9 @@ def encode_examples(
 ) -> datasets.Dataset:
     """Return training rows as a memory-mapped Arrow dataset, cached in a folder named by their content.
 
-    Columns: `input_ids` (prompt, and with a target also that, its end token included), `num_tokens`,
-    `num_target_tokens` (0 without target), `weight`, `utilities` (a number per candidate; none with a target),
-    `was_cut`.
-    The rows never stand in Python lists as a whole: they are encoded in chunks and written through.
+    Columns: `input_ids` (the prompt; where the target is supervised also the target with its end token), `num_tokens`,
+    `num_target_tokens` (0 without target), `weight`, `utilities` (a number per candidate; empty with a target),
+    `was_cut`. Rows are encoded in chunks and written to disk as they come, so memory does not grow with their number.
     """
     supervision = supervision or Supervision()
     folder = cache / "encoded" / _content_hash(examples, labels, encoder, supervision)
@@ -65,6 +65,7 @@ def encode_examples(
         folder.parent.mkdir(parents=True, exist_ok=True)
         datasets.disable_progress_bars()  # ours counts queries
         kwargs = {"examples": examples, "labels": labels, "encoder": encoder, "supervision": supervision}
+        # The library's own cache would keep a second copy, so it builds in a folder that goes.
         with tempfile.TemporaryDirectory(dir=folder.parent) as building:
             rows = datasets.Dataset.from_generator(
                 _encoded_rows, features=_FEATURES, gen_kwargs=kwargs, cache_dir=building, fingerprint=folder.name
@@ -93,6 +94,7 @@ def _content_hash(
     examples: Sequence[RoutingExample], labels: Mapping[str, str], encoder: Encoder, supervision: Supervision
 ) -> str:
     digest = hashlib.sha256(f"{encoder.fingerprint}{supervision}".encode())
+    # Only what a row is made of: the same query with another id or task gives the same row.
     for example in examples:
         supervised = (encoder.targets.number_of(example, labels[example.query_id]), supervision.utilities(example))
         digest.update(f"\0{example.query}\0{supervised}\0{example.is_undecided()}".encode(errors="surrogatepass"))
@@ -106,9 +108,9 @@ def _encoded_rows(
     bar = progress_bar(name="encoding training queries", unit="queries", total=len(examples))
     for start in range(0, len(examples), CHUNK):
         chunk = examples[start : start + CHUNK]
-        for example, prompt in zip(
-            chunk, encoder.encode_prompts([e.query for e in chunk], supervision.supervised), strict=True
-        ):
+        # A prompt that lists candidates lists those that are taught: the others are not to be known in training.
+        prompts = encoder.encode_prompts([example.query for example in chunk], supervision.supervised)
+        for example, prompt in zip(chunk, prompts, strict=True):
             number = encoder.targets.number_of(example, labels[example.query_id])
             target = targets[number] if supervision.with_target else []
             yield {
@@ -123,42 +125,74 @@ def _encoded_rows(
     bar.close()
 
 
-def collate(rows: Sequence[Mapping[str, Any]], pad_token_id: int) -> dict[str, torch.Tensor]:
-    """Return one micro-batch, padded on the left so that all targets end at the last position.
+class MicroBatch(NamedTuple):
+    """Some rows of one forward and backward pass, padded on the left so that all targets end at the last position.
 
-    Returns:
-        `input_ids_BT`, `attention_mask_BT`, `position_ids_BT` (int64; positions count from a row's first real token),
-        `weights_B` (float32), `labels_BK` (int64): the last K positions, K the longest target of the batch, -100 where
-        a position belongs to a prompt or to padding, `utilities_BC` (float32), of no columns where the
-        target is trained, and `hidden_BTD` where the rows hold the `hidden` states of their tokens.
+    Shapes: B rows, T positions, K the longest target of the rows, C candidates, D the width of the base model.
+
+    A tuple, since Lightning's reduced precision looks for tensors inside and writes the fields of other classes anew.
     """
+
+    input_ids: Tensor
+    """[B, T], int64: prompt and target, the padding token before them."""
+    attention_mask: Tensor
+    """[B, T], int64: 1 at the row's tokens, 0 at padding."""
+    position_ids: Tensor
+    """[B, T], int64: position of a token in its row, counted from the row's first one; 0 at padding."""
+    labels: Tensor
+    """[B, K], int64: what the last K positions hold, IGNORED where that is no part of the target."""
+    weights: Tensor
+    """[B], float32: weight of each row in the loss."""
+    utilities: Tensor
+    """[B, C], float32: utility of each candidate, NaN where it is not supervised; C is 0 where the target is."""
+    hidden_states: Tensor | None = None
+    """[B, T, D]: output of the frozen layers, 0 at padding; None where the model starts from `input_ids`."""
+
+    def to(self, device: torch.device) -> "MicroBatch":
+        """Return the micro-batch with all tensors on a device."""
+        moved = {
+            name: field.to(device, non_blocking=True) for name, field in self._asdict().items() if field is not None
+        }
+        return MicroBatch(**moved)
+
+    def model_inputs(self) -> dict[str, Tensor]:
+        """Return the model's keyword arguments: it starts from `hidden_states` where there are any."""
+        start = {"input_ids": self.input_ids} if self.hidden_states is None else {"inputs_embeds": self.hidden_states}
+        return {**start, "attention_mask": self.attention_mask, "position_ids": self.position_ids}
+
+
+def collate(rows: Sequence[Mapping[str, Any]], pad_token_id: int) -> MicroBatch:
+    """Return rows as one micro-batch; they are those of `encode_examples`, `hidden_states` [tokens, D] may be added."""
     num_positions = max(len(row["input_ids"]) for row in rows)
     num_target = max(row["num_target_tokens"] for row in rows)
+    # All is padding first; then each row fills its right end.
     input_ids_BT = torch.full((len(rows), num_positions), pad_token_id)
     attention_mask_BT = torch.zeros((len(rows), num_positions), dtype=torch.long)
     labels_BK = torch.full((len(rows), num_target), IGNORED)
     for index, row in enumerate(rows):
         ids = torch.as_tensor(row["input_ids"], dtype=torch.long)
         input_ids_BT[index, -len(ids) :] = ids
+        # By length and not by value: the padding token may be the end token, which every target holds.
         attention_mask_BT[index, -len(ids) :] = 1
         if target := row["num_target_tokens"]:
             labels_BK[index, -target:] = ids[-target:]
-    return {
-        **_collate_hidden(rows, num_positions),
-        "input_ids_BT": input_ids_BT,
-        "attention_mask_BT": attention_mask_BT,
-        "position_ids_BT": (attention_mask_BT.cumsum(dim=1) - 1).clamp(min=0),
-        "weights_B": torch.tensor([float(row["weight"]) for row in rows]),
-        "labels_BK": labels_BK,
-        "utilities_BC": torch.tensor([[float(utility) for utility in row["utilities"]] for row in rows]),
-    }
+    return MicroBatch(
+        input_ids=input_ids_BT,
+        attention_mask=attention_mask_BT,
+        # Padding would count to -1; the model needs a valid position there, though no token attends to it.
+        position_ids=(attention_mask_BT.cumsum(dim=1) - 1).clamp(min=0),
+        labels=labels_BK,
+        weights=torch.tensor([float(row["weight"]) for row in rows]),
+        utilities=torch.tensor([[float(utility) for utility in row["utilities"]] for row in rows]),
+        hidden_states=_collate_hidden_states(rows, num_positions),
+    )
 
 
-def _collate_hidden(rows: Sequence[Mapping[str, Any]], num_positions: int) -> dict[str, torch.Tensor]:
-    if "hidden" not in rows[0]:
-        return {}
-    first = rows[0]["hidden"]
+def _collate_hidden_states(rows: Sequence[Mapping[str, Any]], num_positions: int) -> Tensor | None:
+    if "hidden_states" not in rows[0]:
+        return None
+    first = rows[0]["hidden_states"]
     hidden_BTD = torch.zeros((len(rows), num_positions, first.shape[-1]), dtype=first.dtype)
     for index, row in enumerate(rows):
-        hidden_BTD[index, -len(row["hidden"]) :] = row["hidden"]
-    return {"hidden_BTD": hidden_BTD}
+        hidden_BTD[index, -len(row["hidden_states"]) :] = row["hidden_states"]
+    return hidden_BTD
