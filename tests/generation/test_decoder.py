@@ -100,7 +100,7 @@ def test_costs_are_weighed(make_decoder: Callable[..., tuple[Decoder, Encoder]])
         decoder, encoder = make_decoder(script, "decoding=scored", f"decoding.cost_weight={weight}", costs=costs)
         prompts = encoder.encode_prompts(["a"])
         assert decoder.decode(DecodingMethod.scored, prompts)[0].route.candidate == route
-    with pytest.raises(ValueError, match=r"decoding\.cost_weight=2\.0: costs are unknown"):
+    with pytest.raises(ValueError, match=r"decoding\.cost_weight must be 0 .*got 2\.0"):
         make_decoder(script, "decoding=scored", "decoding.cost_weight=2")
 
 

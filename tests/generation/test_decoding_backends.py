@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 
 from causal_lm_router.config import Backend, TrainConfig
-from causal_lm_router.generation.generated_text import constrained_generation
+from causal_lm_router.generation.generated_text import make_constrained_generation
 from causal_lm_router.generation.generator import Generator, open_generator
 from causal_lm_router.generation.trie_walks import greedy_search, logprobs_by_node
 from causal_lm_router.models.base_model import load_base_model, load_tokenizer
@@ -239,10 +239,10 @@ def test_vllm_keeps_to_the_names_own_tokens(rig: Rig, prompts: list[list[int]]) 
 
 def test_generation_that_left_the_trie_is_an_error(rig: Rig) -> None:
     trie = make_trie([(5, 6, EOS), (5, 7, EOS)])
-    assert constrained_generation(rig.tokenizer, trie, [5, 7, EOS, 9], [-1.0, -2.0, -4.0, -8.0]).logprob == -7
+    assert make_constrained_generation(rig.tokenizer, trie, [5, 7, EOS, 9], [-1.0, -2.0, -4.0, -8.0]).logprob == -7
     for ids in ([5, 8, EOS], [5], []):
         with pytest.raises(ValueError, match="targets: "):
-            constrained_generation(rig.tokenizer, trie, ids, [0.0] * len(ids))
+            make_constrained_generation(rig.tokenizer, trie, ids, [0.0] * len(ids))
 
 
 def test_special_tokens_of_a_sequence_are_text_and_its_end_is_not(rig: Rig, prompts: list[list[int]]) -> None:
@@ -314,21 +314,21 @@ def test_target_longer_than_max_new_tokens_is_refused(rig: Rig, monkeypatch: pyt
     change(monkeypatch, rig.vllm, max_new_tokens=2)
     trie = make_trie([(5, 6, EOS), (7, EOS)])
     for method in (rig.vllm.generate_constrained, rig.vllm.sequence_logprobs):
-        with pytest.raises(ValueError, match=r"inference\.max_new_tokens=2: .*allowed is at least 3"):
+        with pytest.raises(ValueError, match=r"inference\.max_new_tokens must be at least 3.*got 2"):
             method([[3, 4]], trie)
 
 
 def test_prefix_that_leaves_no_room_is_refused(rig: Rig) -> None:
     room = MAX_PROMPT_TOKENS + 24
     assert len(rig.vllm.next_logprobs([[5] * (room - 1)], [[6]])[0]) == 1
-    with pytest.raises(ValueError, match=r"inference\.max_new_tokens=24: .*allowed is at least 25"):
+    with pytest.raises(ValueError, match=r"inference\.max_new_tokens must be at least 25, got 24"):
         rig.vllm.next_logprobs([[5] * room], [[6]])
 
 
 def test_tokens_that_cannot_be_forced_are_an_error(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
     outputs = [SimpleNamespace(token_ids=[9], cumulative_logprob=0.0)] * 2
     monkeypatch.setattr(rig.vllm, "_outputs", lambda *_: outputs)
-    with pytest.raises(ValueError, match=r"inference\.engine_args: logits_processors"):
+    with pytest.raises(ValueError, match=r"inference\.engine_args .*logits_processors"):
         rig.vllm.sequence_logprobs([[3]], make_trie([(5, EOS), (6, EOS)]))
 
 

@@ -51,7 +51,6 @@ class Embedder:
 
     def _read(self) -> dict[str, NDArray[np.float32]]:
         known: dict[str, NDArray[np.float32]] = {}
-        # Hidden files are those that another process is still writing.
         for path in sorted(self._folder.glob("[!.]*.npz")):
             with np.load(path) as stored:
                 known.update(zip(stored["keys"].tolist(), stored["vectors"], strict=True))
@@ -69,8 +68,7 @@ class Embedder:
             vectors = model.encode(
                 list(texts.values()), batch_size=BATCH_SIZE, normalize_embeddings=True, show_progress_bar=False
             )
-        # A file per call, named after its texts: processes that embed at the same time never write the same file twice
-        # with different content, and none has to lock.
+        # A file per call, named by its texts, so that processes which embed at the same time need no lock.
         content = io.BytesIO()
         np.savez(content, keys=np.array(list(texts)), vectors=vectors)
         self._folder.mkdir(parents=True, exist_ok=True)

@@ -35,7 +35,7 @@ NUM_EXAMPLES = 5
 EXCERPT_CHARS = 80
 """Characters shown of each of their queries."""
 SHINGLES_PER_UPDATE = 20_000
-"""Shingles hashed at once: datasketch builds an array of this many times `NUM_PERM` numbers."""
+"""Shingles hashed at once; bounds memory for a long query."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,7 +193,7 @@ def _hash_shingles(examples: Iterable[RoutingExample]) -> Iterator[tuple[Routing
     for example in progress_bar(examples, name="looking for near-duplicates", unit="queries"):
         min_hash = empty.copy()
         shingles = [shingle.encode() for shingle in _cut_shingles(example.query)]
-        # In pieces: a book of a query would need an array of gigabytes.
+        # In pieces, since datasketch makes an array of `NUM_PERM` numbers per shingle.
         for start in range(0, len(shingles), SHINGLES_PER_UPDATE):
             min_hash.update_batch(shingles[start : start + SHINGLES_PER_UPDATE])
         yield example, min_hash

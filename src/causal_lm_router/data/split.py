@@ -96,7 +96,7 @@ def _assign(
     examples: Sequence[RoutingExample], validation_fraction: float, test_fraction: float, seed: int
 ) -> tuple[list[RoutingExample], list[RoutingExample], list[RoutingExample]]:
     """Cut every stratum, ordered by hash, into test, validation and train; return train, validation and test."""
-    # Test first, so that another validation_fraction leaves test as it is, and remainders go to test first.
+    # Test comes first in the order, so that validation_fraction hardly changes it, and first among equal remainders.
     fractions = (test_fraction, validation_fraction, 1 - validation_fraction - test_fraction)
     assigned: dict[str, Split] = {}
     for stratum in _group_strata(examples, min_share=min((f for f in fractions[:2] if f > 0), default=1.0)):

@@ -1,1 +1,1 @@
-"""Ways to read a route out of a base model, besides a free generation."""
+"""Routes out of a base model: generators (vLLM, transformers), and the decoding methods on top of them."""

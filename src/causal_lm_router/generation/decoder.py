@@ -1,7 +1,7 @@
-"""Decoder: reads routes out of a base model by any of the decoding methods, with the weights its generator holds."""
+"""Decoder: turns prompts into routes with any of the decoding methods, over the weights that its generator holds."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy.special import expit, softmax
@@ -23,9 +23,9 @@ from causal_lm_router.prompting.token_trie import reference_trie
 from causal_lm_router.routing import Generation, ParsedRoute
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Decoding:
-    """What one method reads out for one prompt; `predicted` and `valid_mass` where it looks at every target.
+    """The result of one method for one prompt; `predicted` and `valid_mass` only from methods that score every target.
 
     `predicted` is a number in 0..1 for every candidate: its predicted score after the objective `per_candidate`, else
     its share of the likelihood. `valid_mass` is the probability of generating any target at all.
@@ -38,9 +38,13 @@ class Decoding:
 
 
 class Decoder:
-    """Reads routes by the decoding methods; the generator's weights are those loaded last.
+    """Decodes routes with the weights that were last loaded into the generator.
 
-    `mean_costs` (USD on train, by candidate) matter to `decoding.cost_weight` alone.
+    `mean_costs` (USD on train, by candidate) are used for `decoding.cost_weight` only.
+
+    Raises:
+        ValueError: a cost weight is set but costs are unknown, or a normalisation other than `sum` is set after the
+            objective `per_candidate`.
     """
 
     def __init__(
@@ -53,73 +57,78 @@ class Decoder:
         mean_costs: Mapping[str, float] | None,
     ) -> None:
         if decoding.cost_weight > 0 and mean_costs is None:
-            raise ValueError(f"decoding.cost_weight={decoding.cost_weight}: costs are unknown, allowed is 0")
+            raise ValueError(f"decoding.cost_weight must be 0 where costs are unknown, got {decoding.cost_weight}")
         self._predicts_scores = objective.kind is ObjectiveKind.per_candidate
         self._generator, self._encoder, self._parsing = generator, encoder, parsing
         self._decoding, self._objective = decoding, objective
-        names = encoder.targets.candidate_names
-        self._costs = np.array([mean_costs[name] if mean_costs else 0.0 for name in names])
+        candidate_names = encoder.targets.candidate_names
+        self._costs = np.array([mean_costs[name] if mean_costs else 0.0 for name in candidate_names])
 
     def decode(self, method: DecodingMethod, prompts: Sequence[EncodedPrompt]) -> list[Decoding]:
-        """Return what the method reads out for every prompt, in order."""
+        """Return the method's result for every prompt, in order."""
         ids = [prompt.input_ids for prompt in prompts]
         match method:
             case DecodingMethod.free:
-                return [
-                    self._parsed(generation) for generation in self._generator.generate(ids, self._encoder.stop_ids)
-                ]
+                generations = self._generator.generate(ids, self._encoder.stop_ids)
+                return [self._parse(generation) for generation in generations]
             case DecodingMethod.constrained:
                 generations = self._generator.generate_constrained(ids, self._encoder.trie)
-                return [self._parsed(generation) for generation in generations]
+                return [self._parse(generation) for generation in generations]
             case DecodingMethod.trie:
                 numbers = greedy_search(self._generator.next_logprobs, ids, self._encoder.trie)
-                return [self._named(number) for number in numbers]
+                return [self._name_target(number) for number in numbers]
             case DecodingMethod.scored:
-                return self._scored(ids)
+                return self._score(ids)
 
-    def _parsed(self, generation: Generation) -> Decoding:
+    def _parse(self, generation: Generation) -> Decoding:
         mode, threshold = self._parsing.mode, self._parsing.fuzzy_threshold
-        return Decoding(generation, self._encoder.targets.parse(generation, mode, threshold))
+        return Decoding(generation=generation, route=self._encoder.targets.parse(generation, mode, threshold))
 
-    def _named(self, number: int, logprob: float | None = None) -> Decoding:
+    def _name_target(self, number: int, logprob: float | None = None) -> Decoding:
+        """Return the target of this number as if it had been generated: it needs no parsing."""
         targets = self._encoder.targets
         num_tokens = len(self._encoder.trie.sequences[number])
         generation = Generation(targets.shown[number], "stop", num_tokens, logprob)
-        return Decoding(generation, ParsedRoute(targets.candidates[number]))
+        return Decoding(generation=generation, route=ParsedRoute(targets.candidates[number]))
 
-    def _scored(self, prompts: Sequence[Sequence[int]]) -> list[Decoding]:
-        """The candidate of the highest prediction, with the likeliest of its targets as the text."""
-        names = self._encoder.targets.candidate_names
+    def _score(self, prompts: Sequence[Sequence[int]]) -> list[Decoding]:
+        """Return the candidate of the highest prediction for every prompt, with its likeliest target as the text."""
+        candidate_names = self._encoder.targets.candidate_names
         logprobs, predicted = self._predict(prompts)
-        stands_for = np.array([names.index(name) for name in self._encoder.targets.candidates])
+        # Target -> column of its candidate: several targets can stand for one candidate (score classes).
+        columns = np.array([candidate_names.index(name) for name in self._encoder.targets.candidates])
+        # Costs change the route alone, not the predictions that are reported.
         routes = (predicted - self._decoding.cost_weight * self._costs).argmax(axis=1)
         decodings = []
         for row, values, route in zip(logprobs, predicted, routes, strict=True):
-            number = int(np.where(stands_for == route, row, -np.inf).argmax())
-            named = self._named(number, float(row[number]))
-            by_name = dict(zip(names, map(float, values), strict=True))
-            mass = float(np.exp(row).sum())
-            decodings.append(Decoding(named.generation, named.route, by_name, mass))
+            number = int(np.where(columns == route, row, -np.inf).argmax())
+            named = self._name_target(number, float(row[number]))
+            by_name = dict(zip(candidate_names, map(float, values), strict=True))
+            decodings.append(replace(named, predicted=by_name, valid_mass=float(np.exp(row).sum())))
         return decodings
 
     def _predict(self, prompts: Sequence[Sequence[int]]) -> tuple[Floats, Floats]:
-        """The log-probability of every target and the prediction of every candidate, each a row per prompt."""
+        """Return the log-probability of every target and the prediction of every candidate, each a row per prompt."""
+        # Scores: each target is compared with a reference, ending at once, which is the last column.
         if self._predicts_scores:
             ends = self._encoder.tokenizer.eos_token_id
             found = self._generator.sequence_logprobs(prompts, reference_trie(self._encoder.trie.sequences, ends))
             return found[:, :-1], expit(score_log_odds(found, self._objective.reference_offset))
+        # Shares: a softmax over the targets, summed over the targets of each candidate.
         logprobs = self._generator.sequence_logprobs(prompts, self._encoder.trie)
-        shares = softmax(self._normalised(logprobs), axis=1)
+        shares = softmax(self._normalise(logprobs), axis=1)
         targets = self._encoder.targets
         stands_for = [[candidate == name for name in targets.candidate_names] for candidate in targets.candidates]
         return logprobs, shares @ np.array(stands_for, dtype=np.float64)
 
-    def _normalised(self, logprobs: Floats) -> Floats:
+    def _normalise(self, logprobs: Floats) -> Floats:
         match self._decoding.normalisation:
             case Normalisation.sum:
                 return logprobs
+            # Per token, so that long names are not less likely for their length alone.
             case Normalisation.mean:
                 return logprobs / [len(sequence) for sequence in self._encoder.trie.sequences]
+            # Relative to an empty query, so that names which the base model prefers anyway gain nothing.
             case Normalisation.prior:
                 empty = self._encoder.encode_prompts([""])[0].input_ids
                 return logprobs - self._generator.sequence_logprobs([empty], self._encoder.trie)

@@ -1,4 +1,4 @@
-"""From the token ids that a base model generated to a Generation, the same for every backend."""
+"""From generated token ids to a Generation, in the same way for every backend."""
 
 from collections.abc import Sequence
 
@@ -8,34 +8,37 @@ from causal_lm_router.prompting.token_trie import TokenTrie
 from causal_lm_router.routing import Generation
 
 
-def generated_text(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int], stop_ids: Sequence[int] = ()) -> str:
-    """Return the text of generated ids without special tokens, but with the one of `stop_ids` that ended it."""
-    text = _decoded(tokenizer, ids, skip_special_tokens=True)
+def decode_generated(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int], stop_ids: Sequence[int] = ()) -> str:
+    """Return the text of generated ids without special tokens, except for one of `stop_ids` at the end."""
+    text = _decode(tokenizer, ids, skip_special_tokens=True)
+    # A stop id that is a special token (a candidate's own token) carries the answer, so its text is added.
     end = [token for token in ids[-1:] if token in stop_ids and token != tokenizer.eos_token_id]
-    if end and not _decoded(tokenizer, end, skip_special_tokens=True):
-        text += _decoded(tokenizer, end, skip_special_tokens=False)
+    if end and not _decode(tokenizer, end, skip_special_tokens=True):
+        text += _decode(tokenizer, end, skip_special_tokens=False)
     return text
 
 
-def constrained_generation(
+def make_constrained_generation(
     tokenizer: PreTrainedTokenizerBase, trie: TokenTrie, ids: Sequence[int], logprobs: Sequence[float]
 ) -> Generation:
-    """Return the sequence of the trie that generated ids begin with, as a generation that came to its end.
+    """Return the sequence of the trie with which the generated ids begin, as a finished generation.
 
     `logprobs` are those of the ids. Special tokens of a sequence are part of its text, the end token is not.
 
     Raises:
-        ValueError: the ids left the trie: the base model's settings keep one of its tokens from being generated.
+        ValueError: the ids left the trie, since the base model's settings forbid one of its tokens.
     """
+    # The ids may be longer than the sequence: a backend can add an end token.
     number = next((n for n, sequence in enumerate(trie.sequences) if tuple(ids[: len(sequence)]) == sequence), None)
     if number is None:
-        raise ValueError(f"targets: the backend cannot hold generations to them, it gave the tokens {list(ids)}")
+        raise ValueError(f"targets: the backend must generate one of them, got the tokens {list(ids)}")
     sequence = trie.sequences[number]
     kept = [token for token in sequence if token != tokenizer.eos_token_id]
-    text = _decoded(tokenizer, kept, skip_special_tokens=False)
+    text = _decode(tokenizer, kept, skip_special_tokens=False)
     return Generation(text, "stop", len(sequence), float(sum(logprobs[: len(sequence)])))
 
 
-def _decoded(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int], *, skip_special_tokens: bool) -> str:
+def _decode(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int], *, skip_special_tokens: bool) -> str:
+    # The clean-up, which some tokenizers ask for, would take spaces out of names.
     options = {"skip_special_tokens": skip_special_tokens, "clean_up_tokenization_spaces": False}
     return str(tokenizer.decode(list(ids), **options))

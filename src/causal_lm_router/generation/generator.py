@@ -1,4 +1,4 @@
-"""Text generation and likelihoods behind one protocol, one file per backend."""
+"""The protocol of text generation and likelihoods; each backend implements it in a file of its own."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class Generator(Protocol):
-    """A base model that generates with the weights loaded last.
+    """A base model that generates with the weights that were loaded last.
 
     Prompts and prefixes are token ids, results are in their order, log-probabilities are in nats over the whole
     vocabulary at temperature 1.
@@ -29,15 +29,15 @@ class Generator(Protocol):
     def generate(self, prompts: Sequence[Sequence[int]], stop_ids: Sequence[int] = ()) -> list[Generation]:
         """Return one generation per prompt, sampled as configured.
 
-        It ends with the end token, which is not part of its text, or with one of `stop_ids`, which is. Other special
-        tokens are left out of the text.
+        It ends with the end token, which is not part of its text, or with one of `stop_ids`, which is part of it. Other
+        special tokens are left out of the text.
         """
 
     def generate_constrained(self, prompts: Sequence[Sequence[int]], trie: TokenTrie) -> list[Generation]:
-        """Return one generation per prompt that is a sequence of the trie: at each step the likeliest allowed token.
+        """Return one generation per prompt, a sequence of the trie: at each step the likeliest allowed token.
 
-        Always greedy; the configured sampling settings do not count. Its `logprob` is the one under the constraint:
-        each token's among those allowed in its place.
+        It is always greedy and ignores the configured sampling settings. Its `logprob` is the one under the constraint:
+        of each token among those that are allowed in its place.
         """
 
     def next_logprobs(
@@ -48,15 +48,15 @@ class Generator(Protocol):
     def sequence_logprobs(self, prompts: Sequence[Sequence[int]], trie: TokenTrie) -> NDArray[np.float64]:
         """Return [number of prompts, number of sequences]: each sequence's log-probability after each prompt.
 
-        The log-probability of a sequence is the sum over its tokens. What sequences share is computed once where the
-        backend can.
+        The log-probability of a sequence is the sum over its tokens. Shared beginnings are computed once if the backend
+        can do so.
         """
 
     def sleep(self) -> None:
-        """Give device memory back until the next call, as far as the backend can."""
+        """Free device memory until the next call, as far as the backend can."""
 
     def close(self) -> None:
-        """Release everything; the generator cannot be used again."""
+        """Release all resources; the generator cannot be used again."""
 
 
 def open_generator(
@@ -70,8 +70,9 @@ def open_generator(
 ) -> Generator:
     """Return the configured backend over the base model at `name_or_path` (a prepared folder or a hub name).
 
-    vLLM uses the given engine, which outlives the generator; without one the generator has its own.
+    vLLM uses the given engine, which outlives the generator; without one the generator starts its own.
     """
+    # Backends are imported here: vLLM takes 10 seconds, and may not be installed.
     base_model = generating_model(base_model, inference)
     match inference.backend:
         case Backend.vllm:

@@ -1,4 +1,4 @@
-"""Generation with transformers' `generate`, likelihoods by plain forward passes: they run wherever torch does."""
+"""Generation with transformers' `generate`, and likelihoods by plain forward passes; runs wherever torch runs."""
 
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -11,7 +11,7 @@ from torch import Tensor
 from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from causal_lm_router.config import BaseModelConfig, InferenceConfig
-from causal_lm_router.generation.generated_text import constrained_generation, generated_text
+from causal_lm_router.generation.generated_text import decode_generated, make_constrained_generation
 from causal_lm_router.models.base_model import load_base_model, load_trained
 from causal_lm_router.models.target_logprobs import target_logprobs
 from causal_lm_router.prompting.token_trie import TokenTrie
@@ -45,7 +45,7 @@ class TransformersGenerator:
         else:
             model = load_trained(self._name_or_path, self._base_model, weights_dir)
         model.config.use_cache = True
-        # The settings here alone count, not defaults that come with the base model.
+        # Only the settings here count, not generation defaults that come with the base model.
         model.generation_config = GenerationConfig()  # type: ignore[no-untyped-call]
         self._model = model.eval()  # type: ignore[no-untyped-call]
 
@@ -55,16 +55,18 @@ class TransformersGenerator:
         arguments = {"eos_token_id": ends, "output_logits": True} | self._sampling_args()
 
         def answers(batch: list[int]) -> list[Generation]:
-            generated = self._generated([prompts[index] for index in batch], arguments)
-            return [self._generation(ids, logprobs, stop_ids) for ids, logprobs in generated]
+            generated = self._generate_ids([prompts[index] for index in batch], arguments)
+            return [self._finish_generation(ids, logprobs, stop_ids) for ids, logprobs in generated]
 
+        # Training in this process must not depend on what was sampled here.
         with torch.random.fork_rng():
             torch.manual_seed(self._inference.seed)
-            return self._in_batches(prompts, answers)
+            return self._run_batches(prompts, answers)
 
     def generate_constrained(self, prompts: Sequence[Sequence[int]], trie: TokenTrie) -> list[Generation]:
         """Return one generation per prompt, in order, that is a sequence of the trie, as `Generator` says."""
         eos = self._tokenizer.eos_token_id
+        # Prefix within a target -> the tokens that may follow it.
         following = {
             tuple(trie.prefix(node)): [trie.tokens[child] for child in children]
             for node, children in enumerate(trie.children)
@@ -77,14 +79,15 @@ class TransformersGenerator:
             longest = max(len(prompts[index]) for index in batch)
 
             def allowed(_row: int, ids: Tensor) -> list[int]:
+                # Prompts are padded to `longest` on the left; behind a complete target only the end token may follow.
                 return following.get(tuple(ids[longest:].tolist()), [eos])
 
-            generated = self._generated(
+            generated = self._generate_ids(
                 [prompts[index] for index in batch], arguments | {"prefix_allowed_tokens_fn": allowed}
             )
-            return [constrained_generation(self._tokenizer, trie, ids, logprobs) for ids, logprobs in generated]
+            return [make_constrained_generation(self._tokenizer, trie, ids, logprobs) for ids, logprobs in generated]
 
-        return self._in_batches(prompts, answers)
+        return self._run_batches(prompts, answers)
 
     def next_logprobs(
         self, prefixes: Sequence[Sequence[int]], token_ids: Sequence[Sequence[int]]
@@ -92,7 +95,8 @@ class TransformersGenerator:
         """Return for every prefix the log-probabilities of its `token_ids` as the next token."""
 
         def answers(batch: list[int]) -> list[NDArray[np.float64]]:
-            input_ids, attention_mask = self._padded([prefixes[index] for index in batch])
+            input_ids, attention_mask = self._pad([prefixes[index] for index in batch])
+            # Padding on the left must not shift positions.
             positions = (attention_mask.cumsum(dim=1) - 1).clamp(min=0)
             output = self._loaded()(
                 input_ids=input_ids, attention_mask=attention_mask, position_ids=positions, logits_to_keep=1
@@ -100,20 +104,20 @@ class TransformersGenerator:
             logprobs = output.logits[:, -1].float().log_softmax(dim=-1).cpu().numpy()
             return [row[list(token_ids[index])].astype(np.float64) for index, row in zip(batch, logprobs, strict=True)]
 
-        return self._in_batches(prefixes, answers, unit="prefixes")
+        return self._run_batches(prefixes, answers, unit="prefixes")
 
     def sequence_logprobs(self, prompts: Sequence[Sequence[int]], trie: TokenTrie) -> NDArray[np.float64]:
         """Return [number of prompts, number of sequences]: each sequence's log-probability after each prompt."""
 
         def answers(batch: list[int]) -> list[NDArray[np.float64]]:
-            input_ids, attention_mask = self._padded([prompts[index] for index in batch])
+            input_ids, attention_mask = self._pad([prompts[index] for index in batch])
             logprobs = target_logprobs(self._loaded(), input_ids, attention_mask, trie)
             return list(logprobs.double().cpu().numpy())
 
-        return np.array(self._in_batches(prompts, answers)).reshape(len(prompts), len(trie.sequences))
+        return np.array(self._run_batches(prompts, answers)).reshape(len(prompts), len(trie.sequences))
 
     def sleep(self) -> None:
-        """Move the weights to the host until the next use."""
+        """Move the weights to host memory until the next use."""
         if self._model is not None:
             self._model.to("cpu")  # type: ignore[arg-type]
 
@@ -128,11 +132,12 @@ class TransformersGenerator:
         return self._model.to(self._device)  # type: ignore[arg-type]
 
     @torch.inference_mode()
-    def _in_batches(
+    def _run_batches(
         self, prompts: Sequence[Sequence[int]], answers: Callable[[list[int]], Sequence[Answer]], unit: str = "queries"
     ) -> list[Answer]:
-        """Return `answers` of batches of prompts of like length, each named by its number, in the prompts' order."""
+        """Return the results of `answers`, which takes the numbers of a batch's prompts, in the prompts' order."""
         size = self._inference.batch_size
+        # Batches of similar length, since each is padded to its longest prompt.
         order = sorted(range(len(prompts)), key=lambda index: len(prompts[index]))
         batches = [order[start : start + size] for start in range(0, len(order), size)]
         found: dict[int, Answer] = {}
@@ -142,22 +147,22 @@ class TransformersGenerator:
                 bar.update(len(batch))
         return [found[index] for index in range(len(prompts))]
 
-    def _padded(self, prompts: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
+    def _pad(self, prompts: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
         """Return the prompts as ids and attention mask, padded on the left."""
         longest, pad = max(len(ids) for ids in prompts), self._tokenizer.pad_token_id
         input_ids = torch.tensor([[pad] * (longest - len(ids)) + list(ids) for ids in prompts])
         attention_mask = torch.tensor([[0] * (longest - len(ids)) + [1] * len(ids) for ids in prompts])
         return input_ids.to(self._device), attention_mask.to(self._device)
 
-    def _generated(
+    def _generate_ids(
         self, prompts: Sequence[Sequence[int]], arguments: dict[str, Any]
     ) -> Iterator[tuple[list[int], list[float]]]:
-        """Yield the new ids of every prompt and the log-probability of each.
+        """Yield the new ids of every prompt and the log-probability of each id.
 
-        It comes from the steps' logits or scores, whichever the arguments ask for: as the base model has it, or among
-        the tokens that were allowed.
+        The arguments ask for the steps' logits or scores, and the log-probabilities come from them: the base model's
+        own from logits, those among the allowed tokens from scores.
         """
-        input_ids, attention_mask = self._padded(prompts)
+        input_ids, attention_mask = self._pad(prompts)
         output: Any = self._loaded().generate(
             input_ids=input_ids,
             attention_mask=attention_mask,
@@ -174,15 +179,19 @@ class TransformersGenerator:
             "max_new_tokens": self._inference.max_new_tokens,
             "do_sample": self._inference.temperature > 0,
         }
+        # `generate` warns about sampling settings in greedy decoding. `top_k=0` turns off its default of 50.
         if self._inference.temperature > 0:
             arguments |= {"temperature": self._inference.temperature, "top_p": self._inference.top_p, "top_k": 0}
         unknown = GenerationConfig().update(**self._inference.sampling_args)  # type: ignore[no-untyped-call]
         if unknown:
-            raise ValueError(f"inference.sampling_args: transformers knows no {', '.join(map(str, unknown))}")
+            raise ValueError(
+                f"inference.sampling_args must be settings of transformers, got {', '.join(map(str, unknown))}"
+            )
         return arguments | self._inference.sampling_args
 
-    def _generation(self, ids: Sequence[int], logprobs: Sequence[float], stop_ids: Sequence[int]) -> Generation:
+    def _finish_generation(self, ids: Sequence[int], logprobs: Sequence[float], stop_ids: Sequence[int]) -> Generation:
+        # A batch runs until its longest generation ends: ids after an end token are padding.
         ends = {self._tokenizer.eos_token_id, *stop_ids}
         length = next((number for number, token in enumerate(ids, start=1) if token in ends), None)
-        text = generated_text(self._tokenizer, ids[:length], stop_ids)
+        text = decode_generated(self._tokenizer, ids[:length], stop_ids)
         return Generation(text, "stop" if length else "length", length or len(ids), sum(logprobs[:length]))

@@ -9,21 +9,24 @@ from numpy.typing import NDArray
 from transformers import PreTrainedTokenizerBase
 
 from causal_lm_router.config import BaseModelConfig, InferenceConfig, LoraConfig
-from causal_lm_router.generation.generated_text import constrained_generation, generated_text
+from causal_lm_router.generation.generated_text import decode_generated, make_constrained_generation
 from causal_lm_router.generation.trie_walks import logprobs_by_node
 from causal_lm_router.generation.vllm_engine import VllmEngine
 from causal_lm_router.prompting.token_trie import TokenTrie
 from causal_lm_router.routing import Generation
 
 CPU_CACHE_BYTES = 1 << 30
-MAX_LOGPROBS = 128  # token ids whose log-probabilities vLLM gives for one request
-LORA_RANKS = (8, 16, 32, 64, 128, 256, 320, 512)  # those vLLM lays memory out for
+"""Size of the KV cache on a CPU. By default vLLM wants almost all memory, and does not start beside a trainer."""
+MAX_LOGPROBS = 128
+"""Token ids whose log-probabilities vLLM returns for one request, at most."""
+LORA_RANKS = (8, 16, 32, 64, 128, 256, 320, 512)
+"""The ranks for which vLLM can lay out memory."""
 
 
 class VllmGenerator:
-    """The vLLM backend. The engine starts at the first use; starting takes seconds to a minute.
+    """The vLLM backend. The engine starts at the first use, which takes seconds to a minute.
 
-    Without `engine` the generator has one of its own; a given one goes on running when the generator is closed.
+    Without `engine` the generator has its own; a given one keeps running when the generator is closed.
     """
 
     def __init__(
@@ -55,29 +58,34 @@ class VllmGenerator:
     def generate(self, prompts: Sequence[Sequence[int]], stop_ids: Sequence[int] = ()) -> list[Generation]:
         """Return one generation per prompt, in order, as `Generator` says."""
         outputs = self._outputs(prompts, [self._sampling_params(index, stop_ids) for index in range(len(prompts))])
-        return [self._generation(output, stop_ids) for output in outputs]
+        return [self._finish_generation(output, stop_ids) for output in outputs]
 
     def generate_constrained(self, prompts: Sequence[Sequence[int]], trie: TokenTrie) -> list[Generation]:
         """Return one generation per prompt, in order, that is a sequence of the trie, as `Generator` says."""
         self._check_depth(trie)
         sampling = self._constrained_params(trie)
         return [
-            constrained_generation(self._tokenizer, trie, output.token_ids, _logprobs(output))
+            make_constrained_generation(self._tokenizer, trie, output.token_ids, _list_logprobs(output))
             for output in self._outputs(prompts, [sampling] * len(prompts))
         ]
 
     def next_logprobs(
         self, prefixes: Sequence[Sequence[int]], token_ids: Sequence[Sequence[int]]
     ) -> list[NDArray[np.float64]]:
-        """Return for every prefix the log-probabilities of its `token_ids` as the next token."""
+        """Return for every prefix the log-probabilities of its `token_ids` as the next token.
+
+        Raises:
+            ValueError: a prefix and the next token do not fit into the engine.
+        """
         from vllm import SamplingParams
 
         room, longest = self._engine_args()["max_model_len"], max(map(len, prefixes), default=0)
         if longest >= room:
             raise ValueError(
-                f"inference.max_new_tokens={self._inference.max_new_tokens}: {longest} tokens and the next one do not "
-                f"fit into {room}, allowed is at least {self._inference.max_new_tokens + longest + 1 - room}"
+                f"inference.max_new_tokens must be at least {self._inference.max_new_tokens + longest + 1 - room}, got "
+                f"{self._inference.max_new_tokens}: {longest} tokens and the next one do not fit into {room}"
             )
+        # vLLM gives `MAX_LOGPROBS` token ids per request, so a longer list becomes several requests of the same prefix.
         parts = [
             (index, tokens[start : start + MAX_LOGPROBS])
             for index, tokens in enumerate(map(list, token_ids))
@@ -94,32 +102,37 @@ class VllmGenerator:
     def sequence_logprobs(self, prompts: Sequence[Sequence[int]], trie: TokenTrie) -> NDArray[np.float64]:
         """Return [number of prompts, number of sequences]: each sequence's log-probability after each prompt.
 
-        The prompt is in the prefix cache after its first request. On a CPU one request a sequence has its tokens
-        forced. The model runner for GPUs takes no such request: there one a trie node asks for its children, as it does
-        where every sequence is a single token and one node tells of all.
+        On a CPU each sequence is one request, whose tokens are forced. The model runner for GPUs cannot force tokens:
+        there each trie node is one request, for the log-probabilities of its children. The same is done if every
+        sequence is a single token, since then one node has them all. The prompt is in the prefix cache after its first
+        request.
+
+        Raises:
+            ValueError: a sequence is longer than `inference.max_new_tokens`, or tokens cannot be forced.
         """
         self._check_depth(trie)
         if self._engine.on_gpu or max(map(len, trie.sequences)) == 1:
             return logprobs_by_node(self.next_logprobs, prompts, trie)
         from causal_lm_router.generation.vllm_forced_tokens import forcing_params
 
+        # All sequences of a prompt follow one another, so that the prompt is computed once.
         sequences = trie.sequences * len(prompts)
         repeated = [prompt for prompt in prompts for _ in trie.sequences]
         forced = [forcing_params(ids) for ids in trie.sequences] * len(prompts)
         outputs = self._outputs(repeated, forced, per_unit=len(trie.sequences))
         if [tuple(output.token_ids) for output in outputs] != list(sequences):
             raise ValueError(
-                "inference.engine_args: logits_processors or another argument keeps tokens from being forced"
+                "inference.engine_args must let tokens be forced: logits_processors or another argument prevents it"
             )
         logprobs = [output.cumulative_logprob for output in outputs]
         return np.array(logprobs, dtype=np.float64).reshape(len(prompts), len(trie.sequences))
 
     def sleep(self) -> None:
-        """On a GPU, move the weights to the host and drop the cache until the next use; on a CPU do nothing."""
+        """On a GPU, move the weights to the host and drop the cache until the next use; do nothing on a CPU."""
         self._engine.sleep()
 
     def close(self) -> None:
-        """End the engine, unless it was given."""
+        """Shut the engine down, unless it was given."""
         if self._owns_engine:
             self._engine.close()
 
@@ -133,19 +146,24 @@ class VllmGenerator:
             "max_model_len": self._max_model_len,
             "enable_prefix_caching": True,
             "use_tqdm_on_load": False,
+            # After a reload of weights: see there.
             "worker_extension_cls": "causal_lm_router.generation.vllm_tied_head.TiedHead",
-            # The other backends know no grammar over tokens, or (xgrammar 0.2.8) confuse several of like shape.
+            # The other backends have no grammar over tokens, or (xgrammar 0.2.8) confuse grammars of similar shape.
             "structured_outputs_config": {"backend": "guidance"},
         }
         if self._engine.on_gpu:
+            # Sleep gives the memory back to the trainer between evaluations.
             arguments["enable_sleep_mode"] = True
+            # The smallest rank that is enough, since vLLM reserves memory for it. DoRA is merged instead.
             ranks = [rank for rank in LORA_RANKS if rank >= self._lora.lora_r]
             if self._lora.use_lora and not self._lora.use_dora and ranks:
                 arguments |= {"enable_lora": True, "max_lora_rank": ranks[0]}
         else:
-            # A block of 32 tokens lets the prompt's fixed part be cached; the default of 128 is longer than most.
+            # Only whole blocks are cached: the fixed part of most prompts is shorter than the default of 128 tokens.
+            # Eager, since compiling needs a C++ compiler.
             arguments |= {"block_size": 32, "kv_cache_memory_bytes": CPU_CACHE_BYTES, "enforce_eager": True}
             arguments["logits_processors"] = ["causal_lm_router.generation.vllm_forced_tokens:ForcedTokens"]
+        # The user's own arguments win.
         return arguments | self._inference.engine_args
 
     def _outputs(
@@ -161,7 +179,7 @@ class VllmGenerator:
         longest, room = max(map(len, trie.sequences)), self._inference.max_new_tokens
         if longest > room:
             raise ValueError(
-                f"inference.max_new_tokens={room}: the longest target takes {longest}, allowed is at least {longest}"
+                f"inference.max_new_tokens must be at least {longest}, the tokens of the longest target, got {room}"
             )
 
     def _sampling_params(self, index: int, stop_ids: Sequence[int]) -> Any:
@@ -170,13 +188,14 @@ class VllmGenerator:
         arguments: dict[str, Any] = {
             "temperature": self._inference.temperature,
             "top_p": self._inference.top_p,
+            # A seed per prompt: equal prompts get different samples, and the number of prompts changes none.
             "seed": self._inference.seed + index,
             "max_tokens": self._inference.max_new_tokens,
-            # Only the end token that was trained ends a generation; a base model's own list may hold others.
+            # Only the end token that was trained ends a generation; a base model's own list may have others.
             "ignore_eos": True,
             "stop_token_ids": [self._tokenizer.eos_token_id, *stop_ids],
-            "logprobs": 0,
-            "detokenize": False,
+            "logprobs": 0,  # of the sampled token only
+            "detokenize": False,  # texts are decoded in one way for all backends
         }
         try:
             return SamplingParams(**(arguments | self._inference.sampling_args))
@@ -193,24 +212,24 @@ class VllmGenerator:
             max_tokens=longest,
             ignore_eos=True,
             stop_token_ids=[eos],
-            structured_outputs=StructuredOutputsParams(grammar=_grammar(trie, eos)),
+            structured_outputs=StructuredOutputsParams(grammar=_write_grammar(trie, eos)),
             logprobs=0,
             detokenize=False,
         )
 
-    def _generation(self, output: Any, stop_ids: Sequence[int]) -> Generation:
-        text = generated_text(self._tokenizer, output.token_ids, stop_ids)
+    def _finish_generation(self, output: Any, stop_ids: Sequence[int]) -> Generation:
+        text = decode_generated(self._tokenizer, output.token_ids, stop_ids)
         return Generation(text, output.finish_reason, len(output.token_ids), output.cumulative_logprob)
 
 
-def _grammar(trie: TokenTrie, eos: int) -> str:
-    """Return the trie as a grammar over tokens instead of text, so that a name has one way to be spelled.
+def _write_grammar(trie: TokenTrie, eos: int) -> str:
+    """Return the trie as a grammar over tokens instead of text, so that a name can be spelled in one way only.
 
-    The end token stays out: the grammar's end allows it, and nothing else.
+    The end token is left out: at the end of the grammar it is the only one allowed.
     """
     alternatives = [[f"<[{token}]>" for token in sequence if token != eos] for sequence in trie.sequences]
     return "start: " + " | ".join(map(" ".join, alternatives))
 
 
-def _logprobs(output: Any) -> list[float]:
+def _list_logprobs(output: Any) -> list[float]:
     return [step[token].logprob for token, step in zip(output.token_ids, output.logprobs, strict=True)]

@@ -1,8 +1,8 @@
-"""The vLLM engine of a process: starting and closing it, and the weights it holds.
+"""The vLLM engine of a process: its start and end, and the weights that it holds.
 
-It outlives the generators that use it: for the next job only the weights change. On a GPU an adapter is served by a
-LoRARequest. On a CPU, where vLLM's LoRA path gathers the adapter once per token, and for adapters that vLLM does not
-serve, the merged weights are reloaded into the running engine.
+It outlives the generators that use it, so the next job only changes the weights. On a GPU an adapter is served by a
+LoRARequest. On a CPU, where vLLM's LoRA path gathers the adapter once per token (6 times slower), and for adapters that
+vLLM cannot serve, the merged weights are reloaded into the running engine.
 """
 
 import contextlib
@@ -24,13 +24,15 @@ from causal_lm_router.models.torch_state import keep_random_state, keep_torch_se
 from causal_lm_router.terminal import divert_output, progress_bar
 
 BASE = "base"
-ROOM = ("max_model_len", "max_lora_rank")  # arguments of which an engine may have more than is asked for
+"""Name of the base model's own weights, where an adapter's are named by a hash of their content."""
+ROOM = ("max_model_len", "max_lora_rank")
+"""Arguments of which a running engine may have more than is asked for."""
 
 
 class VllmEngine:
-    """At most one running engine of vLLM's; `llm` is None where none runs.
+    """At most one running vLLM engine; `llm` is None if none runs.
 
-    It is closed where anything goes wrong in it, so that neither requests nor weights of an unknown state remain.
+    It is closed after any error, so that neither requests nor weights in an unknown state remain.
     """
 
     def __init__(self) -> None:
@@ -45,56 +47,63 @@ class VllmEngine:
         self._folder: tempfile.TemporaryDirectory[str] | None = None
 
     def start(self, arguments: Mapping[str, Any]) -> None:
-        """Have an engine running and awake, started with these arguments of `vllm.LLM`, or ones that leave more room.
+        """Start an engine with these arguments of `vllm.LLM`, or wake the running one if its arguments are enough.
 
-        Raises ValueError for arguments that vLLM refuses.
+        Raises:
+            ValueError: vLLM refuses the arguments.
         """
         if self.llm is not None and not self._is_enough(arguments):
             self.close()
         if self.llm is None:
+            # A copy, since later calls are compared with these arguments.
             self._arguments, self._num_threads = copy.deepcopy(dict(arguments)), torch.get_num_threads()
             share = {"gpu_memory_utilization": _free_gpu_share()} if self.on_gpu else {}
             self.llm, self._weights = _new_llm(share | self._arguments), BASE
         elif self._is_asleep:
-            torch.cuda.empty_cache()  # what the trainer keeps for reuse would be missing here
-            with self._closed_on_error():
+            torch.cuda.empty_cache()  # memory that the trainer keeps for reuse would be missing here
+            with self._close_on_error():
                 self.llm.wake_up()
             self._is_asleep = False
 
     def _is_enough(self, arguments: Mapping[str, Any]) -> bool:
+        # Arguments with room to spare drop out of the comparison; all others must be equal.
         wanted, running = dict(arguments), dict(self._arguments)
         for name in ROOM:
             if name in wanted and name in running and running.pop(name) < wanted.pop(name):
                 return False
-        # The kernels that oneDNN makes are cut for the number of threads at their first use.
+        # oneDNN builds its kernels for the number of threads at their first use.
         return wanted == running and torch.get_num_threads() == self._num_threads
 
     def is_held_by(self, user: object) -> bool:
-        """True while the running engine holds the weights that this user loaded."""
+        """Return whether the running engine holds the weights that this user loaded."""
         return self.llm is not None and self._user is user
 
     def load_weights(
         self, user: object, name_or_path: str, base_model: BaseModelConfig, weights_dir: Path | None
     ) -> None:
-        """Use the trained weights in a folder; None is the bare base model. No earlier cache answers for them.
+        """Use the trained weights in a folder; None is the bare base model. The prefix cache is always reset.
 
-        Weights that the engine holds already, by the adapter's content, are not loaded again.
+        Weights that the engine already holds, by the adapter's content, are not loaded again.
         """
+        # Nobody's until all is done: an error in between must not leave weights that a user takes for its own.
         self._user = self._lora_request = None
-        with self._closed_on_error():
+        with self._close_on_error():
+            # 1. The base model, alone or with an adapter that vLLM serves on top of it.
             if weights_dir is None or self._serves(weights_dir):
                 if self._weights != BASE:
                     self._reload(local_folder(name_or_path, base_model), BASE)
                 if weights_dir is not None:
                     self._lora_request = self._request(weights_dir)
+            # 2. A full checkpoint. It has no name, so it is loaded anew each time.
             elif not is_adapter(weights_dir):
                 self._reload(weights_dir, None)
-            elif (content := adapter_content(weights_dir)) != self._weights:
+            # 3. An adapter to merge: the merged checkpoint is read into the engine and deleted.
+            elif (content := hash_adapter(weights_dir)) != self._weights:
                 merged = self._empty_folder() / "merged"
                 load_trained(name_or_path, base_model, weights_dir).save_pretrained(merged)
                 self._reload(merged, content)
                 shutil.rmtree(merged)
-            # Also where the same weights stay: a job's figures must not depend on what was cached before it.
+            # Even if the weights stay the same: results of a job must not depend on what an earlier one cached.
             is_reset = self.llm.reset_prefix_cache()
             assert is_reset, "vLLM kept its prefix cache, which belongs to the weights before"
         self._user = user
@@ -102,24 +111,25 @@ class VllmEngine:
     def generate(
         self, requests: Sequence[dict[str, Any]], sampling: Sequence[Any], unit: str = "queries", per_unit: int = 1
     ) -> list[Any]:
-        """Return vLLM's output for every request, in order. The process's random state stays as it is.
+        """Return vLLM's output for every request, in order; the random state of the process stays as it is.
 
         The progress bar counts `unit`, each made of `per_unit` requests.
         """
         bar = partial(_show_bar, unit, per_unit)
-        with self._closed_on_error(), keep_random_state(), self._compiler_kept_out():
+        with self._close_on_error(), keep_random_state(), self._avoid_compiler():
             outputs: list[Any] = self.llm.generate(requests, sampling, lora_request=self._lora_request, use_tqdm=bar)
         return outputs
 
     def sleep(self) -> None:
-        """On a GPU, move the weights to the host and drop the cache until the next use; on a CPU do nothing."""
+        """On a GPU, move the weights to the host and drop the cache until the next use; do nothing on a CPU."""
         if self.llm is not None and self.on_gpu:
-            with self._closed_on_error():
+            with self._close_on_error():
                 self.llm.sleep(level=1)
             self._is_asleep = True
 
     def close(self) -> None:
-        """Shut the engine down and remove its temporary folder; it may be started again."""
+        """Shut the engine down and remove its temporary folder; it can be started again."""
+        # The state is cleared first: a shutdown that fails must not leave an engine that looks alive.
         llm, self.llm = self.llm, None
         self._user = self._weights = self._lora_request = None
         self._is_asleep = False
@@ -130,15 +140,15 @@ class VllmEngine:
             llm.llm_engine.engine_core.shutdown()
 
     @contextlib.contextmanager
-    def _closed_on_error(self) -> Iterator[None]:
+    def _close_on_error(self) -> Iterator[None]:
         try:
             yield
-        except BaseException:
+        except BaseException:  # an interrupt too: it leaves requests in the engine
             self.close()
             raise
 
-    def _compiler_kept_out(self) -> contextlib.AbstractContextManager[object]:
-        """Where the engine is eager, keep its sampler from compiling one small function: that takes seconds and g++."""
+    def _avoid_compiler(self) -> contextlib.AbstractContextManager[object]:
+        """Keep the sampler of an eager engine from compiling one small function, which takes seconds and needs g++."""
         is_eager = self.llm.llm_engine.model_config.enforce_eager
         return torch.compiler.set_stance("force_eager") if is_eager else contextlib.nullcontext()
 
@@ -148,23 +158,24 @@ class VllmEngine:
 
     def _reload(self, checkpoint: Path, content: str | None) -> None:
         self.llm.collective_rpc("reload_weights", kwargs={"weights_path": str(checkpoint)})
-        self.llm.collective_rpc("refresh_tied_head")
+        self.llm.collective_rpc("refresh_tied_head")  # see `vllm_tied_head`
         self._weights = content
 
     def _request(self, adapter_dir: Path) -> Any:
         """Return a LoRARequest whose name, path and id all follow from the adapter's content.
 
-        vLLM looks adapters up by these: under a used id or path it would go on serving the old weights.
+        vLLM finds adapters by these: for an id or path that it knows, it would keep serving the old weights.
         """
         from vllm.lora.request import LoRARequest
 
-        content = adapter_content(adapter_dir)
+        content = hash_adapter(adapter_dir)
         served = self._empty_folder() / content
         shutil.copytree(adapter_dir, served)
+        # An id is a positive 32-bit integer: 28 bits of the hash, and 1 since 0 means no adapter.
         return LoRARequest(content, int(content[:7], 16) + 1, str(served))
 
     def _empty_folder(self) -> Path:
-        """Return the engine's temporary folder, without the adapter that was served before."""
+        """Return the engine's temporary folder, emptied: adapters of a whole sweep would fill the disk."""
         if self._folder is None:
             self._folder = tempfile.TemporaryDirectory(prefix="causal-lm-router-")
         folder = Path(self._folder.name)
@@ -187,18 +198,18 @@ def adapter_content(adapter_dir: Path) -> str:
 
 
 def _free_gpu_share() -> float:
-    """Return the share of the GPU's memory that the engine may take: nine tenths of what a trainer beside it leaves."""
-    torch.cuda.empty_cache()
+    """Return the share of the GPU's memory that the engine may take: nine tenths of the free memory."""
+    torch.cuda.empty_cache()  # memory that a trainer keeps for reuse counts as free
     free, total = torch.cuda.mem_get_info()
     return 0.9 * free / total
 
 
 def _new_llm(arguments: dict[str, Any]) -> Any:
-    """Return a new vLLM engine on all cores; vLLM's own environment variables win where they are set.
+    """Return a new vLLM engine on all cores; environment variables of vLLM that are already set win.
 
-    It runs in this process, but in one of its own beside a process group (that of a distributed trainer, or of another
-    engine): it would join the group, wait for the other ranks, and destroy the group at its end. Its start leaves the
-    random state and torch's settings as they were, so that training does not depend on when it starts.
+    It runs in this process, except beside a process group (of a distributed trainer, or of another engine), where it
+    gets its own process: it would join the group, wait for the other ranks, and destroy the group at its end. Its start
+    leaves the random state and torch's settings as they were, so that training does not depend on when it starts.
     """
     in_own_process = torch.distributed.is_available() and torch.distributed.is_initialized()
     settings = {
@@ -207,13 +218,14 @@ def _new_llm(arguments: dict[str, Any]) -> Any:
         "VLLM_CONFIGURE_LOGGING": "0",  # its records go where the command's own logging has them
         "VLLM_NO_USAGE_STATS": "1",
     }
+    # `_avoid_compiler` does not reach into another process.
     if in_own_process and arguments.get("enforce_eager"):
         settings["TORCH_COMPILE_DISABLE"] = "1"
     # Its native code and its processes write to the descriptors, past Python's logging.
     with divert_output(), _environment(settings), keep_random_state(), keep_torch_settings():
         from vllm import LLM, envs
 
-        envs.disable_envs_cache()
+        envs.disable_envs_cache()  # a second engine must see the settings made here
         try:
             return LLM(**arguments)
         except TypeError as error:
@@ -223,8 +235,8 @@ def _new_llm(arguments: dict[str, Any]) -> Any:
 
 
 @contextlib.contextmanager
-def _environment(settings: Mapping[str, str]) -> Iterator[None]:
-    """Set the environment variables that are not set yet, for the length of the block."""
+def _set_environment(settings: Mapping[str, str]) -> Iterator[None]:
+    """Set the environment variables that are not set yet, until the block ends."""
     added = {name: value for name, value in settings.items() if name not in os.environ}
     os.environ.update(added)
     try:
