@@ -189,7 +189,7 @@ def _show_bar(unit: str, per_unit: int, items: Any = None, total: int | None = N
     return items if items is not None else progress_bar(unit=unit, total=total, per_unit=per_unit)
 
 
-def adapter_content(adapter_dir: Path) -> str:
+def hash_adapter(adapter_dir: Path) -> str:
     """Return a hash of an adapter's weights and settings."""
     content = hashlib.sha256()
     for file in sorted(adapter_dir.glob("adapter_*")):
@@ -222,7 +222,7 @@ def _new_llm(arguments: dict[str, Any]) -> Any:
     if in_own_process and arguments.get("enforce_eager"):
         settings["TORCH_COMPILE_DISABLE"] = "1"
     # Its native code and its processes write to the descriptors, past Python's logging.
-    with divert_output(), _environment(settings), keep_random_state(), keep_torch_settings():
+    with divert_output(), _set_environment(settings), keep_random_state(), keep_torch_settings():
         from vllm import LLM, envs
 
         envs.disable_envs_cache()  # a second engine must see the settings made here
