@@ -327,7 +327,7 @@ def test_prefix_that_leaves_no_room_is_refused(rig: Rig) -> None:
 
 def test_tokens_that_cannot_be_forced_are_an_error(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
     outputs = [SimpleNamespace(token_ids=[9], cumulative_logprob=0.0)] * 2
-    monkeypatch.setattr(rig.vllm, "_outputs", lambda *_: outputs)
+    monkeypatch.setattr(rig.vllm, "_outputs", lambda *_, **__: outputs)
     with pytest.raises(ValueError, match=r"inference\.engine_args .*logits_processors"):
         rig.vllm.sequence_logprobs([[3]], make_trie([(5, EOS), (6, EOS)]))
 

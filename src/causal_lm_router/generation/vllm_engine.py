@@ -115,7 +115,8 @@ class VllmEngine:
 
         The progress bar counts `unit`, each made of `per_unit` requests.
         """
-        bar = partial(_show_bar, unit, per_unit)
+        # A bar that is not shown measures no time, and vLLM would divide by it.
+        bar = partial(_show_bar, unit, per_unit) if not progress_bar(unit=unit).disable else False
         with self._close_on_error(), keep_random_state(), self._avoid_compiler():
             outputs: list[Any] = self.llm.generate(requests, sampling, lora_request=self._lora_request, use_tqdm=bar)
         return outputs
