@@ -43,8 +43,7 @@ class Decoder:
     `mean_costs` (USD on train, by candidate) are used for `decoding.cost_weight` only.
 
     Raises:
-        ValueError: a cost weight is set but costs are unknown, or a normalisation other than `sum` is set after the
-            objective `per_candidate`.
+        ValueError: a cost weight is set but costs are unknown.
     """
 
     def __init__(
