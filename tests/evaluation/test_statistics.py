@@ -8,10 +8,13 @@ from scipy import stats
 
 from causal_lm_router.evaluation.intervals import mean_estimate
 from causal_lm_router.evaluation.statistics import (
+    Difference,
     MeanEstimate,
     Resampling,
     Sample,
     adjust_holm,
+    correct_differences,
+    estimate_differences,
     estimate_means,
     mcnemar_p,
 )
@@ -71,13 +74,14 @@ def test_columns_are_estimated_together_and_on_their_own() -> None:
         assert one.estimate.standard_error == pytest.approx(other.estimate.standard_error)
 
 
-def test_large_tables_are_drawn_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
-    values = np.random.default_rng(4).normal(size=(2, 300))
-    whole = estimate(crossed(values), Resampling(2000, seed=5))
-    monkeypatch.setattr("causal_lm_router.evaluation.statistics._MAX_DRAWN", 1000)
-    parts = estimate(crossed(values), Resampling(2000, seed=5))
-    assert parts.estimate.value == whole.estimate.value
-    assert parts.estimate.standard_error == pytest.approx(whole.estimate.standard_error, rel=0.1)
+def test_large_tables_are_drawn_in_parts() -> None:
+    # 2,000 resamples of 5,000 queries are more numbers than are held at once; 400 resamples are not.
+    values = np.random.default_rng(4).normal(size=5000)
+    expected = mean_estimate(values)
+    for num_resamples in (400, 2000):
+        mean = estimate(crossed(values[None]), Resampling(num_resamples, seed=5)).estimate
+        assert mean.value == pytest.approx(expected.value)
+        assert mean.standard_error == pytest.approx(expected.standard_error, rel=0.1)
 
 
 def test_seed_of_the_bootstrap_decides_the_draws() -> None:
@@ -139,3 +143,23 @@ def test_holm_by_hand() -> None:
     assert adjusted == pytest.approx({"b": 0.04, "d": 0.06, "c": 0.06, "a": 0.06})
     assert adjust_holm({"a": 0.9, "b": 0.8}) == {"a": 1.0, "b": 1.0}
     assert adjust_holm({}) == {}
+
+
+def test_the_larger_of_two_p_values_is_corrected() -> None:
+    same = estimate(crossed(np.ones((1, 4)))).estimate
+    found = correct_differences(
+        {
+            "a": Difference(estimate=same, bootstrap_p=0.001, mcnemar_p=0.02),
+            "b": Difference(estimate=same, bootstrap_p=0.03, mcnemar_p=None),
+        }
+    )
+    assert {key: one.adjusted_p for key, one in found.items()} == pytest.approx({"a": 0.04, "b": 0.04})
+    assert [one.verdict for one in found.values()] == ["significantly better"] * 2
+
+
+def test_only_the_accuracy_column_has_an_exact_test_over_the_sums_of_the_seeds() -> None:
+    seeds = [np.array([[1.0, 0.5], [0.0, 0.2], [1.0, 0.1]]), np.array([[1.0, 0.5], [-1.0, 0.0], [0.0, 0.3]])]
+    accuracy, score = estimate_differences([Sample("q", rows) for rows in seeds], Resampling(), accuracy=0)
+    assert accuracy.mcnemar_p == pytest.approx(mcnemar_p(np.array([2.0, -1.0, 1.0])))
+    assert score.mcnemar_p is None
+    assert (accuracy.estimate.value, score.estimate.value) == pytest.approx((2 / 6, 1.6 / 6))

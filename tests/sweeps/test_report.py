@@ -355,8 +355,11 @@ def test_best_single_as_baseline(sweep: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"baseline": "lora.lora_r=5"}, "baseline='lora.lora_r=5': fits 0 configurations; allowed is best_single |"),
-        ({"baseline": "rank"}, "baseline='rank': fits 0 configurations"),
+        (
+            {"baseline": "lora.lora_r=5"},
+            "baseline must be best_single or fit one of the configurations, got 'lora.lora_r=5', which fits 0: ",
+        ),
+        ({"baseline": "rank"}, "got 'rank', which fits 0: "),
         ({"metric": "regret"}, "metric must be mean_score or routing_accuracy, got 'regret'"),
     ],
 )
@@ -448,9 +451,9 @@ def test_command_says_bad_input_in_one_line(sweep: Path, tmp_path: Path, command
     (tmp_path / "empty").mkdir()
     for arguments, message in (
         ((tmp_path / "nowhere",), "no such folder"),
-        ((tmp_path / "empty",), "neither a sweep folder nor a run folder"),
-        ((sweep, sweep / "job-4-0"), "--output is needed unless one sweep folder is given"),
-        ((sweep / "job-4-0",), "--output is needed unless one sweep folder is given"),
+        ((tmp_path / "empty",), "must be a sweep folder or a run folder"),
+        ((sweep, sweep / "job-4-0"), "--output must be given unless FOLDER is one sweep folder"),
+        ((sweep / "job-4-0",), "--output must be given unless FOLDER is one sweep folder"),
     ):
         status, output, errors = command(*arguments)
         assert (status, output) == (1, "")

@@ -41,7 +41,7 @@ def configuration(number: int, tables: np.ndarray, seeds: list[int] | None = Non
         Run(Path(f"{number}-{index}"), "done", config={"seed": seeds[index] if seeds else index}, test=evaluation(row))
         for index, row in enumerate(tables)
     ]
-    return Configuration(number, {"k": number}, {"k": str(number)}, tuple(runs))
+    return Configuration(number=number, swept={"k": number}, texts={"k": str(number)}, runs=tuple(runs))
 
 
 def draw(random: np.random.Generator, effects: list[float], num_seeds: int, seed_spread: float) -> list[Configuration]:
@@ -130,7 +130,7 @@ def test_best_single_as_baseline() -> None:
 
 def test_best_single_without_scores_of_all_candidates_is_not_compared() -> None:
     run = Run(Path("x"), "done", config={"seed": 0}, test=replace(evaluation(np.ones(9, dtype=bool)), best_single=None))
-    (one,) = compare([Configuration(1, {}, {}, (run,))], None, QUICK)
+    (one,) = compare([Configuration(number=1, swept={}, texts={}, runs=(run,))], None, QUICK)
     assert one.accuracy is None
     assert one.note == "not compared: outcomes.jsonl lacks the candidates' scores"
     assert verdict([one]) == "Nothing could be compared with the baseline."

@@ -1,4 +1,4 @@
-"""Compare runs on the same queries, each with the first, pair by pair.
+"""Compare runs on the same queries, each with the first one.
 
 causal-lm-router compare outputs/first outputs/second [...] [--output DIR] [--resamples 2000] [--seed 0]
 """
@@ -23,7 +23,7 @@ def _parser() -> argparse.ArgumentParser:
         prog="causal-lm-router compare",
         description="Compare two or more runs on the same queries: paired bootstrap, McNemar's exact test, routes.",
     )
-    described = "a finished run, or any folder with report.json and outcomes.jsonl; the first is the reference"
+    described = "a finished run, or any folder with report.json and outcomes.jsonl; all are compared with the first"
     parser.add_argument("folders", nargs="+", type=Path, metavar="FOLDER", help=described)
     parser.add_argument("--output", type=Path, help="folder for compare.json, compare.csv, compare.md and frontier.png")
     parser.add_argument("--resamples", type=int, default=2000, help="bootstrap resamples (default: 2000)")

@@ -1,4 +1,4 @@
-"""Report on a sweep, or on any runs: tables, tests, figures, and one page that opens offline.
+"""Report on a sweep, or on any runs: tables, significance tests, drawings, and one HTML page that opens offline.
 
 causal-lm-router report outputs/sweeps/rank [--baseline "lora.lora_r=16"] [--metric routing_accuracy] [--output DIR]
 """
@@ -25,17 +25,17 @@ def main() -> None:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="causal-lm-router report",
-        description="Write tables, tests, figures and one HTML page over the runs of a sweep, or over any runs.",
+        description="Write tables, significance tests, drawings and an HTML page about a sweep, or about any runs.",
     )
     parser.add_argument("folders", nargs="+", type=Path, metavar="FOLDER", help="a sweep folder, or run folders")
     parser.add_argument("--output", type=Path, help="folder of the report; default: report/ in the sweep folder")
     parser.add_argument(
         "--baseline",
-        help='what to compare with: best_single, or settings such as "lora.lora_r=16,optim.learning_rate=0.0005"; '
-        "default: the first configuration",
+        help='best_single, or the settings of a configuration, such as "lora.lora_r=16,optim.learning_rate=0.0005"; '
+        "all configurations are compared with it (default: the first one)",
     )
     metrics = ("mean_score", "routing_accuracy")
-    parser.add_argument("--metric", choices=metrics, default=metrics[0], help="what is chosen by, on validation")
+    parser.add_argument("--metric", choices=metrics, default=metrics[0], help="the highest on validation is chosen")
     parser.add_argument("--resamples", type=int, default=2000, help="bootstrap resamples (default: 2000)")
     parser.add_argument("--seed", type=int, default=0, help="random seed of the bootstrap (default: 0)")
     return parser
@@ -50,7 +50,7 @@ def _write(arguments: argparse.Namespace) -> "SweepReport":
     folders, output = arguments.folders, arguments.output
     if output is None:
         if len(folders) > 1 or (RunFolder(folders[0]).config.is_file() and not is_sweep_folder(folders[0])):
-            raise ValueError("--output is needed unless one sweep folder is given")
+            raise ValueError("--output must be given unless FOLDER is one sweep folder")
         output = folders[0] / "report"
     resampling = Resampling(arguments.resamples, arguments.seed)
     return write_report(folders, output, baseline=arguments.baseline, metric=arguments.metric, resampling=resampling)

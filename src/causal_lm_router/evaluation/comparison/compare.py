@@ -106,16 +106,19 @@ def _check_queries(folder: Path, ours: RunEvaluation, first: Path, theirs: RunEv
         raise ValueError(f"{folder}: evaluates the split {ours.split!r}, {first} the split {theirs.split!r}")
     if set(ours.report.candidate_names) != set(theirs.report.candidate_names):
         raise ValueError(f"{folder}: routes among other candidates than {first}")
+    # The counts say whether other runs, or a part of the queries, were meant.
     both = len(set(ours.query_ids) & set(theirs.query_ids))
     if ours.query_ids != theirs.query_ids:
         counts = f"{len(ours.query_ids):,} and {len(theirs.query_ids):,} queries, {both:,} of them in both"
         raise ValueError(f"{folder}: asks other queries than {first}: {counts}")
+    # The ids are equal now; tasks and best scores must be, too.
     if not shared_queries(ours, theirs):
         raise ValueError(f"{folder}: queries have other tasks or best scores than in {first}, so the data differ")
 
 
 def _names(folders: Sequence[Path]) -> list[str]:
     """As many last parts of the paths as make them differ."""
+    # More parts until all names differ; the folders do, so this ends.
     length = 1
     while len({folder.parts[-length:] for folder in folders}) < len(folders):
         length += 1
@@ -129,6 +132,7 @@ def _compare(run: ComparedRun, first: ComparedRun, resampling: Resampling) -> Pa
     # A row per query; both evaluations are sorted by query id.
     values = np.column_stack([ours[name] - theirs[name] for name in metrics])
     score, accuracy, *costs = estimate_differences([Sample(run.evaluation.queries, values)], resampling, accuracy=1)
+    # Columns of both tables are in the first run's order, so equal routes are equal numbers.
     differ = run.table.routes != first.table.routes
     return Pair(
         run=run,

@@ -33,10 +33,12 @@ def write_comparison(comparison: Comparison, output: Path) -> list[Path]:
         "seed": comparison.resampling.seed,
         "rows": rows,
     }
+    # Every file is written whole; a rerun replaces them one by one.
     names = ["compare.csv", "compare.json", "compare.md"]
     write_csv(rows, list(rows[0]), output / names[0])
     write_text(output / names[1], json.dumps(plain, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
     write_text(output / names[2], render_markdown(comparison))
+    # The queries are the same, so the first run's references and candidates are those of all runs.
     if all(run.evaluation.report.mean_cost is not None for run in comparison.runs):
         points = [run_point(run.name, run.evaluation.report, run.table) for run in comparison.runs]
         figure = draw_frontier(points, first.evaluation.report.references, candidates=first.table)

@@ -43,6 +43,7 @@ def comparison_rows(comparison: Comparison, base: Path) -> list[Row]:
 
     A run's row holds its differences from the first run; they are None for the first run and the references.
     """
+    # The first run is in no pair.
     pairs = {pair.run.name: pair for pair in comparison.pairs}
     rows = []
     for run in comparison.runs:
@@ -61,6 +62,7 @@ def comparison_rows(comparison: Comparison, base: Path) -> list[Row]:
 def references(comparison: Comparison) -> dict[str, Reference]:
     """Return the references by name; best single once for each candidate that is best on a run's training queries."""
     found: dict[str, Reference] = {}
+    # Runs trained on other queries may have another best single.
     singles = {run.evaluation.report.best_single for run in comparison.runs}
     for run in comparison.runs:
         report = run.evaluation.report
@@ -77,6 +79,7 @@ def render_markdown(comparison: Comparison) -> str:
     runs = [{"run": name, **estimate_cells(estimates, METRICS)} for name, estimates in _compared(comparison)]
     pairs = [{"run": pair.run.name, **_pair_cells(pair)} for pair in comparison.pairs]
     title = f"# {len(comparison.runs)} runs on {_queries(comparison)}"
+    # A single comparison needs no correction.
     sentences = [LEGEND, *([HOLM] if len(comparison.pairs) > 1 else []), _said_of_resampling(comparison)]
     parts = [
         title,
@@ -101,6 +104,7 @@ def print_comparison(comparison: Comparison, console: Console) -> None:
         cells = [two_lines(*text.partition(" ")[::2]) for text in estimate_cells(estimates, METRICS).values()]
         table.add_row(Text(name), *cells, style="" if index < len(comparison.runs) else "dim")
     console.print(table)
+    # A pair has too many cells for a row of 80 columns: a line each.
     for pair in comparison.pairs:
         console.print(Text(f"{pair.run.name} against {comparison.first.name}", style="bold"))
         lines = Table(box=None, show_header=False, padding=(0, 2, 0, 0))

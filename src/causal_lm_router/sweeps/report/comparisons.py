@@ -58,6 +58,7 @@ def verdict(comparisons: Sequence[Comparison]) -> str:
     done = [one for one in comparisons if one.accuracy and one.score]
     if not done:
         return "Nothing could be compared with the baseline."
+    # Verdict -> numbers of the configurations it holds for.
     found: dict[str, list[str]] = {}
     for one in done:
         for name, difference in (("routing accuracy", one.accuracy), ("mean score", one.score)):
@@ -102,6 +103,7 @@ def _pairs(configuration: Configuration, baseline: Configuration | None) -> tupl
     if baseline is None:
         return tuple((run, None) for run in configuration.runs)
     theirs = {run.seed: run for run in baseline.runs}
+    # Equal seeds share what they draw, such as the order of the data: pairing them removes that spread.
     same = tuple((run, theirs[run.seed]) for run in configuration.runs if run.seed in theirs)
     return same or tuple(zip(configuration.runs, baseline.runs, strict=False))
 
@@ -125,6 +127,7 @@ def _pair_with_best_single(evaluation: RunEvaluation) -> Sample:
 def _values(evaluation: RunEvaluation, query_ids: Sequence[str]) -> Floats:
     """The compared metrics of the given queries, shape (queries, metrics), sorted by query id."""
     wanted = set(query_ids)
+    # Both evaluations are sorted by query id, so equal rows are equal queries.
     rows = [query_id in wanted for query_id in evaluation.query_ids]
     return np.column_stack([evaluation.values[name][rows] for name in _COMPARED])
 

@@ -1,4 +1,4 @@
-"""Configurations: runs that differ in nothing but their seed, named by the settings that were swept."""
+"""Configurations: groups of runs that differ in their seed alone, named by the settings that were swept."""
 
 import json
 import math
@@ -11,15 +11,16 @@ from causal_lm_router.config import NOT_IDENTITY, BaselineMethod
 from causal_lm_router.evaluation.formatting import shorten_names
 from causal_lm_router.sweeps.report.runs import Run
 
-# Seeds that may follow the run's (`data.split_seed=${seed}`): where they do in every run, they tell replicates apart.
+# Seeds that may follow the run's (`data.split_seed=${seed}`). Where they do in every run, they belong to the replicate.
 _FOLLOWING_SEEDS = ("data.split_seed", "data.simulated.seed", "inference.seed")
 ABSENT = "(absent)"
+"""Stands for the value of a setting that a run's config lacks."""
 METHOD = "baseline.method"
-"""Which baseline a run is; trained routers lack it."""
+"""Setting that names a run's baseline; trained routers lack it."""
 _ORACLES = (BaselineMethod.oracle.value, BaselineMethod.cheapest_oracle.value)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Configuration:
     """The finished runs of one configuration, by seed, with the values of the swept settings."""
 
@@ -27,7 +28,7 @@ class Configuration:
     """Counts from 1 in the order of the report."""
     swept: Mapping[str, Any]
     texts: Mapping[str, str]
-    """The swept values as they are printed: long ones shortened, but never so that two look alike."""
+    """The swept values as they are printed; shortened where that keeps them different."""
     runs: tuple[Run, ...]
 
     @property
@@ -38,22 +39,24 @@ class Configuration:
 
     @property
     def is_oracle(self) -> bool:
-        """True for a baseline that knows the scores of the queries it is asked, those of validation too."""
+        """Whether it is a baseline that knows the scores of the queries it is asked, those of validation included."""
         return self.runs[0].config.get(METHOD) in _ORACLES
 
 
 def format_value(value: object) -> str:
-    """Return a setting in full, as on the command line; floats by their shortest exact digits."""
+    """Return a setting in full, as on the command line; floats in their shortest exact digits."""
     return "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def swept_keys(runs: Sequence[Run]) -> list[str]:
     """Return the settings whose values differ among the runs, in the order of the config.
 
-    Trained routers have no settings of a baseline: that sets none apart but `baseline.method`, by which they differ.
+    Trained routers lack all settings of baselines. Of these only `baseline.method` tells the two kinds apart.
     """
+    # A run that was not started has no config.
     configs = [run.config for run in runs if run.config]
     seeds = [config["seed"] for config in configs]
+    # Neither the seed nor where a run writes makes another configuration.
     ignored = {"seed", *NOT_IDENTITY}
     if len(set(seeds)) > 1:
         ignored |= {key for key in _FOLLOWING_SEEDS if [config.get(key) for config in configs] == seeds}
@@ -71,10 +74,11 @@ def swept_keys(runs: Sequence[Run]) -> list[str]:
 
 
 def mark_repeated(runs: Sequence[Run]) -> list[Run]:
-    """Return the runs, those of a configuration and seed that is there already as `repeated`, out of all figures."""
+    """Return the runs; a second run of one configuration and seed is marked `repeated` and loses its evaluation."""
     keys, first = swept_keys(runs), dict[tuple[str, ...], Run]()
     marked = []
     for run in runs:
+        # The first finished run of each configuration and seed counts; unfinished ones are not compared.
         same = first.setdefault(_identity(run, ["seed", *keys]), run) if run.test else run
         detail = f"same configuration and seed as {same.folder}"
         marked.append(run if same is run else replace(run, state="repeated", detail=detail, test=None))
@@ -88,14 +92,15 @@ def group_runs(runs: Sequence[Run]) -> list[Configuration]:
     for run in runs:
         if run.test:
             groups.setdefault(_identity(run, keys), []).append(run)
+    # All runs of a group have the same swept values.
     ordered = sorted(groups.values(), key=lambda group: [_order(group[0].config.get(key)) for key in keys])
     texts = {key: _texts([group[0].config.get(key, ABSENT) for group in ordered]) for key in keys}
     return [
         Configuration(
-            number,
-            {key: group[0].config.get(key, ABSENT) for key in keys},
-            {key: texts[key][number - 1] for key in keys},
-            tuple(sorted(group, key=lambda run: _order(run.seed))),
+            number=number,
+            swept={key: group[0].config.get(key, ABSENT) for key in keys},
+            texts={key: texts[key][number - 1] for key in keys},
+            runs=tuple(sorted(group, key=lambda run: _order(run.seed))),
         )
         for number, group in enumerate(ordered, start=1)
     ]
@@ -104,8 +109,10 @@ def group_runs(runs: Sequence[Run]) -> list[Configuration]:
 def find_configuration(configurations: Sequence[Configuration], text: str) -> Configuration:
     """Return the one configuration with the settings in `text`: `key=value` pairs, split by commas or spaces.
 
-    Raises ValueError where there is not exactly one.
+    Raises:
+        ValueError: no configuration has these settings, or several have.
     """
+    # Commas and spaces inside a value do not split it: a separator is followed by a key and `=`.
     pairs = [pair.partition("=") for pair in re.split(r"[,\s]+(?=[\w.]+=)", text.strip())]
     fitting = [
         configuration
@@ -119,15 +126,19 @@ def find_configuration(configurations: Sequence[Configuration], text: str) -> Co
     ]
     if len(fitting) != 1:
         names = " | ".join(configuration.name for configuration in configurations)
-        raise ValueError(f"baseline={text!r}: fits {len(fitting)} configurations; allowed is best_single | {names}")
+        raise ValueError(
+            f"baseline must be best_single or fit one of the configurations, got {text!r}, which fits {len(fitting)}: "
+            f"{names}"
+        )
     return fitting[0]
 
 
 def _texts(values: Sequence[object]) -> list[str]:
-    """The values as printed: floats by four digits and texts by 40 characters where that keeps them apart."""
+    """The values as printed: floats with four digits and texts of 40 characters where that keeps them different."""
     exact = [format_value(value) for value in values]
     rounded = [f"{value:.4g}" if isinstance(value, float) else text for value, text in zip(values, exact, strict=True)]
     lines = [text.replace("\n", "\\n") for text in (rounded if len(set(rounded)) == len(set(exact)) else exact)]
+    # Equal values stay equal: each is shortened once.
     names = list(dict.fromkeys(lines))
     shortened = dict(zip(names, shorten_names(names, 40), strict=True))
     return [shortened[line] for line in lines]
@@ -135,6 +146,7 @@ def _texts(values: Sequence[object]) -> list[str]:
 
 def _is_value(value: object, text: str) -> bool:
     if isinstance(value, int | float) and not isinstance(value, bool):
+        # 5e-4 and 0.0005 are one value.
         try:
             return math.isclose(value, float(text), rel_tol=1e-12)
         except ValueError:
@@ -143,7 +155,7 @@ def _is_value(value: object, text: str) -> bool:
 
 
 def _tells_absent(key: str) -> bool:
-    """True where a run without the setting differs from one with it: one more entry of a dictionary changes a run."""
+    """Whether a run without the setting differs from one that has it, as with entries of a dictionary."""
     return key == METHOD or not key.startswith("baseline.")
 
 
@@ -158,6 +170,7 @@ def _exact(value: object) -> str:
 
 
 def _order(value: object) -> tuple[int, float, str]:
+    """Sort key: null, then numbers by size, then texts."""
     if isinstance(value, int | float) and not isinstance(value, bool):
         return (1, float(value), "")
     return (0, 0.0, "") if value is None else (2, 0.0, format_value(value))

@@ -49,6 +49,7 @@ def draw_configurations(summaries: Sequence[Summary], references: Sequence[Refer
             score=one.estimates["mean_score"],
             number=one.configuration.number,
         )
+        # An estimate without bounds is drawn without its interval.
         if len(priced) > MAX_COLOURS and _place(one.estimates) not in on_front:
             plain = {name: replace(estimate, low=None, high=None) for name, estimate in one.estimates.items()}
             point = replace(point, cost=plain["mean_cost"], score=plain["mean_score"], number=None)
@@ -59,6 +60,7 @@ def draw_configurations(summaries: Sequence[Summary], references: Sequence[Refer
 def draw_chosen_confusion(chosen: Configuration) -> Figure:
     """Return the confusion matrix of the configuration, summed over its seeds with the same pool."""
     reports = [run.test.report for run in chosen.runs if run.test]
+    # Seeds with other candidates have rows and columns that do not match.
     names = reports[0].candidate_names
     counts = [report.confusion for report in reports if report.candidate_names == names]
     summed = f"route (summed over {len(counts)} seeds)" if len(counts) > 1 else "route"

@@ -23,7 +23,7 @@ from causal_lm_router.sweeps.report.summary import (
 
 @dataclass(frozen=True, kw_only=True)
 class Findings:
-    """The content of a report; without finished runs only `runs` holds anything."""
+    """The content of a report; without finished runs all but `runs` is empty."""
 
     runs: list[Run]
     configurations: list[Configuration]
@@ -47,7 +47,7 @@ class Findings:
 
     @property
     def progress(self) -> str:
-        """`12 runs: 10 done, 1 running, 1 failed`."""
+        """Number of runs by state: `12 runs: 10 done, 1 running, 1 failed`."""
         states = Counter(run.state for run in self.runs)
         return f"{len(self.runs)} runs: " + ", ".join(f"{number} {state}" for state, number in states.items())
 
@@ -61,13 +61,14 @@ def find(folders: Sequence[Path], baseline: str | None, metric: str, resampling:
     """Return the findings over the runs in the given folders.
 
     Raises:
-        ValueError: the folders hold no runs, no configuration fits `baseline`, or `metric` is not in METRICS.
+        ValueError: the folders hold no runs, no configuration fits `baseline`, or `metric` is not in CHOICE_METRICS.
     """
     # Before the bootstrap, which takes long.
     check_metric(metric)
+    # A run found twice would count twice.
     runs = mark_repeated(read_runs(folders))
     if not runs:
-        raise ValueError(f"{', '.join(map(str, folders))}: the sweep has no job yet")
+        raise ValueError(f"{', '.join(map(str, folders))}: must hold a run or a job; the sweep has none yet")
     if not any(run.test for run in runs):
         return Findings(
             runs=runs,

@@ -22,15 +22,18 @@ def render_markdown(findings: Findings, title: str, captions: Mapping[str, str],
 
 def render_page(findings: Findings, title: str, captions: Mapping[str, str], base: Path, folder: Path, at: Path) -> str:
     """Return report.html with the drawings of `folder` inside; links to run folders are relative to the folder `at`."""
+    # Embedded, so that the page needs no other file.
     pictures = {
         name: (base64.b64encode((folder / f"{name}.png").read_bytes()).decode(), caption)
         for name, caption in captions.items()
     }
+    # Tables name runs by their path from the sweep; links must hold from where the report lies.
     links = {relative(run.folder, base): relative(run.folder, at) for run in findings.runs}
     return _render("report.html.jinja", findings, title, base, figures=pictures, links=links, autoescape=True)
 
 
 def _render(template: str, findings: Findings, title: str, base: Path, *, autoescape: bool, **more: Any) -> str:
+    # A name that the template does not know is an error rather than an empty text.
     environment = jinja2.Environment(
         autoescape=autoescape, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
@@ -55,6 +58,7 @@ def _printed_runs(rows: Sequence[Row]) -> list[dict[str, str]]:
     printed = []
     for row in rows:
         values = {key: row[key] for key in _PRINTED_RUN}
+        # Four digits are enough to tell runs apart; runs.csv has all of them.
         texts = {
             key.replace("_", " "): f"{value:.4f}" if isinstance(value, float) else "" if value is None else str(value)
             for key, value in values.items()

@@ -31,6 +31,7 @@ def draw_parameter(key: str, summaries: Sequence[Summary], references: Sequence[
     A line joins configurations that differ in nothing else. Where those are many (a random search), all points have
     one colour and the line is their mean at each value. A numeric axis is logarithmic where it spans over a decade.
     """
+    # Settings may differ among unfinished runs alone: then there is nothing to draw.
     values = [summary.configuration.swept[key] for summary in summaries]
     if len({format_value(value) for value in values}) < 2:
         return None
@@ -47,6 +48,7 @@ def draw_parameter(key: str, summaries: Sequence[Summary], references: Sequence[
     bottom.set_ylim(bottom=-0.002)
     _draw_references(top, references)
     axis.finish(bottom, key)
+    # Both panels have the same lines; the references are on the upper one alone.
     handles, labels = top.get_legend_handles_labels()
     if handles:
         is_long = max(map(len, labels)) > 40
@@ -61,6 +63,7 @@ class _Axis:
         is_number = all(isinstance(value, int | float) and not isinstance(value, bool) for value in values)
         self.numbers = sorted({float(value) for value in values}) if is_number else []  # type: ignore[arg-type]
         self.names = {format_value(value): text for value, text in zip(values, texts, strict=True)}
+        # A logarithm needs positive values; within one decade it helps little.
         low_high = (self.numbers[0], self.numbers[-1]) if self.numbers else (0.0, 0.0)
         self.is_log = low_high[0] > 0 and low_high[1] > 10 * low_high[0]
 
@@ -73,6 +76,7 @@ class _Axis:
         """Return the position of a value, moved by `offset`, a share of the axis, so that error bars stay apart."""
         if not self.numbers:
             return list(self.names).index(format_value(value)) + offset * len(self.names)
+        # On a logarithmic axis equal distances are equal factors.
         number, low, high = float(value), self.numbers[0], self.numbers[-1]  # type: ignore[arg-type]
         return number * (high / low) ** offset if self.is_log else number + offset * (high - low)
 
@@ -86,6 +90,7 @@ class _Axis:
             is_long = sum(map(len, self.names.values())) > 50
             rotation: Any = {"rotation": 30, "ha": "right", "rotation_mode": "anchor"} if is_long else {}
             axes.set_xticks(range(len(self.names)), list(self.names.values()), parse_math=False, **rotation)
+        # More values than these would not fit as ticks; matplotlib then chooses its own.
         elif len(self.numbers) <= _MAX_TICKS:
             # A logarithmic axis would add ticks of its own between the values.
             axes.xaxis.set_minor_locator(NullLocator())
@@ -94,7 +99,7 @@ class _Axis:
 
 
 def _series(key: str, summaries: Sequence[Summary]) -> dict[str, list[Summary]]:
-    """Summaries by the values of the other settings, written as a name."""
+    """Label -> the summaries that differ in nothing but `key`; the label holds the values of the other settings."""
     series: dict[str, list[Summary]] = {}
     for summary in summaries:
         others = {name: text for name, text in summary.configuration.texts.items() if name != key}

@@ -3,7 +3,7 @@
 import os
 import secrets
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -82,6 +82,7 @@ def _write(findings: Findings, folder: Path, title: str, base: Path, at: Path) -
     write_csv(rows, ["number", "who"], folder / "configurations.csv")
     write_csv(compared, ["number", "configuration", "baseline"], folder / "comparisons.csv")
     write_csv(run_rows(findings.runs, findings.configurations, base), ["run", "state"], folder / "runs.csv")
+    # The drawings come before the page, which embeds them.
     figures = folder / "figures"
     figures.mkdir()
     captions = _draw(findings, figures)
@@ -97,32 +98,30 @@ def _write(findings: Findings, folder: Path, title: str, base: Path, at: Path) -
 def _draw(findings: Findings, folder: Path) -> dict[str, str]:
     """Save every drawing that the findings allow as PNG and PDF; return file name without ending -> caption."""
     captions = {}
-    for name, caption, draw in _drawings(findings):
-        if (figure := draw()) is not None:
+    for name, caption, figure in _drawings(findings):
+        if figure is not None:
             for ending in ("png", "pdf"):
                 save_figure(figure, folder / f"{name}.{ending}")
             captions[name] = caption
     return captions
 
 
-def _drawings(findings: Findings) -> list[tuple[str, str, Callable[[], Figure | None]]]:
-    drawings: list[tuple[str, str, Callable[[], Figure | None]]] = []
+def _drawings(findings: Findings) -> Iterator[tuple[str, str, Figure | None]]:
+    """File name, caption and drawing, one after the other; None where there is nothing to draw."""
     if not findings.summaries:
-        return drawings
+        return
     for number, key in enumerate(findings.configurations[0].swept, start=1):
-        caption = f"Routing accuracy and parse-failure rate against {key}; bars are 95% intervals."
-        draw = lambda key=key: draw_parameter(key, findings.summaries, findings.references)  # noqa: E731
         # A key may hold characters that file names cannot.
         safe = "".join(char if char.isalnum() or char in "._-" else "_" for char in key)
-        drawings.append((f"swept_{number:02}_{safe}", caption, draw))
+        caption = f"Routing accuracy and parse-failure rate against {key}; bars are 95% intervals."
+        yield f"swept_{number:02}_{safe}", caption, draw_parameter(key, findings.summaries, findings.references)
     caption = "Mean score against mean cost; numbers are those of the table of configurations."
-    drawings.append(("frontier", caption, lambda: draw_configurations(findings.summaries, findings.references)))
+    yield "frontier", caption, draw_configurations(findings.summaries, findings.references)
     if chosen := findings.selection and findings.selection.chosen:
         caption = f"Labels and routes of the configuration chosen on validation, {chosen.configuration.name}."
-        drawings.append(("confusion", caption, lambda: draw_chosen_confusion(chosen.configuration)))
+        yield "confusion", caption, draw_chosen_confusion(chosen.configuration)
     caption = "Learning curves: means over seeds; the loss is a running mean."
-    draw_all: Callable[[], Figure | None] = lambda: draw_curves(findings.configurations, findings.selection)  # noqa: E731
-    return [*drawings, ("learning_curves", caption, draw_all)]
+    yield "learning_curves", caption, draw_curves(findings.configurations, findings.selection)
 
 
 def _check_output(output: Path) -> None:
@@ -137,11 +136,13 @@ def _replace(output: Path, staged: Path) -> None:
     if not output.exists():
         os.replace(staged, output)
         return
+    # A folder that is not empty cannot be replaced in one step: the earlier report steps aside first.
     earlier = staged.with_name(staged.name.replace(".new.", ".old."))
     os.replace(output, earlier)
     try:
         os.replace(staged, output)
     except OSError:
+        # Put the earlier report back.
         os.replace(earlier, output)
         raise
     shutil.rmtree(earlier)

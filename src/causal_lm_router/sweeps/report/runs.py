@@ -1,4 +1,4 @@
-"""Run folders and sweep folders, as records: what each run was asked, how far it came, what it found."""
+"""Reading run folders and sweep folders: config, state, evaluations and learning curves of each run."""
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
@@ -23,29 +23,29 @@ class Run:
 
     folder: Path
     state: str
-    """A job's state, or `unfinished` outside of sweeps; `unreadable` and `repeated` runs are in no figure."""
+    """A job's state, or `unfinished` outside of sweeps; `unreadable` and `repeated` runs are listed, no more."""
     detail: str = ""
-    """Why it failed, or why it is left out."""
+    """Why it failed or is left out."""
     config: Mapping[str, Any] = field(default_factory=dict)
-    """Dotted key -> value of the resolved config; empty where the run has not come that far."""
+    """Dotted key -> value of the resolved config; empty where the run has not written it."""
     test: RunEvaluation | None = None
     """The final evaluation, on the test split unless configured otherwise; None unless the run is done."""
     validation: RunEvaluation | None = None
     code: str | None = None
     """Fingerprint of the code, of a job of a sweep."""
     data: Mapping[str, str] = field(default_factory=dict)
-    """Fingerprint of the data config -> fingerprint of what was read, of a job of a sweep."""
+    """Fingerprint of the data config -> fingerprint of the data read, of a job of a sweep."""
     curves: Mapping[str, Mapping[int, float]] = field(default_factory=dict)
     """Name (see CURVES) -> optimizer step -> value."""
 
     @property
     def seed(self) -> Any:
-        """The run's seed; None where its config is not there."""
+        """The run's seed; None where it has no config yet."""
         return self.config.get("seed")
 
 
 def is_sweep_folder(folder: Path) -> bool:
-    """True for a folder with the metadata or the job log of a sweep, and for one that holds run folders."""
+    """Whether the folder holds the metadata or the job log of a sweep, or run folders."""
     sweep = SweepFolder(folder)
     is_run = RunFolder(folder).config.is_file()
     return sweep.metadata.is_file() or sweep.jobs.is_file() or (not is_run and any(folder.glob("*/config.yaml")))
@@ -54,8 +54,10 @@ def is_sweep_folder(folder: Path) -> bool:
 def read_runs(folders: Sequence[Path]) -> list[Run]:
     """Return the runs in the given sweep and run folders, each once, in the order of the job logs and else by name.
 
-    Raises ValueError for a folder that is neither.
+    Raises:
+        ValueError: a folder is neither a sweep folder nor a run folder.
     """
+    # A job has a run folder too, and may be given a second time; what comes first counts, with its status.
     found: dict[Path, tuple[Path, JobStatus | None]] = {}
     for folder in folders:
         for path, status in _run_folders(folder):
@@ -76,18 +78,20 @@ def flatten(plain: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 def _run_folders(folder: Path) -> Iterator[tuple[Path, JobStatus | None]]:
     if not folder.is_dir():
-        raise ValueError(f"{folder}: no such folder; needed is a sweep folder or a run folder")
+        raise ValueError(f"{folder}: must be a sweep folder or a run folder; there is no such folder")
     if is_sweep_folder(folder):
         statuses = read_statuses(SweepFolder(folder))
         yield from ((folder / job, status) for job, status in statuses.items())
+        # Runs that no job log knows, after the jobs.
         yield from ((path.parent, None) for path in sorted(folder.glob("*/config.yaml")))
     elif RunFolder(folder).config.is_file():
         yield folder, None
     else:
-        raise ValueError(f"{folder}: neither a sweep folder nor a run folder (a run folder holds config.yaml)")
+        raise ValueError(f"{folder}: must be a sweep folder or a run folder, which holds config.yaml")
 
 
 def _read_run(folder: Path, status: JobStatus | None) -> Run:
+    # The report is written last: with it a run is done.
     is_done = RunFolder(folder).report.is_file()
     state = status.state.value if status else "done" if is_done else "unfinished"
     try:
@@ -95,7 +99,7 @@ def _read_run(folder: Path, status: JobStatus | None) -> Run:
         if not is_done:
             return Run(folder, state, _detail(status), config)
         if not config:
-            raise ValueError(f"{folder}: report.json without config.yaml")
+            raise ValueError(f"{folder}: must hold config.yaml beside report.json")
         has_validation = (RunFolder(folder).validation / "report.json").is_file()
         return Run(
             folder,
@@ -108,6 +112,7 @@ def _read_run(folder: Path, status: JobStatus | None) -> Run:
             curves=_read_curves(RunFolder(folder).metrics),
         )
     except ValueError as error:
+        # One broken run must not cost the report of all others.
         return Run(folder, "unreadable", str(error))
 
 
@@ -125,7 +130,7 @@ def _read_config(path: Path) -> dict[str, Any]:
     except yaml.YAMLError as error:
         raise ValueError(f"{path}: cannot be read: {error}") from error
     if not isinstance(plain, dict) or "seed" not in plain:
-        raise ValueError(f"{path}: no config of a run: it has no seed")
+        raise ValueError(f"{path}: must be the config of a run; it has no seed")
     return flatten(plain)
 
 

@@ -13,8 +13,8 @@ from causal_lm_router.evaluation.stored import FIGURES, RunEvaluation
 from causal_lm_router.sweeps.report.configurations import Configuration
 from causal_lm_router.sweeps.report.runs import Run
 
-METRICS = ("mean_score", "routing_accuracy")
-"""What the best configuration may be chosen by."""
+CHOICE_METRICS = ("mean_score", "routing_accuracy")
+"""Metrics by which a configuration may be chosen on validation."""
 _RATES = ("routing_accuracy", "parse_failure_rate")
 
 
@@ -63,12 +63,14 @@ def summarise(configuration: Configuration, resampling: Resampling) -> Summary:
     validations = [run.validation for run in configuration.runs if run.validation]
     # Costs are left out unless every seed's are known.
     names = [name for name in FIGURES if all(name in test.values for test in tests)]
-    means = estimate_means([sample(test, names) for test in tests], resampling)
+    samples = [Sample(test.queries, np.column_stack([test.values[name] for name in names])) for test in tests]
+    means = estimate_means(samples, resampling)
     validation = {
         metric: float(np.mean([one.values[metric].mean() for one in validations]))
-        for metric in METRICS
+        for metric in CHOICE_METRICS
         if len(validations) == len(tests)
     }
+    # Seeds with their own split ask different queries, all of which count.
     queries = {(test.queries, query_id) for test in tests for query_id in test.query_ids}
     return Summary(
         configuration=configuration,
@@ -78,17 +80,13 @@ def summarise(configuration: Configuration, resampling: Resampling) -> Summary:
     )
 
 
-def sample(evaluation: RunEvaluation, names: Sequence[str]) -> Sample:
-    """Return the named metrics of an evaluation as the bootstrap takes them."""
-    return Sample(evaluation.queries, np.column_stack([evaluation.values[name] for name in names]))
-
-
 def reference_estimates(runs: Sequence[Run]) -> list[ReferenceEstimates]:
     """Return `random`, `best_single`, `oracle` and `bayes` once for each set of queries and best single."""
     found: dict[tuple[Any, ...], ReferenceEstimates] = {}
     for run in runs:
         if run.test is None:
             continue
+        # Runs on the same queries share their references; the first one's are taken.
         report = run.test.report
         for name, reference in report.references.items():
             shown = f"best_single ({report.best_single})" if name == "best_single" else name
@@ -101,7 +99,7 @@ def select(summaries: Sequence[Summary], metric: str) -> Selection:
     """Return the choice by the mean over seeds of `metric` on validation; of equal ones the first, oracles left out.
 
     Raises:
-        ValueError: `metric` is not in METRICS.
+        ValueError: `metric` is not in CHOICE_METRICS.
     """
     check_metric(metric)
     routers = [summary for summary in summaries if not summary.configuration.is_oracle]
@@ -115,8 +113,8 @@ def select(summaries: Sequence[Summary], metric: str) -> Selection:
 
 def check_metric(metric: str) -> None:
     """Raise a ValueError unless configurations can be chosen by the metric."""
-    if metric not in METRICS:
-        raise ValueError(f"metric must be {' or '.join(METRICS)}, got {metric!r}")
+    if metric not in CHOICE_METRICS:
+        raise ValueError(f"metric must be {' or '.join(CHOICE_METRICS)}, got {metric!r}")
 
 
 def _bounded(name: str, estimate: Estimate, tests: Sequence[RunEvaluation]) -> Estimate:

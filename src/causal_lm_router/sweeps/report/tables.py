@@ -25,7 +25,7 @@ from causal_lm_router.evaluation.stored import FIGURES
 from causal_lm_router.sweeps.report.comparisons import Comparison
 from causal_lm_router.sweeps.report.configurations import Configuration
 from causal_lm_router.sweeps.report.runs import Run
-from causal_lm_router.sweeps.report.summary import METRICS, ReferenceEstimates, Selection, Summary
+from causal_lm_router.sweeps.report.summary import CHOICE_METRICS, ReferenceEstimates, Selection, Summary
 
 
 def configuration_rows(
@@ -39,13 +39,15 @@ def configuration_rows(
         row: Row = {"number": one.configuration.number, "who": one.configuration.name}
         row |= {key: _plain(one.configuration.swept[key]) for key in swept}
         row |= {"seeds": len(one.configuration.runs), "queries": one.num_queries, "chosen": one is chosen}
-        row |= {f"validation_{metric}": one.validation.get(metric) for metric in METRICS}
+        row |= {f"validation_{metric}": one.validation.get(metric) for metric in CHOICE_METRICS}
         row |= estimate_columns(one.estimates, FIGURES)
+        # The numbers of the row lead back to these folders.
         rows.append(row | {"runs": ";".join(relative(run.folder, base) for run in one.configuration.runs)})
+    # References have no number, settings or seeds.
     for reference in references:
         row = {"number": None, "who": reference.name, **dict.fromkeys(swept)}
         row |= {"seeds": None, "queries": reference.num_queries, "chosen": False}
-        row |= {f"validation_{metric}": None for metric in METRICS}
+        row |= {f"validation_{metric}": None for metric in CHOICE_METRICS}
         row |= estimate_columns(_reference_estimates(reference), FIGURES)
         rows.append(row | {"runs": relative(reference.run.folder, base)})
     return rows
@@ -63,6 +65,7 @@ def comparison_rows(comparisons: Sequence[Comparison], baseline: str, base: Path
         row |= {"mcnemar_p": one.accuracy.mcnemar_p if one.accuracy else None}
         row |= difference_columns("mean_score", one.score)
         row |= {"note": one.note, "runs": ";".join(relative(run.folder, base) for run, _ in one.pairs)}
+        # Best single has no runs of its own.
         theirs = (relative(other.folder, base) for _, other in one.pairs if other is not None)
         rows.append(row | {"baseline_runs": ";".join(theirs)})
     return rows
@@ -79,7 +82,7 @@ def run_rows(runs: Sequence[Run], configurations: Sequence[Configuration], base:
         row |= {"split": run.test.split if run.test else None}
         row |= {"queries": run.test.report.num_queries if run.test else None}
         row |= {name: value_of(getattr(run.test.report, name)) if run.test else None for name in FIGURES}
-        for metric in METRICS:
+        for metric in CHOICE_METRICS:
             value = value_of(getattr(run.validation.report, metric)) if run.validation else None
             row[f"validation_{metric}"] = value
         rows.append(row | {"detail": run.detail})
@@ -122,9 +125,13 @@ def printed_comparisons(comparisons: Sequence[Comparison]) -> list[Row]:
 
 def latex(rows: Sequence[Row]) -> str:
     """Return rows of texts as a LaTeX table, special characters escaped; it needs the package booktabs."""
+    # Percent signs, underscores and the like would otherwise be commands.
     table = pd.DataFrame(list(rows)).style.format(escape="latex").format_index(escape="latex", axis=1).hide(axis=0)
     text = table.to_latex(
-        hrules=True, caption=r"Means over seeds with 95\% intervals.", position="t", position_float="centering"
+        hrules=True,
+        caption=r"Means over seeds, with 95\% intervals in brackets.",
+        position="t",
+        position_float="centering",
     )
     return f"% \\usepackage{{booktabs}}\n{text}"
 
@@ -135,4 +142,5 @@ def _reference_estimates(reference: ReferenceEstimates) -> dict[str, Estimate | 
 
 
 def _plain(value: object) -> object:
+    """The value of a setting as a table of numbers and texts can hold it."""
     return value if isinstance(value, int | float) else None if value is None else str(value)

@@ -35,6 +35,7 @@ def _table(findings: Findings) -> Table:
             format_two_lines(one.estimates[name], form_of(name))
             for name in ("routing_accuracy", "parse_failure_rate", "mean_score")
         ]
+        # The chosen configuration is printed in bold.
         is_chosen = findings.selection is not None and findings.selection.chosen is one
         cells = [
             str(one.configuration.number),
@@ -42,6 +43,7 @@ def _table(findings: Findings) -> Table:
             str(len(one.configuration.runs)),
         ]
         table.add_row(*map(Text, cells), *figures, style="bold" if is_chosen else "")
+    # References come last, without intervals: they are there for orientation.
     for reference in findings.references:
         accuracy, score = reference.estimates.routing_accuracy, reference.estimates.mean_score
         shown = [format_estimate(accuracy.value, PERCENT), "", format_estimate(score.value, SCORE)]
@@ -50,7 +52,7 @@ def _table(findings: Findings) -> Table:
 
 
 def _short_name(configuration: Configuration) -> str:
-    """A line per swept setting, without its group where that leaves no doubt."""
+    """A line per swept setting, its group left out where no other setting has the same name."""
     short = [key.rpartition(".")[2] for key in configuration.swept]
     lines = [
         f"{name if short.count(name) == 1 else key}={text}"
