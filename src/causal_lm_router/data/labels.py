@@ -102,6 +102,7 @@ def _make_tie_key(
         case TieBreak.best_on_train:
             ranks = {name: rank for rank, name in enumerate(rank_on_train(train, pool))}
             return lambda example, name: ranks[name]
+        # Equal keys for all, so that `min` takes the first of the pool.
         case TieBreak.first:
             return lambda example, name: 0
         case TieBreak.random:
@@ -119,6 +120,7 @@ def _add_prices(pool: Sequence[Candidate]) -> dict[str, float] | None:
 
 
 def _require_costs(example: RoutingExample, prices: Mapping[str, float] | None) -> Mapping[str, float]:
+    # The query's own costs are better knowledge than list prices.
     known = prices if example.costs is None else example.costs
     if known is None:
         raise ValueError(

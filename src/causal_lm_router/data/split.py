@@ -117,6 +117,7 @@ def _group_strata(examples: Iterable[RoutingExample], min_share: float) -> list[
     tasks: dict[str, list[RoutingExample]] = defaultdict(list)
     for example in examples:
         tasks[example.task].append(example)
+    # The small tasks together are large enough to be cut; alone each would fall whole into one split.
     large = [stratum for stratum in tasks.values() if len(stratum) * min_share >= 1]
     small = [example for stratum in tasks.values() if len(stratum) * min_share < 1 for example in stratum]
     return [*large, small]
@@ -125,6 +126,7 @@ def _group_strata(examples: Iterable[RoutingExample], min_share: float) -> list[
 def _apportion(num: int, fractions: Sequence[float]) -> list[int]:
     """Return whole numbers that sum to `num`, close to `num * fractions`: largest remainder, ties to the earlier."""
     shares = [num * fraction for fraction in fractions]
+    # Round down first; what is left over goes to the largest remainders.
     counts = [math.floor(share) for share in shares]
     by_remainder = sorted(range(len(shares)), key=lambda index: counts[index] - shares[index])
     for index in by_remainder[: num - sum(counts)]:

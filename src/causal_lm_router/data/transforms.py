@@ -45,6 +45,7 @@ def shrink_to_task(examples: Sequence[RoutingExample], strength: float) -> list[
     by_task: dict[str, list[RoutingExample]] = defaultdict(list)
     for example in examples:
         by_task[example.task].append(example)
+    # The mean of each candidate over the task's queries.
     means = {
         task: {name: sum(one.scores[name] for one in group) / len(group) for name in group[0].scores}
         for task, group in by_task.items()

@@ -28,6 +28,7 @@ def load_source(config: DataConfig) -> RoutingData:
     """
     if not isinstance(config, FileDataConfig) or config.test_path is None:
         return _load(config)
+    # Each file is read as if it were the only one; then both must have the same pool.
     train = _load(dataclasses.replace(config, test_path=None))
     test = _load(dataclasses.replace(config, path=config.test_path, test_path=None))
     if test.candidate_names != train.candidate_names:

@@ -41,6 +41,7 @@ def find_files(key: str, value: str, names: Sequence[str], without: str | None =
     files = [file for file in found if file.is_file()]
     if not files:
         raise ValueError(f"{key}={value!r}: {reason}")
+    # Test last, so that a query in both splits gets its plain id in train.
     return sorted(files, key=lambda file: (source_split(file) == "test", file))
 
 

@@ -40,6 +40,7 @@ def load(config: HubDataConfig) -> RoutingData:
     path = require_path("data.path", config.path, "a hub name, a folder or a data file")
     collector = ExampleCollector(config, _choose_pool(config))
     dataset = _load_dataset(path, config)
+    # A slice such as "train[:100]" is no split of the source: its rows may be split again.
     split = config.hub_split if config.hub_split in ("train", "test") else None
     for number, cells in enumerate(_read_rows(dataset, config), start=1):
         with collector.row(f"{path}[{config.hub_split}]: row {number}"):

@@ -55,6 +55,7 @@ def _add_row(row: dict[str, Any], file_split: str | None, collector: ExampleColl
     # JSON's null under an optional key means that the key is not given.
     scores = require_object(row, "scores")
     costs = None if row.get("costs") is None else require_object(row, "costs")
+    # The row's own split wins over the file's name.
     split = file_split if row.get("split") is None else row["split"]
     if split not in ("train", "test", None):
         raise ValueError(f"'split' must be train or test, got {split!r}")

@@ -65,6 +65,7 @@ def _load_file(
     contaminated: frozenset[str],
     collector: ExampleCollector,
 ) -> None:
+    # Each file names its candidates in its header; all files must agree on one pool.
     with open_csv(path) as (columns, rows):
         pool = _choose_pool(path, columns, config)
         if collector.pool is None:
@@ -94,6 +95,7 @@ def _add_row(cells: dict[str, str], pool: tuple[Candidate, ...], task: str, coll
 
 
 def _estimate_cost(candidate: Candidate, prompt: str, response: str | None) -> float | None:
+    # MMLU files have no responses; the collector then estimates the costs, or leaves them unknown.
     return None if response is None else answer_cost(candidate, count_tokens(prompt), count_tokens(response))
 
 
@@ -109,6 +111,7 @@ def _choose_pool(path: Path, columns: list[str], config: RouteLLMDataConfig) -> 
 
 
 def _set_paper_price(name: str) -> Candidate:
+    # The paper's estimate is one price for input and output.
     price = PAPER_PRICES.get(name)
     return Candidate(name, price, price)
 

@@ -54,6 +54,7 @@ def _add_row(cells: dict[str, Any], candidate_names: list[str], collector: Examp
 
 
 def _find_candidate_names(table: Table) -> list[str]:
+    # A score column has no mark of its own: it is a column beside which there is one of costs.
     candidate_names = [name for name in table.columns if name + _COST in table.columns]
     if not candidate_names:
         raise ValueError(
@@ -99,6 +100,7 @@ def _find_file(config: RouterBenchDataConfig) -> Path:
     Raises:
         ValueError: there is no such file, it is a pickle that may not be read, or the download fails.
     """
+    # The setting is checked before anything is downloaded or opened.
     path = None if config.path is None else Path(config.path).expanduser()
     if path is not None and not path.is_file():
         raise ValueError(f"data.path={config.path!r}: no such file; it must be a .csv, .parquet or .pkl table")

@@ -179,6 +179,7 @@ def _check_tasks(tasks: list[str]) -> list[str]:
 
 def _draw_questions(task: str, level: int, num_wanted: int, seed: int, max_chars: int, seen: set[str]) -> Iterator[str]:
     """Yield `num_wanted` questions whose normalised texts are not in `seen`, and add them to it."""
+    # Easy tasks repeat their questions, so more are drawn than wanted, up to a limit that shows an exhausted task.
     max_tries = max(1000, TRIES_PER_QUERY * num_wanted)
     dataset = _import_reasoning_gym().create_dataset(task, seed=seed, size=max_tries, **TASKS[task][1][level])
     num_found = 0
@@ -187,6 +188,7 @@ def _draw_questions(task: str, level: int, num_wanted: int, seed: int, max_chars
             return
         # The item follows from (seed, index) alone, so the order of tasks and earlier draws do not matter.
         question = dataset[index]["question"].strip()
+        # Distinct over all tasks, in the sense in which the split removes duplicates.
         key = hash_query(question)
         if len(question) <= max_chars and key not in seen:
             seen.add(key)

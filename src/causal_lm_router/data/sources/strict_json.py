@@ -127,6 +127,7 @@ def read_list(path: Path) -> Iterator[tuple[int, ListItem]]:
     if text[position : position + 1] != "[":
         raise ValueError(f"{path}: the file must hold a JSON list")
     position = _after_space(text, position + 1)
+    # Positions of the text only move forward: no part of the file is decoded twice.
     number = 0
     closed = text[position : position + 1] == "]"
     while not closed:

@@ -35,5 +35,6 @@ def find_tasks(
         for number, line in read_lines(path):
             with collector.row(f"{path}:{number}"):
                 row = decode_line(line)
+                # The first task stays, and training files come first.
                 tasks.setdefault(require_text(row, "query"), require_text(row, "task_name"))
     return tasks
