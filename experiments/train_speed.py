@@ -37,7 +37,9 @@ def main() -> None:
     arguments, overrides = parser.parse_known_args()
     limit = f"data.max_train_queries={arguments.queries}"
     with tempfile.TemporaryDirectory() as folder:
-        config = compose_config(["experiment=quickstart", limit, *overrides, f"run_dir={folder}"])
+        config = compose_config(
+            ["experiment=quickstart", "trainer.precision=32-true", limit, *overrides, f"run_dir={folder}"]
+        )
         data = prepare_data(config.data)
         base = prepare_base_model(config.base_model)
         encoder = Encoder(load_tokenizer(base, config.base_model), config.prompt, data.candidate_names)
