@@ -3,7 +3,7 @@
 import dataclasses
 import json
 import shutil
-import time
+import socket
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -112,17 +112,20 @@ def test_a_packaged_model_that_is_not_there(tiny_base: Any, cache: Path, package
 
 
 @pytest.mark.parametrize("load", [load_tokenizer, load_base_model])
-def test_without_hub_the_error_comes_at_once_and_names_the_way_out(
+def test_offline_the_hub_is_not_asked_and_the_error_names_the_way_out(
     tiny_base: Any, monkeypatch: pytest.MonkeyPatch, load: Callable[..., Any]
 ) -> None:
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
     hub_answers.cache_clear()
     name = "meta-llama/Llama-2-7b-hf"
     config = dataclasses.replace(tiny_base.config, name=name, origin=BaseModelOrigin.hub)
-    start = time.perf_counter()
+
+    def connect(*arguments: Any, **options: Any) -> None:
+        raise AssertionError("the hub is asked")
+
+    monkeypatch.setattr(socket, "create_connection", connect)
     with pytest.raises(ValueError, match=rf"base_model\.name='{name}': .*experiment=quickstart"):
         load(prepare_base_model(config), config)
-    assert time.perf_counter() - start < 3
     hub_answers.cache_clear()
 
 
@@ -182,7 +185,7 @@ def test_initialisation_follows_from_the_seed_alone(tiny_base: Any, tiny_config:
 
 @pytest.mark.parametrize("targets", ["[no_such_layer]", "[q_proj,no_such_layer]"])
 def test_a_wrong_target_module_is_named(tiny_base: Any, tiny_config: Callable[..., Any], targets: str) -> None:
-    with pytest.raises(ValueError, match=r"lora\.target_modules: .*'no_such_layer', allowed is all-linear \|.* q_proj"):
+    with pytest.raises(ValueError, match=r"lora\.target_modules must be all-linear or .* q_proj.*'no_such_layer'"):
         make_model(tiny_base, tiny_config(f"lora.target_modules={targets}").lora)
 
 
@@ -203,12 +206,13 @@ def test_saved_and_merged_weights_give_the_same_logits(
     assert is_adapter(tmp_path / "adapter") == config.use_lora
     if config.use_lora:
         reloaded = peft.PeftModel.from_pretrained(bare, str(tmp_path / "adapter")).eval()
-        assert torch.equal(logits(reloaded), expected)
+        assert torch.allclose(logits(reloaded), expected, atol=1e-5)
     merged = load_trained(tiny_base.path, tiny_base.config, tmp_path / "adapter")
     assert (logits(merged) - expected).abs().max() < 1e-4
     merge_adapter(tiny_base.path, tiny_base.config, tmp_path / "adapter", tmp_path / "merged")
     plain = AutoModelForCausalLM.from_pretrained(tmp_path / "merged")
-    assert torch.equal(logits(plain), logits(merged))
+    for name, weight in merged.state_dict().items():
+        assert torch.equal(plain.state_dict()[name], weight), name
     assert plain.config.use_cache
     assert load_tokenizer(str(tmp_path / "merged"), tiny_base.config).get_vocab() == tiny_base.tokenizer.get_vocab()
 

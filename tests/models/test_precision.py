@@ -101,6 +101,7 @@ def test_the_facts_hold_what_runs_and_why(tiny_config: Callable[..., Any], choos
     assert precision_facts(config) == facts
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kernels", [{"ATEN_CPU_CAPABILITY": "default"}, {"ONEDNN_MAX_CPU_ISA": "AVX2"}])
 @pytest.mark.slow
 def test_an_old_processor_is_measured_too(kernels: dict[str, str]) -> None:

@@ -195,7 +195,7 @@ def test_a_prompt_does_not_depend_on_its_label(encoder: Encoder, tmp_path: Path,
 def test_too_small_a_max_length_names_the_least(tiny_base: Any, tiny_config: Callable[..., Any]) -> None:
     # 10 tokens of "Query: " and "\n\nBest LLM:", 8 of the longest target, 8 to leave something of the query.
     make_encoder(tiny_base, tiny_config, max_length=26)
-    with pytest.raises(ValueError, match=r"prompt\.max_length=25: .* take 18 tokens, allowed is at least 26"):
+    with pytest.raises(ValueError, match=r"prompt\.max_length must be at least 26, .* 18 tokens, got 25"):
         make_encoder(tiny_base, tiny_config, max_length=25)
 
 

@@ -7,17 +7,22 @@ from typing import Any
 import pytest
 import yaml
 
-from causal_lm_router.prompting.prompt import PromptFormat, make_format
+from causal_lm_router.config.prompting import TargetKind
+from causal_lm_router.prompting.prompt import PromptFormat
+from causal_lm_router.prompting.targets import Targets
 
-CONF = Path(__file__).resolve().parents[2] / "conf" / "prompt"
+CONF = Path(__file__).resolve().parents[2] / "conf"
 NAMES = ["gpt-4o", "llama-3-8b"]
 
 
 def shipped(group: str, names: list[str] = NAMES, **changes: Any) -> PromptFormat:
     """The format of a config in conf/prompt."""
-    values = yaml.safe_load((CONF / "seed.yaml").read_text(encoding="utf-8"))
-    values |= yaml.safe_load((CONF / f"{group}.yaml").read_text(encoding="utf-8")) | changes
-    return make_format(values["template"], values["target"], names, values["neutralise_markers"])
+    values: dict[str, Any] = {}
+    for file in ("hydra/prompt/default", f"prompt/{group}"):
+        values |= yaml.safe_load((CONF / f"{file}.yaml").read_text(encoding="utf-8"))
+    values |= changes
+    targets = Targets(TargetKind.name, tuple(names), values["target"])
+    return PromptFormat(values["template"], targets, values["neutralise_markers"])
 
 
 def test_seed_prompt_and_target_put_together() -> None:
@@ -55,7 +60,7 @@ def test_a_name_stands_as_it_is(name: str) -> None:
 
 
 def test_candidates_after_the_query() -> None:
-    prompt = make_format("{query}\nOne of {candidates}:", " {name}", ["a", "{query}"], True)
+    prompt = PromptFormat("{query}\nOne of {candidates}:", Targets(TargetKind.name, ("a", "{query}")))
     assert prompt.prompt_text("Why?") == "Why?\nOne of a, {query}:"
 
 

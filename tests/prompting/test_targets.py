@@ -100,7 +100,7 @@ def test_a_query_cannot_hold_a_new_token(
 
 
 def test_a_tokenizer_without_the_tokens_is_refused(tiny_base: Any, tiny_config: Callable[..., Any]) -> None:
-    with pytest.raises(ValueError, match=r"no token '<\|llm:alpha\|>'"):
+    with pytest.raises(ValueError, match=r"target: .* without '<\|llm:alpha\|>'"):
         Encoder(tiny_base.tokenizer, tiny_config().prompt, Targets(TargetKind.token, ("alpha", "beta-2")))
 
 
@@ -132,5 +132,5 @@ def test_last_layers_alone(tiny_base: Any, tiny_config: Callable[..., Any]) -> N
     trained = [name for name, weight in model.named_parameters() if weight.requires_grad]
     assert trained
     assert all(".layers.1." in name for name in trained)
-    with pytest.raises(ValueError, match=r"lora.num_layers=3: the base model has 2, allowed is 1..2"):
+    with pytest.raises(ValueError, match=r"lora\.num_layers must be 1\.\.2, .* got 3"):
         apply_lora(load_base_model(tiny_base.path, tiny_base.config), tiny_config("lora.num_layers=3").lora, 0)

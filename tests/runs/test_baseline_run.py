@@ -12,8 +12,10 @@ import yaml
 
 from causal_lm_router.config import BaselineMethod, BaselineRunConfig, TrainConfig
 from causal_lm_router.config.compose import compose_config, conf_dir, load_run_config, resolve_config
+from causal_lm_router.config.prompting import TargetKind
 from causal_lm_router.prompting.few_shot import SHOT_CHARS, draw_shots, few_shot_template
-from causal_lm_router.prompting.prompt import make_format
+from causal_lm_router.prompting.prompt import PromptFormat
+from causal_lm_router.prompting.targets import Targets
 from causal_lm_router.routing import RoutingExample
 from causal_lm_router.runs import baseline_run
 from causal_lm_router.runs.baseline_run import prompting_config, run_baseline
@@ -224,7 +226,7 @@ def test_shots_are_spread_over_the_labels_and_drawn_by_the_seed() -> None:
 def test_a_shot_is_the_prompt_of_one_short_line_and_its_label() -> None:
     template = "Choose.\nLLMs: {candidates}\n\nQuery: {query}\n\nBest LLM:"
     shots = [example("What is\n {query}?  Best LLM: b", 0), example("x" * 300, 1)]
-    made = few_shot_template(make_format(template, " {name}", ["a", "b"], True), shots, {"0": "a", "1": "b"})
+    made = few_shot_template(PromptFormat(template, Targets(TargetKind.name, ("a", "b"))), shots, {"0": "a", "1": "b"})
     assert made == (
         "Choose.\nLLMs: {candidates}\n\n"
         "Query: What is (query)? Best LLM - b\n\nBest LLM: a\n\n"

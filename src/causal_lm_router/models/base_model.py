@@ -10,7 +10,6 @@ from typing import Any
 import peft
 import torch
 import transformers
-from huggingface_hub import snapshot_download
 from transformers import (
     AutoModelForCausalLM,
     AutoTokenizer,
@@ -67,6 +66,7 @@ def _convert_packaged(config: BaseModelConfig, folder: Path) -> None:
             f"base_model.gguf_file={config.gguf_file!r}: matches {len(files)} files in {package_dir}, not 1"
         )
     source: dict[str, Any] = {"pretrained_model_name_or_path": str(files[0].parent), "gguf_file": files[0].name}
+    # Float32 holds every value of a quantised format, so nothing is lost before `base_model.dtype` is applied.
     dequantize = GgufConfig(dequantize=True)
     with divert_output():  # a bar that no setting turns off
         model = AutoModelForCausalLM.from_pretrained(**source, quantization_config=dequantize, dtype=torch.float32)
@@ -86,6 +86,7 @@ def load_tokenizer(name_or_path: str, config: BaseModelConfig) -> PreTrainedToke
         raise ValueError(_cannot_load(config, error)) from error
     if not tokenizer.is_fast or tokenizer.eos_token_id is None:
         raise ValueError(f"base_model.name={config.name!r}: needs a fast tokenizer with an eos token")
+    # Padding is masked by length, so it may be the end token.
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
     return tokenizer
@@ -107,19 +108,21 @@ def load_base_model(name_or_path: str, config: BaseModelConfig) -> PreTrainedMod
     except OSError as error:
         raise ValueError(_cannot_load(config, error)) from error
     if config.gradient_checkpointing:
+        # With LoRA the embeddings are frozen, and a checkpointed layer needs an input that takes a gradient.
         model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
         model.enable_input_require_grads()  # type: ignore[no-untyped-call]
     return model
 
 
 def _source(name_or_path: str, config: BaseModelConfig) -> dict[str, Any]:
-    # Without a network the hub's client tries for minutes before it gives up.
+    # Told so, the hub's client takes what it has and does not try for minutes.
     offline = not Path(name_or_path).is_dir() and not hub_answers()
     options = {"revision": config.revision, "trust_remote_code": config.trust_remote_code}
     return {**options, "local_files_only": offline}
 
 
 def _cannot_load(config: BaseModelConfig, error: OSError) -> str:
+    # The first line: transformers goes on with advice that does not fit here.
     reason = next(iter(str(error).splitlines()), type(error).__name__)
     return (
         f"base_model.name={config.name!r}: cannot be loaded ({reason}). On a machine without hub access, a licence for "
@@ -133,7 +136,10 @@ def apply_lora(
     """Return the model with a freshly initialised adapter (only its weights train), or as it is without LoRA.
 
     The rows of `new_token_ids` in embedding and head train too, and are saved with the adapter. Initialisation is a
-    function of `seed` alone. Raises ValueError where no layer has one of the target names.
+    function of `seed` alone.
+
+    Raises:
+        ValueError: no layer has one of the target names, or `lora.num_layers` is more than the base model has.
     """
     if not config.use_lora:
         return model
@@ -151,6 +157,7 @@ def apply_lora(
         layers_to_transform=_last_layers(model, config.num_layers),
         trainable_token_indices=_token_rows(model, new_token_ids) if new_token_ids else None,
     )
+    # PEFT draws the A matrices from torch's generator.
     torch.manual_seed(seed)
     try:
         adapted = peft.get_peft_model(model, lora)
@@ -166,23 +173,28 @@ def _last_layers(model: PreTrainedModel, num_layers: int | None) -> list[int] | 
         return None
     num_all = model.config.num_hidden_layers
     if num_layers > num_all:
-        raise ValueError(f"lora.num_layers={num_layers}: the base model has {num_all}, allowed is 1..{num_all} or null")
+        raise ValueError(
+            f"lora.num_layers must be 1..{num_all}, the layers of the base model, or null, got {num_layers}"
+        )
+    # Layer 0 is the one after the embeddings.
     return list(range(num_all - num_layers, num_all))
 
 
 def _token_rows(model: PreTrainedModel, ids: Sequence[int]) -> list[int] | dict[str, list[int]]:
-    """The rows to train, by layer where embedding and head do not share their weights."""
+    """Return the rows to train, by layer where embedding and head do not share their weights."""
     embedding, head = model.get_input_embeddings(), model.get_output_embeddings()  # type: ignore[no-untyped-call]
     if embedding.weight is head.weight:
         return list(ids)
+    # PEFT knows layers by the last part of their path.
     names = {module: name.rpartition(".")[2] for name, module in model.named_modules()}
     return {names[embedding]: list(ids), names[head]: list(ids)}
 
 
 def _train_rows_alone(model: torch.nn.Module) -> None:
-    """Keep the new rows in float32, and let no gradient into the embedding of a prompt, where no new token ever stands.
+    """Keep the new rows in float32, and let no gradient flow into the embeddings of a prompt.
 
-    Without that every layer below the adapted ones would be part of the backward pass.
+    A prompt never holds a new token, so the gradient would be 0; but to compute it, the backward pass would go through
+    every layer below the adapted ones.
     """
     for name, parameter in model.named_parameters():
         if "trainable_tokens_delta" in name:
@@ -191,13 +203,13 @@ def _train_rows_alone(model: torch.nn.Module) -> None:
 
 
 def _check_targets(model: PreTrainedModel, targets: Sequence[str]) -> None:
-    """Raise ValueError for a name that no layer has: PEFT passes over it as long as another one fits."""
+    """Raise ValueError for a name that no layer has: PEFT says nothing of it as long as another one fits."""
     paths = [path.removesuffix(".weight") for path, weight in model.named_parameters() if weight.ndim == 2]
     for target in targets:
         if not any(f".{path}".endswith(f".{target}") for path in paths):
-            known = " | ".join(sorted({path.rpartition(".")[2] for path in paths}))
+            known = ", ".join(sorted({path.rpartition(".")[2] for path in paths}))
             raise ValueError(
-                f"lora.target_modules: no layer of the base model is called {target!r}, allowed is all-linear | {known}"
+                f"lora.target_modules must be all-linear or names of layers of the base model ({known}), got {target!r}"
             )
 
 
@@ -212,22 +224,18 @@ def save_weights(model: torch.nn.Module, tokenizer: PreTrainedTokenizerBase, fol
 
 
 def is_adapter(folder: Path) -> bool:
-    """True when the folder holds a PEFT adapter, False when it holds a full checkpoint."""
+    """Return whether the folder holds a PEFT adapter; otherwise it holds a full checkpoint."""
     return (folder / "adapter_config.json").is_file()
 
 
 def vllm_serves(folder: Path) -> bool:
-    """True when vLLM can serve the adapter as it is; DoRA, new token rows and other starts than LoRA's need merging."""
+    """Return whether vLLM can serve the adapter in a folder as it is; otherwise it has to be merged.
+
+    vLLM knows neither DoRA nor trained token rows. Initialisations such as PiSSA change the base weights too.
+    """
     adapter = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
     plain_start = adapter.get("init_lora_weights", True) in (True, "gaussian")
     return plain_start and not adapter.get("use_dora") and not adapter.get("trainable_token_indices")
-
-
-def local_folder(name_or_path: str, config: BaseModelConfig) -> Path:
-    """Return the folder of a base model's files, fetched from the hub where they are not local yet."""
-    if Path(name_or_path).is_dir():
-        return Path(name_or_path)
-    return Path(snapshot_download(name_or_path, revision=config.revision))
 
 
 def load_trained(name_or_path: str, config: BaseModelConfig, weights_dir: Path) -> PreTrainedModel:

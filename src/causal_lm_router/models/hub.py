@@ -1,18 +1,23 @@
-"""Whether the hub can be reached."""
+"""The hub: whether it can be reached, and a base model's files from it."""
 
 import functools
 import socket
+from pathlib import Path
 from urllib.parse import urlsplit
 from urllib.request import getproxies
 
 import huggingface_hub
+from huggingface_hub import snapshot_download
+
+from causal_lm_router.config import BaseModelConfig
 
 
 @functools.cache
 def hub_answers(timeout_s: float = 5.0) -> bool:
-    """True when the hub's address can be connected to, or a proxy stands between that would tell.
+    """Return whether the hub's address accepts a connection within the timeout; asked once a process.
 
-    False where HF_HUB_OFFLINE forbids to try.
+    The hub's client itself tries for minutes before it gives up. With a proxy in the environment the answer is True
+    untested, since only the proxy knows. With HF_HUB_OFFLINE it is False.
     """
     if huggingface_hub.constants.HF_HUB_OFFLINE:
         return False
@@ -25,3 +30,10 @@ def hub_answers(timeout_s: float = 5.0) -> bool:
             return True
     except OSError:
         return False
+
+
+def local_folder(name_or_path: str, config: BaseModelConfig) -> Path:
+    """Return the folder of a base model's files; those that are only on the hub are fetched first."""
+    if Path(name_or_path).is_dir():
+        return Path(name_or_path)
+    return Path(snapshot_download(name_or_path, revision=config.revision))

@@ -1,4 +1,4 @@
-"""A base model with new tokens: a checkpoint of its own in the cache, which training and both backends load as any."""
+"""A base model with new tokens: a checkpoint in the cache, loaded by training and generation like any other."""
 
 import hashlib
 import json
@@ -19,8 +19,11 @@ logger = logging.getLogger(__name__)
 def base_model_source(config: BaseModelConfig, new_tokens: Mapping[str, str]) -> str:
     """Return the hub name or folder to load the base model from, with `new_tokens` (token -> text) in its vocabulary.
 
-    A new token's embedding, and its row of the head where that is apart, starts as the mean over its text's tokens. The
-    folder appears whole or not at all and is named by what it is made of. Raises ValueError as `load_tokenizer` does.
+    The embedding of a new token, and its row of the head where the two do not share weights, starts as the mean over
+    the tokens of its text. The folder appears complete or not at all; its name is a hash of what it is made of.
+
+    Raises:
+        ValueError: the tokenizer cannot be loaded or used, see `load_tokenizer`.
     """
     source = prepare_base_model(config)
     if not new_tokens:
@@ -43,9 +46,11 @@ def _extend(source: str, config: BaseModelConfig, new_tokens: Mapping[str, str],
     # In the dtype of its file, so that whatever loads it later finds what it would find in the base model.
     options = {"revision": config.revision, "trust_remote_code": config.trust_remote_code}
     model = AutoModelForCausalLM.from_pretrained(source, dtype="auto", **options)
+    # Before the new tokens are added, so that no text is encoded by one of them.
     texts = [tokenizer(text, add_special_tokens=False)["input_ids"] for text in new_tokens.values()]
     # Special tokens, so that no text of a query is ever read as one of them.
     tokenizer.add_tokens(list(new_tokens), special_tokens=True)
+    # Many vocabularies have unused rows at their end.
     if len(tokenizer) > model.config.vocab_size:
         model.resize_token_embeddings(len(tokenizer), mean_resizing=False)
     _start_rows(model, tokenizer, dict(zip(new_tokens, texts, strict=True)))

@@ -1,4 +1,4 @@
-"""State of the whole process that figures depend on, put back after a piece of work."""
+"""State of the whole process that results depend on, put back after a piece of work."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,18 +9,21 @@ from pytorch_lightning.utilities.seed import isolate_rng
 
 @contextmanager
 def keep_random_state(*, include_cuda: bool = True) -> Iterator[None]:
-    """Put the random generators of Python, NumPy and torch back at the end, also where the block raises."""
+    """Put the random generators of Python, NumPy and torch back at the end of the block, also where it raises.
+
+    `include_cuda=False` leaves those of GPUs alone, and so starts none.
+    """
     isolation = isolate_rng(include_cuda)
     isolation.__enter__()
     try:
         yield
     finally:
-        isolation.__exit__(None, None, None)  # told of an exception it would leave them as they are
+        isolation.__exit__(None, None, None)  # told of an exception it would not put them back
 
 
 @contextmanager
 def keep_torch_settings() -> Iterator[None]:
-    """Undo at the end what the block does to threads, precision of float32 products and choice of algorithms.
+    """Put torch's settings back at the end of the block: threads, precision of float32 products, choice of algorithms.
 
     vLLM on a CPU also makes `torch.set_num_threads` do nothing; that is undone too.
     """

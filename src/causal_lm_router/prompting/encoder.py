@@ -1,7 +1,4 @@
-"""Text to token ids and labels: prompts cut to length, targets kept whole, training rows in an Arrow cache.
-
-Shape suffixes: B rows of a batch, T positions, K the last positions, which hold every target of the batch.
-"""
+"""From text to token ids: prompts are cut to length, targets are kept complete."""
 
 import hashlib
 import inspect
@@ -24,6 +21,9 @@ from causal_lm_router.prompting.token_trie import TokenTrie, make_trie
 logger = logging.getLogger(__name__)
 
 CUT_MARK = " ... "
+"""Stands where the middle of a query was cut out."""
+LEAST_QUERY_TOKENS = 8
+"""Room that a prompt must have for its query."""
 
 
 @dataclass(frozen=True)
@@ -37,10 +37,12 @@ class EncodedPrompt:
 class Encoder:
     """Prompts and targets of one pool in the tokens of one base model; the same for training and inference.
 
-    `targets` are those of the pool, or the pool's names where these are generated.
+    `targets` are those of the pool, or its candidate names where these are the targets. Every prompt leaves room for
+    the longest target, so that a prompt does not depend on its label. A special token's text inside a query is
+    encoded as plain text.
 
-    Room for the longest target of the pool is kept free in every prompt, so that a prompt does not depend on its label.
-    Text inside a query is never read as a special token.
+    Raises:
+        ValueError: `prompt.max_length` has no room for the query, or a target is a token that the tokenizer lacks.
     """
 
     def __init__(
@@ -59,12 +61,13 @@ class Encoder:
         self.target_ids = {shown: self._encode_target(text) for shown, text in texts}
         longest = max(len(ids) for ids in self.target_ids.values())
         self.max_prompt_tokens = config.max_length - longest
+        # Only the query is ever cut, so everything else has to fit with some tokens to spare.
         fixed = len(self._ids([self.format.prompt_text("")])[0])
-        if fixed + 8 > self.max_prompt_tokens:
+        if fixed + LEAST_QUERY_TOKENS > self.max_prompt_tokens:
             taken = fixed + longest
             raise ValueError(
-                f"prompt.max_length={config.max_length}: instruction and longest target take {taken} tokens, "
-                f"allowed is at least {taken + 8}"
+                f"prompt.max_length must be at least {taken + LEAST_QUERY_TOKENS}, since instruction and longest "
+                f"target take {taken} tokens, got {config.max_length}"
             )
 
     @cached_property
@@ -74,12 +77,12 @@ class Encoder:
 
     @property
     def stop_ids(self) -> tuple[int, ...]:
-        """Token ids that end a generation and belong to its text: the targets, where each is one new token."""
+        """Token ids that end a generation and belong to its text: the targets, where each is one token."""
         return tuple(ids[-1] for ids in self.target_ids.values()) if self.targets.are_tokens else ()
 
     @cached_property
     def fingerprint(self) -> str:
-        """Hash of everything the encoding of a (query, label) pair depends on, the code that does it included."""
+        """Hash of everything the token ids of a (query, label) pair depend on, the code that makes them included."""
         code = [
             code_alone(inspect.getsource(sys.modules[part.__module__])) for part in (PromptFormat, Targets, Encoder)
         ]
@@ -101,6 +104,7 @@ class Encoder:
 
         Where the prompt lists candidates it lists those of `listed`, None meaning the pool.
         """
+        # All at once: a fast tokenizer works on several rows in parallel.
         rows = self._ids([self.format.prompt_text(query, listed) for query in queries])
         return [
             EncodedPrompt(ids, False)
@@ -116,28 +120,31 @@ class Encoder:
     def _encode_target(self, text: str) -> list[int]:
         if self.targets.are_tokens:
             return [self._new_token(text)]
-        # Tokenisers may merge or split at the seam, so the target's tokens are those that follow the prompt's own.
+        # Tokenizers may merge or split at the seam, so the target's tokens are those that follow the prompt's own.
+        # The words right before the target are the same in every prompt, so they stand for the whole of it.
         tail = self.format.frame("")[1]
         prompt, whole = self._ids([tail, tail + text])
         if whole[: len(prompt)] == prompt and len(whole) > len(prompt):
             ids = whole[len(prompt) :]
         else:
+            # The seam lies inside a token; there the target's own tokens are all there is.
             ids = self.tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"]
         return [*ids, self.tokenizer.eos_token_id]
 
     def _new_token(self, text: str) -> int:
         number = self.tokenizer.convert_tokens_to_ids(text)
         if not isinstance(number, int) or self.tokenizer.convert_ids_to_tokens(number) != text:
-            raise ValueError(
-                f"target: the tokenizer has no token {text!r}; it has to be that of the extended base model"
-            )
+            raise ValueError(f"target: the tokenizer must be that of the extended base model, got one without {text!r}")
         return number
 
     def _cut(self, query: str, ids: list[int], listed: Sequence[str] | None) -> list[int]:
+        # Frame before the cut: candidates may be shuffled by the query as it came.
         head, tail = self.format.frame(query, listed)
         query = self.format.neutralise(query)
         options = {"add_special_tokens": False, "split_special_tokens": True, "return_offsets_mapping": True}
         offsets = self.tokenizer(query, **options)["offset_mapping"]
+        # Cut by the tokens' places in the text, then encode the text: cut ids could differ from the ids of a text, and
+        # the parts around the cut may take a few tokens more or less than before. So repeat until it fits.
         keep = len(offsets)
         while len(ids) > self.max_prompt_tokens:
             keep = max(0, keep - (len(ids) - self.max_prompt_tokens))
@@ -149,6 +156,7 @@ class Encoder:
             return ""
         if self.config.cut_side is CutSide.left:
             return query[offsets[-keep][0] :]
+        # The beginning gets the odd token.
         front, back = keep - keep // 2, keep // 2
         end = query[offsets[-back][0] :] if back else ""
         return f"{query[: offsets[front - 1][1]]}{CUT_MARK}{end}"

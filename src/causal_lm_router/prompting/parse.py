@@ -38,14 +38,17 @@ def parse_generation(
     have become a (longer) name is `truncated` in every mode, even where it equals a shorter name; text cut off past
     that point is parsed like any other. Everything else is `unknown`.
     """
+    # Accents may come as one character or as two; NFC makes them one.
     by_normalised = {unicodedata.normalize("NFC", name): name for name in names}
     text = unicodedata.normalize("NFC", generation.text).strip()
     if not text:
         return ParsedRoute(None, ParseFailure.empty)
+    # Before any match: what was cut off after `gpt-4` may have been going to be `gpt-4o`.
     if generation.finish_reason == "length" and _may_continue(generation.text, names):
         return ParsedRoute(None, ParseFailure.truncated)
     if mode is ParseMode.strict:
         return _named(by_normalised.get(text))
+    # Base models often go on with another made-up query in the next line.
     first_line = text.splitlines()[0]
     route = _parse_start(first_line, by_normalised)
     if mode is ParseMode.fuzzy and route.failure is ParseFailure.unknown:
@@ -63,7 +66,7 @@ def _named(candidate: str | None) -> ParsedRoute:
 
 
 def _may_continue(text: str, names: Sequence[str]) -> bool:
-    """Whether text that was cut off is a proper prefix of a name, white space at its end included.
+    """Return whether text that was cut off is a proper prefix of a name, white space at its end included.
 
     Compared in NFD: there a letter that lost the accent to come is a prefix of the accented letter.
     """
@@ -75,9 +78,11 @@ def _may_continue(text: str, names: Sequence[str]) -> bool:
 
 
 def _parse_start(line: str, by_normalised: Mapping[str, str]) -> ParsedRoute:
+    # The longest: `llama-3-8b-instruct` also starts with `llama-3-8b`.
     begun = max((name for name in by_normalised if line.startswith(name)), key=len, default=None)
     if begun is None or not re.compile(_NAME_END).match(line, len(begun)):
         return _named(None)
+    # A regular expression takes the first alternative that fits, so longer names come first.
     longest_first = sorted(by_normalised, key=len, reverse=True)
     mention = re.compile(f"{_NAME_START}(?:{'|'.join(map(re.escape, longest_first))}){_NAME_END}")
     if any(match.group() != begun for match in mention.finditer(line, len(begun))):
@@ -91,6 +96,7 @@ def _parse_nearest(line: str, by_normalised: Mapping[str, str], threshold: float
     nearest = [name for name, value in similarity.items() if value == best]
     if best < threshold:
         return _named(None)
+    # Two names at the same distance: either would be a guess.
     if len(nearest) > 1:
         return ParsedRoute(None, ParseFailure.ambiguous)
     return ParsedRoute(by_normalised[nearest[0]], fuzzy=True)

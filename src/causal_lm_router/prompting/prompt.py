@@ -1,4 +1,4 @@
-"""Query and pool to prompt text. Plain text only: tokens are `encoding.py`'s matter."""
+"""From a query and the pool to the text of a prompt; `encoder.py` turns the text into tokens."""
 
 import random
 import re
@@ -41,13 +41,15 @@ class PromptFormat:
 
     def _listing(self, query: str, listed: Sequence[str]) -> list[str]:
         shows_id = self.targets.kind is TargetKind.short_id
+        # A letter means nothing by itself, so the prompt says which name it stands for.
         texts = {
             name: f"{shown} = {name}" if shows_id else name
             for name, shown in zip(self.candidate_names, self.targets.shown, strict=False)
         }
+        # In the order of the pool, whatever the order of `listed`.
         names = [name for name in self.candidate_names if name in listed]
         if self.shuffle_seed is not None:
-            # Python's own generator draws the same from a text in every process.
+            # Seeded by a text, Python's generator draws the same in every process; `hash` would not.
             random.Random(f"{self.shuffle_seed} {query}").shuffle(names)
         return [texts.get(name, name) for name in names]
 
@@ -65,6 +67,7 @@ class PromptFormat:
         """
         if not self.neutralise_markers:
             return query
+        # The words stay readable; without its colon a marker is no longer one.
         for marker in self.markers:
             words = r"\s+".join(re.escape(word) for word in marker.split())
             query = re.sub(rf"({words})\s*:", r"\1 -", query, flags=re.IGNORECASE)
@@ -74,8 +77,3 @@ class PromptFormat:
         """Return the prompt of a query, up to where the generation starts."""
         head, tail = self.frame(query, listed)
         return f"{head}{self.neutralise(query)}{tail}"
-
-
-def make_format(template: str, target: str, names: Sequence[str], neutralise_markers: bool) -> PromptFormat:
-    """Return the format in which a pool's names are generated."""
-    return PromptFormat(template, Targets(TargetKind.name, tuple(names), target), neutralise_markers)

@@ -1,4 +1,4 @@
-"""Targets: the texts a router can generate, each of which stands for a candidate.
+"""Targets: the texts a router can generate. Each stands for a candidate.
 
 name         the candidate's name, between the text of `prompt.target`
 short_id     a letter for each candidate, in its place
@@ -25,7 +25,13 @@ WEAK_FROM = 4
 
 @dataclass(frozen=True)
 class Targets:
-    """The targets of a pool. `strong`, needed by `score_class` alone, is called where the weak one would not do."""
+    """The targets of a pool.
+
+    `score_class` alone needs `strong`: the candidate to call where the weak one would not do.
+
+    Raises:
+        ValueError: `score_class` with a pool of other than two candidates, or whose `strong` is none of them.
+    """
 
     kind: TargetKind
     candidate_names: tuple[str, ...]
@@ -36,11 +42,12 @@ class Targets:
         if self.kind is TargetKind.score_class:
             if len(self.candidate_names) != 2:
                 raise ValueError(
-                    f"target.kind=score_class: the pool holds {len(self.candidate_names)} candidates, allowed is 2"
+                    f"target.kind=score_class must have a pool of 2 candidates, got {len(self.candidate_names)}"
                 )
             if self.strong not in self.candidate_names:
                 raise ValueError(
-                    f"target.kind=score_class: strong candidate {self.strong!r}, allowed is {self.candidate_names}"
+                    f"target.kind=score_class must have a strong candidate of the pool {self.candidate_names}, "
+                    f"got {self.strong!r}"
                 )
 
     @cached_property
@@ -49,6 +56,7 @@ class Targets:
         if self.kind is not TargetKind.score_class:
             return self.candidate_names
         strong, weak = str(self.strong), self.weak
+        # The classes say how good the weak one is: from WEAK_FROM on it is good enough.
         return tuple(weak if number >= WEAK_FROM else strong for number in range(1, SCORE_CLASSES + 1))
 
     @cached_property
@@ -58,7 +66,7 @@ class Targets:
 
     @cached_property
     def shown(self) -> tuple[str, ...]:
-        """What a generation has to say, for each target, without the white space around it."""
+        """The text of each target without the white space around it: what a generation is parsed for."""
         match self.kind:
             case TargetKind.name:
                 return self.candidate_names
@@ -89,15 +97,16 @@ class Targets:
         return {}
 
     def number_of(self, example: RoutingExample, label: str) -> int:
-        """Return which target an example with this label teaches."""
+        """Return the number of the target that an example with this label teaches."""
         if self.kind is TargetKind.score_class:
+            # A score of 0..1 to the nearest of five classes.
             return round((SCORE_CLASSES - 1) * example.scores[self.weak])
         return self.candidate_names.index(label)
 
     def parse(self, generation: Generation, mode: ParseMode, fuzzy_threshold: float) -> ParsedRoute:
         """Return the candidate that a generation names, or why it names none; see `parse_generation`."""
         if self.are_tokens and generation.finish_reason == "length":
-            # Half a token cannot be generated: what is cut off is something else.
+            # One token is generated completely or not at all, so a name cannot have been cut off.
             generation = Generation(generation.text, "stop", generation.num_tokens, generation.logprob)
         route = parse_generation(generation, self.shown, mode, fuzzy_threshold)
         if route.candidate is None:
@@ -108,6 +117,7 @@ class Targets:
 def _letters(number: int) -> str:
     """A, B, ..., Z, AA, AB, ..."""
     letters = ""
+    # Base 26 without a zero: after Z comes AA.
     while number >= 0:
         number, letter = divmod(number, len(ascii_uppercase))
         letters = ascii_uppercase[letter] + letters

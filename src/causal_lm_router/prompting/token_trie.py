@@ -1,4 +1,4 @@
-"""The token trie of a pool's targets: which tokens can follow which, and where only one target is left."""
+"""The token trie of a pool's targets: the tokens that can follow each other, and the targets that are left."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -10,7 +10,10 @@ class TokenTrie:
 
     Node 0 is the root: the end of the prompt. Every other node stands for one token after its parent's; nodes are
     numbered so that a parent comes before its children. No sequence may be the beginning of another (an end token after
-    each sees to that) and none may be given twice.
+    each prevents that) and none may be given twice.
+
+    Raises:
+        ValueError: a sequence is empty, given twice, or the beginning of another.
     """
 
     sequences: tuple[tuple[int, ...], ...]
@@ -27,17 +30,20 @@ class TokenTrie:
 
     def __post_init__(self) -> None:
         tokens, parents, paths = [-1], [-1], []
+        # (parent, token) -> node: sequences that begin alike share their first nodes.
         found: dict[tuple[int, int], int] = {}
         for sequence in self.sequences:
             node, path = 0, []
             for token in sequence:
                 child = found.setdefault((node, token), len(tokens))
+                # The number that a new node gets.
                 if child == len(tokens):
                     tokens.append(token)
                     parents.append(node)
                 node = child
                 path.append(node)
             paths.append(tuple(path))
+        # What follows from the parents and paths: children of nodes, and sequences through them.
         children: list[list[int]] = [[] for _ in tokens]
         for node, parent in enumerate(parents[1:], start=1):
             children[parent].append(node)
@@ -45,10 +51,13 @@ class TokenTrie:
         for number, path_nodes in enumerate(paths):
             for node in (0, *path_nodes):
                 members[node].add(number)
+        # Two equal sequences end at the same node.
         if not all(paths) or not paths or len({path[-1] for path in paths}) < len(paths):
             raise ValueError(f"targets: token sequences {self.sequences} are empty, or two are the same")
+        # A sequence that another one continues does not end at a leaf.
         if any(children[path[-1]] for path in paths):
             raise ValueError(f"targets: of the token sequences {self.sequences} one is the beginning of another")
+        # A frozen dataclass lets itself be filled in this way alone.
         found_values: dict[str, Iterable[object]] = {"tokens": tokens, "parents": parents, "paths": paths}
         found_values |= {"children": map(tuple, children), "members": map(frozenset, members)}
         for name, values in found_values.items():
@@ -64,10 +73,14 @@ class TokenTrie:
 
 
 def make_trie(sequences: Sequence[Sequence[int]]) -> TokenTrie:
-    """Return the trie of token sequences. Raises ValueError where one is empty, repeated or begins another."""
+    """Return the trie of token sequences.
+
+    Raises:
+        ValueError: one is empty, given twice, or the beginning of another.
+    """
     return TokenTrie(tuple(tuple(sequence) for sequence in sequences))
 
 
 def reference_trie(target_ids: Sequence[Sequence[int]], end_id: int) -> TokenTrie:
-    """Return the trie of the targets and, last, of ending at once."""
+    """Return the trie of the targets and, as the last sequence, of ending at once: the end token alone."""
     return make_trie([*target_ids, [end_id]])
