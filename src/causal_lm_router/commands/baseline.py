@@ -16,12 +16,14 @@ def main() -> None:
 
 
 def _job(config: BaselineRunConfig) -> None:
+    # The folder that Hydra made: a sweep gives each job its own.
     config = replace(config, run_dir=job_folder())
     if is_sweep_job():
         go_to_working_folder()
         from causal_lm_router.runs.workbench import shared_workbench
         from causal_lm_router.sweeps.job import launch_job
 
+        # Jobs of one process share the base model, the data and the engine.
         launch_job(config, shared_workbench())
     else:
         from causal_lm_router.runs.baseline_run import run_baseline

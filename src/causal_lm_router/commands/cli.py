@@ -9,13 +9,13 @@ import causal_lm_router
 PROGRAM = "causal-lm-router"
 COMPLETION_FLAGS = ("-sc", "--shell-completion")
 COMMANDS = {
-    "train": "finetune a base model on routing data, evaluate it, leave a run folder",
-    "baseline": "fit a baseline and evaluate it like a router: baseline=knn_regression|svm|zero_shot|...",
+    "train": "finetune a base model on routing data: experiment=quickstart, or data=... [group=choice] ...",
+    "baseline": "fit a router to compare with: baseline=knn_regression|svm|zero_shot|... data=...",
     "resume": "continue a run that was interrupted: run_dir=...",
     "evaluate": "evaluate a run again: run_dir=... [inference.backend=transformers] [parsing=lenient] ...",
     "route": 'route queries with a run: run_dir=... query="..." or input=file [output=file]',
     "merge": "write the merged checkpoint of a run: run_dir=...",
-    "data": "show what a data config holds: sizes, tasks, scores, leakage, baselines",
+    "data": "show what a data config holds: data=... [data.path=...]: sizes, tasks, scores, leakage",
     "status": "show where the jobs of a sweep stand: outputs/sweeps/<name>",
     "report": "tables, tests, figures and a page over the runs of a sweep: outputs/sweeps/<name>",
     "compare": "compare runs on the same queries, pair by pair: outputs/a outputs/b ...",
@@ -42,6 +42,7 @@ def main() -> None:
 
 
 def _run_command(command: str, program: str, arguments: list[str]) -> None:
+    # Hydra reads the command line, and calls the program in its help as the first word says.
     sys.argv = [program, *arguments]
     module = importlib.import_module(f"causal_lm_router.commands.{command}")
     # Lightning starts the further processes of a distributed run as `python -m <module of __main__> <arguments>`.
@@ -65,8 +66,10 @@ def _complete(arguments: list[str]) -> None:
     line = os.environ.get("COMP_LINE", "")
     _, _, words = line[: int(os.environ.get("COMP_POINT") or len(line))].partition(" ")
     command, space, overrides = words.lstrip().partition(" ")
+    # `--shell-completion install=bash` prints the function; the shell then asks with `query=bash`.
     if not any(argument.startswith("query=") for argument in arguments):
         _run_command("train", PROGRAM, arguments)
+    # The first word is still being typed: it is the command.
     elif not space:
         print(" ".join(name for name in COMMANDS if name.startswith(command)))
     elif command in COMMANDS and command not in FOLDER_COMMANDS:

@@ -4,18 +4,16 @@ causal-lm-router compare outputs/first outputs/second [...] [--output DIR] [--re
 """
 
 import argparse
-import sys
 from pathlib import Path
+
+from causal_lm_router.commands.errors import fail_on_bad_input
 
 
 def main() -> None:
     """Run the `compare` command; bad input ends it with one line on standard error and status 1."""
     arguments = _parser().parse_args()
-    try:
+    with fail_on_bad_input():
         _compare(arguments)
-    except (ValueError, OSError) as error:
-        print(f"error: {'; '.join(str(error).split(chr(10)))}", file=sys.stderr)
-        raise SystemExit(1) from None
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -32,6 +30,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _compare(arguments: argparse.Namespace) -> None:
+    # Imported here, since pandas and matplotlib take seconds that --help does not need.
     from rich.console import Console
 
     from causal_lm_router.evaluation.comparison.compare import compare_runs

@@ -1,6 +1,5 @@
 """What every Hydra command shares: compose, check, run one job, and say errors in one line."""
 
-import logging
 import os
 import shutil
 import signal
@@ -15,7 +14,7 @@ from hydra.core.utils import env_override
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from causal_lm_router.config import TrainConfig
+from causal_lm_router.commands.errors import fail
 from causal_lm_router.config.checks import Settings
 from causal_lm_router.config.compose import (
     COMPOSITION_ERRORS,
@@ -26,7 +25,6 @@ from causal_lm_router.config.compose import (
     register_schemas,
     resolve_config,
 )
-from causal_lm_router.terminal import show_bars
 
 Schema = TypeVar("Schema", bound=Settings)
 # The environment variable that asks for the traceback of bad input.
@@ -54,36 +52,19 @@ def run_command(
     on_run: bool = False,
     on_baseline: bool = False,
 ) -> None:
-    """Run `job` once a composed config (once a run, or once per job of a sweep) of `conf/<config_name>.yaml`.
+    """Run `job` with the composed config of `conf/<config_name>.yaml`: once, or once per job of a sweep.
 
     Bad input (a config that does not compose, ValueError, OSError) ends a single run with one line on standard error,
     status 1 and no empty folder; in a sweep it is raised, so that the launcher learns which job failed. With `on_run`
     the config starts from that of `run_dir=...` (a baseline's too with `on_baseline`), and `query=...` is taken as it
     is typed.
     """
-    show_traceback = os.environ.get(TRACEBACK) == "1"
-
-    def application(composed: DictConfig) -> None:
-        # Also in the worker of a parallel launcher, which starts here.
-        logging.captureWarnings(True)
-        try:
-            config = resolve_config(composed, schema)
-            show_bars(not isinstance(config, TrainConfig) or config.trainer.progress_bar)
-            job(config)
-        except (ValueError, OSError) as error:
-            if show_traceback or is_sweep_job():
-                raise
-            _remove_hydra_folder()
-            fail(error)
-
-    # Hydra names the job, and with it the log file, after the function's module.
-    application.__module__ = f"causal_lm_router.commands.{config_name}"
+    shows_traceback = os.environ.get(TRACEBACK) == "1"
     # Threads that spin while they wait slow a CPU run down several times over as soon as another job shares the cores.
     # The OpenMP runtime reads this once, when torch is imported.
     os.environ.setdefault("GOMP_SPINCOUNT", "10000")
-    # Warnings of libraries are log records, which the terminal does not show.
-    logging.captureWarnings(True)
     register_schemas()
+    application = _make_application(config_name, schema, job, shows_traceback)
     try:
         if on_run:
             _start_from_run(takes_baselines=on_baseline)
@@ -91,13 +72,34 @@ def run_command(
         with env_override({TRACEBACK: "1"}):
             hydra.main(version_base="1.3", config_path=conf_dir(), config_name=config_name)(application)()
     except (*COMPOSITION_ERRORS, ValueError, OSError) as error:
-        if show_traceback:
+        if shows_traceback:
             raise
-        fail(error)
+        fail(describe_error(error) if isinstance(error, COMPOSITION_ERRORS) else str(error))
     except KeyboardInterrupt:
-        if show_traceback:
+        if shows_traceback:
             raise
+        # The status that a shell gives a program which Ctrl-C ended.
         raise SystemExit(128 + signal.SIGINT) from None
+
+
+def _make_application(
+    config_name: str, schema: type[Schema], job: Callable[[Schema], object], shows_traceback: bool
+) -> Callable[[DictConfig], None]:
+    """Return the function that Hydra calls with each composed config."""
+
+    def application(composed: DictConfig) -> None:
+        try:
+            job(resolve_config(composed, schema))
+        except (ValueError, OSError) as error:
+            if shows_traceback or is_sweep_job():
+                raise
+            # A run that never began leaves no folder behind.
+            _remove_hydra_folder()
+            fail(str(error))
+
+    # Hydra names the job, and with it the log file, after the function's module.
+    application.__module__ = f"causal_lm_router.commands.{config_name}"
+    return application
 
 
 def is_sweep_job() -> bool:
@@ -117,15 +119,8 @@ def job_folder() -> str:
     return str(HydraConfig.get().runtime.output_dir)
 
 
-def fail(error: Exception) -> None:
-    """Print the error in one line and leave with status 1."""
-    text = describe_error(error) if isinstance(error, COMPOSITION_ERRORS) else str(error)
-    line = "; ".join(part.strip() for part in text.splitlines() if part.strip())
-    print(f"error: {line}", file=sys.stderr)
-    raise SystemExit(1)
-
-
 def _start_from_run(*, takes_baselines: bool) -> None:
+    # Help and completion need no run.
     runs = not any(argument.split("=")[0] in SHOWING_FLAGS for argument in sys.argv[1:])
     register_run(sys.argv[1:], required=runs, takes_baselines=takes_baselines)
     if runs:
@@ -135,10 +130,12 @@ def _start_from_run(*, takes_baselines: bool) -> None:
 def _remove_hydra_folder() -> None:
     """Remove the folder that Hydra made for the job, and the parents it made, where they hold only what is Hydra's."""
     settings = HydraConfig.get()
+    # Hydra has made the folder, its own folder inside (the composed config) and the log file; the rest is the job's.
     folder = Path(settings.runtime.output_dir)
     hydras = {settings.output_subdir, f"{settings.job.name}.log"}
     if settings.output_subdir is None or {inside.name for inside in folder.iterdir()} - hydras:
         return
     shutil.rmtree(folder)
+    # Parents such as outputs/<name>, but never the working folder or one above it.
     while (folder := folder.parent).is_relative_to(Path.cwd()) and folder != Path.cwd() and not any(folder.iterdir()):
         folder.rmdir()

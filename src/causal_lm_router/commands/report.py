@@ -4,9 +4,10 @@ causal-lm-router report outputs/sweeps/rank [--baseline "lora.lora_r=16"] [--met
 """
 
 import argparse
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from causal_lm_router.commands.errors import fail_on_bad_input
 
 if TYPE_CHECKING:
     from causal_lm_router.sweeps.report.report_folder import SweepReport
@@ -15,11 +16,8 @@ if TYPE_CHECKING:
 def main() -> None:
     """Run the `report` command; bad input ends it with one line on standard error and status 1."""
     arguments = _parser().parse_args()
-    try:
+    with fail_on_bad_input():
         _print(_write(arguments))
-    except (ValueError, OSError) as error:
-        print(f"error: {'; '.join(str(error).split(chr(10)))}", file=sys.stderr)
-        raise SystemExit(1) from None
 
 
 def _parser() -> argparse.ArgumentParser:

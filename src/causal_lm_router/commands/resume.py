@@ -18,6 +18,7 @@ def main() -> None:
 def _job(config: TrainConfig) -> None:
     from causal_lm_router.runs.sweep_folder import sweep_of
 
+    # A job of a sweep is recorded in the sweep's log.
     if sweep_of(Path(config.run_dir)) is None:
         from causal_lm_router.runs.complete_run import complete_run
 
@@ -31,13 +32,14 @@ def _resume_job(config: TrainConfig) -> None:
     from causal_lm_router.runs.workbench import Workbench
     from causal_lm_router.sweeps.job import DIES_WITH_PARENT, die_with_parent, run_job
 
+    # The sweep started this process and waits for it: without the sweep it should not go on.
     if os.environ.get(DIES_WITH_PARENT) == "1":
         die_with_parent()
     try:
         with Workbench(keeps_base_model=False) as workbench:
             run_job(config, workbench)
     except JobError as error:
-        # It has been said already.
+        # The job log has said why already.
         raise SystemExit(1) from error
 
 

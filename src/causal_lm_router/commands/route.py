@@ -24,6 +24,7 @@ def main() -> None:
 
 
 def _job(config: RouteConfig) -> None:
+    # Queries and output are checked before the engine starts, which takes half a minute.
     rows = read_queries(config)
     if config.output is not None and not Path(config.output).absolute().parent.is_dir():
         raise FileNotFoundError(f"output={config.output}: its folder does not exist")
@@ -69,7 +70,7 @@ def read_queries(config: RouteConfig) -> list[dict[str, Any]]:
 
 @contextlib.contextmanager
 def _stdout_for_routes() -> Iterator[None]:
-    """Keep standard output for the routes, so that it can be piped on: whatever a library writes goes to stderr.
+    """Keep standard output for the routes, so that it can be piped on: what libraries write goes to stderr.
 
     Below Python too: native code, child processes and handlers that hold the stream write to the descriptor.
     """

@@ -5,7 +5,6 @@ causal-lm-router status outputs/sweeps/rank [--json]
 
 import argparse
 import json
-import sys
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -14,6 +13,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from causal_lm_router.commands.errors import fail_on_bad_input
 from causal_lm_router.runs.job_log import JobState, JobStatus, read_statuses, say_progress, seconds_left
 from causal_lm_router.runs.sweep_folder import SweepFolder
 
@@ -27,13 +27,10 @@ def main() -> None:
     parser.add_argument("--json", action="store_true", help="print a JSON object instead of a table")
     arguments = parser.parse_args()
     sweep = SweepFolder(arguments.folder)
-    try:
+    with fail_on_bad_input():
         # Raises where the folder is not that of a sweep.
         sweep.read_metadata()
         statuses = list(read_statuses(sweep).values())
-    except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        raise SystemExit(1) from error
     if arguments.json:
         jobs = [asdict(status) for status in statuses]
         print(json.dumps({"sweep": str(sweep.path), "seconds_left": seconds_left(statuses), "jobs": jobs}, indent=2))

@@ -23,6 +23,7 @@ def _job(config: TrainConfig) -> None:
         from causal_lm_router.runs.workbench import shared_workbench
         from causal_lm_router.sweeps.job import launch_job
 
+        # Jobs of one process share the base model, the data and the engine.
         launch_job(config, shared_workbench())
     else:
         from causal_lm_router.runs.train_run import train_router

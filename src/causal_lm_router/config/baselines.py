@@ -49,8 +49,7 @@ class EmbeddingBaselineConfig(BaselineConfig):
     """What turns queries into vectors: `minilm` (all-MiniLM-L6-v2, from a Python package), or the hub name or folder of
     a sentence-transformers model. Longer queries are cut to its window (256 tokens for `minilm`)."""
 
-    def problems(self) -> Iterator[str]:
-        yield from super().problems()
+    def _own_problems(self) -> Iterator[str]:
         named = bool(self.embedding.strip())
         yield from check(named, "baseline.embedding", "minilm, a hub name or a folder", self.embedding)
 
@@ -62,8 +61,8 @@ class NeighboursConfig(EmbeddingBaselineConfig):
     k: int
     """Neighbours that count."""
 
-    def problems(self) -> Iterator[str]:
-        yield from super().problems()
+    def _own_problems(self) -> Iterator[str]:
+        yield from super()._own_problems()
         yield from self.check_counts("baseline", "k")
 
 
@@ -74,8 +73,8 @@ class SvmConfig(EmbeddingBaselineConfig):
     svm_c: float
     """Inverse strength of the regularisation."""
 
-    def problems(self) -> Iterator[str]:
-        yield from super().problems()
+    def _own_problems(self) -> Iterator[str]:
+        yield from super()._own_problems()
         yield from check(self.svm_c > 0, "baseline.svm_c", "a number above 0", self.svm_c)
 
 
@@ -88,8 +87,8 @@ class MlpConfig(EmbeddingBaselineConfig):
     mlp_epochs: int
     """Passes over the training queries, at most: training stops when its loss no longer falls."""
 
-    def problems(self) -> Iterator[str]:
-        yield from super().problems()
+    def _own_problems(self) -> Iterator[str]:
+        yield from super()._own_problems()
         yield from self.check_counts("baseline", "mlp_hidden_units", "mlp_epochs")
 
 
@@ -102,8 +101,8 @@ class MatrixFactorisationConfig(EmbeddingBaselineConfig):
     mf_epochs: int
     """Passes over the training queries."""
 
-    def problems(self) -> Iterator[str]:
-        yield from super().problems()
+    def _own_problems(self) -> Iterator[str]:
+        yield from super()._own_problems()
         yield from self.check_counts("baseline", "mf_rank", "mf_epochs")
 
 
@@ -115,8 +114,8 @@ class EloConfig(EmbeddingBaselineConfig):
     """How much more training queries count that resemble the query: 1 counts all alike, which makes the ratings
     constant; 10 is RouteLLM's similarity-weighted ranking."""
 
-    def problems(self) -> Iterator[str]:
-        yield from super().problems()
+    def _own_problems(self) -> Iterator[str]:
+        yield from super()._own_problems()
         yield from check(self.elo_gamma >= 1, "baseline.elo_gamma", "a number of at least 1", self.elo_gamma)
 
 
@@ -131,8 +130,8 @@ class EncoderConfig(EmbeddingBaselineConfig):
     encoder_max_tokens: int
     """Read at most this many tokens of a query, and never more than the encoder's window."""
 
-    def problems(self) -> Iterator[str]:
-        yield from super().problems()
+    def _own_problems(self) -> Iterator[str]:
+        yield from super()._own_problems()
         yield from self.check_counts("baseline", "encoder_epochs")
         rate, tokens = self.encoder_learning_rate, self.encoder_max_tokens
         yield from check(rate > 0, "baseline.encoder_learning_rate", "a number above 0", rate)
@@ -146,8 +145,7 @@ class FewShotConfig(BaselineConfig):
     num_shots: int
     """Training queries shown with their label."""
 
-    def problems(self) -> Iterator[str]:
-        yield from super().problems()
+    def _own_problems(self) -> Iterator[str]:
         yield from self.check_counts("baseline", "num_shots")
 
 

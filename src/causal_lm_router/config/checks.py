@@ -15,9 +15,14 @@ class Settings:
 
     def problems(self) -> Iterator[str]:
         """Yield a sentence for each value that cannot be used, those of the parts inside included."""
+        yield from self._own_problems()
         for value in vars(self).values():
             if isinstance(value, Settings):
                 yield from value.problems()
+
+    def _own_problems(self) -> Iterator[str]:
+        """Yield the problems of the fields that this class adds; a subclass yields those of its base class first."""
+        yield from ()
 
     def check_counts(self, group: str, *names: str, or_null: bool = False) -> Iterator[str]:
         """Yield a problem for each of these fields of the group that is below 1."""

@@ -71,8 +71,7 @@ class DataConfig(Settings):
     keep_undecided: bool
     """Keep training queries on which all candidates score the same."""
 
-    def problems(self) -> Iterator[str]:
-        yield from super().problems()
+    def _own_problems(self) -> Iterator[str]:
         for name in ("validation_fraction", "test_fraction", "near_duplicate_threshold", "task_shrinkage"):
             yield from check_fraction(f"data.{name}", getattr(self, name))
         held_out = self.validation_fraction + self.test_fraction
@@ -97,7 +96,7 @@ class SimulatedConfig(Settings):
     seed: int
     """Seed of queries and outcomes; apart from `seed`, so that runs with several seeds share one data set."""
 
-    def problems(self) -> Iterator[str]:
+    def _own_problems(self) -> Iterator[str]:
         slope = self.discrimination
         fits = self.num_queries >= 30
         yield from check(fits, "data.simulated.num_queries", "an integer of at least 30", self.num_queries)
@@ -128,8 +127,8 @@ class FileDataConfig(DataConfig):
     """Estimate costs that the source does not give from prices: four characters a token in, this many tokens out.
     null leaves them unknown."""
 
-    def problems(self) -> Iterator[str]:
-        yield from super().problems()
+    def _own_problems(self) -> Iterator[str]:
+        yield from super()._own_problems()
         tokens = self.assumed_output_tokens
         fits = tokens is None or tokens >= 0
         yield from check(fits, "data.assumed_output_tokens", "an integer of at least 0, or null", tokens)
@@ -203,8 +202,8 @@ class HubDataConfig(FileDataConfig):
     columns: ColumnsConfig
     """Column mapping."""
 
-    def problems(self) -> Iterator[str]:
-        yield from super().problems()
+    def _own_problems(self) -> Iterator[str]:
+        yield from super()._own_problems()
         scores, costs = self.columns.scores, self.columns.costs
         fits = not costs or costs.keys() == scores.keys()
         whose = f"a column for each candidate of data.columns.scores ({', '.join(scores)}), or empty"

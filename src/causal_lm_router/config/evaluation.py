@@ -32,5 +32,5 @@ class EvaluationConfig(Settings):
     final_validation: bool
     """Evaluate the whole validation split after training too, where it holds queries: what sweeps choose by."""
 
-    def problems(self) -> Iterator[str]:
+    def _own_problems(self) -> Iterator[str]:
         yield from self.check_counts("evaluation", "max_queries", "every_n_epochs", "every_n_steps", or_null=True)

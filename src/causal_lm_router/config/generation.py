@@ -56,7 +56,7 @@ class DecodingConfig(Settings):
     cost_weight: float
     """Of `scored`: route by predicted - cost_weight * mean cost (USD) of the candidate on train."""
 
-    def problems(self) -> Iterator[str]:
+    def _own_problems(self) -> Iterator[str]:
         yield from check(self.cost_weight >= 0, "decoding.cost_weight", "a number of at least 0", self.cost_weight)
         weighs = self.cost_weight <= 0 or DecodingMethod.scored in (self.method, *self.also)
         yield from check(weighs, "decoding.cost_weight", "0 unless decoding.method is scored", self.cost_weight)
@@ -88,7 +88,7 @@ class InferenceConfig(Settings):
     sampling_args: dict[str, Any]
     """Any further argument of `vllm.SamplingParams`, or of `generate` under transformers."""
 
-    def problems(self) -> Iterator[str]:
+    def _own_problems(self) -> Iterator[str]:
         yield from self.check_counts("inference", "tensor_parallel_size", "max_new_tokens", "batch_size")
         dtypes = (AUTO, *DTYPES)
         known = self.dtype is None or self.dtype in dtypes
@@ -113,6 +113,6 @@ class ParsingConfig(Settings):
     fallback_candidate: str | None
     """Candidate to call after a parse failure; the failure still counts as wrong. null calls none."""
 
-    def problems(self) -> Iterator[str]:
+    def _own_problems(self) -> Iterator[str]:
         threshold = self.fuzzy_threshold
         yield from check(0 <= threshold <= 100, "parsing.fuzzy_threshold", "a number in 0..100", threshold)

@@ -39,7 +39,7 @@ class BaseModelConfig(Settings):
     trust_remote_code: bool
     """Run code that comes with the weights."""
 
-    def problems(self) -> Iterator[str]:
+    def _own_problems(self) -> Iterator[str]:
         yield from check(bool(self.name.strip()), "base_model.name", "a hub name or a folder", self.name)
         dtypes = (AUTO, *DTYPES)
         yield from check(self.dtype in dtypes, "base_model.dtype", one_of(dtypes), self.dtype)
@@ -71,7 +71,7 @@ class LoraConfig(Settings):
     merge_lora: bool
     """Also write the merged checkpoint, loadable by transformers and vLLM, at the end of training."""
 
-    def problems(self) -> Iterator[str]:
+    def _own_problems(self) -> Iterator[str]:
         yield from self.check_counts("lora", "lora_r", "lora_alpha")
         yield from self.check_counts("lora", "num_layers", or_null=True)
         dropout = self.lora_dropout

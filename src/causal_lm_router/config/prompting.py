@@ -40,7 +40,7 @@ class PromptConfig(Settings):
     neutralise_markers: bool
     """Rewrite the prompt's own markers (such as `Best LLM:`) where they occur inside a query."""
 
-    def problems(self) -> Iterator[str]:
+    def _own_problems(self) -> Iterator[str]:
         text, target = self.template, self.target
         yield from check(text.count("{query}") == 1, "prompt.template", "a text with {query} once", text)
         named = text.count("{candidates}")

@@ -54,8 +54,7 @@ class TrainConfig(Settings):
     sweep: SweepConfig
     """What `--multirun` does with its jobs."""
 
-    def problems(self) -> Iterator[str]:
-        yield from super().problems()
+    def _own_problems(self) -> Iterator[str]:
         safe = bool(self.name.strip(".")) and "/" not in self.name
         yield from check(safe, "name", "a name without /, and not of dots alone", self.name)
         yield from check(0 <= self.seed < 2**31, "seed", "an integer in 0..2147483647", self.seed)
@@ -88,8 +87,8 @@ class BaselineRunConfig(TrainConfig):
     baseline: BaselineConfig
     """The baseline, under the same data, split and evaluation."""
 
-    def problems(self) -> Iterator[str]:
-        yield from super().problems()
+    def _own_problems(self) -> Iterator[str]:
+        yield from super()._own_problems()
         method, kind = self.baseline.method, self.target.kind
         # No base model knows new tokens before it is trained.
         fits = method not in PROMPTED or kind in (TargetKind.name, TargetKind.short_id)
@@ -115,8 +114,8 @@ class RouteConfig(TrainConfig):
     output: str | None
     """JSONL file for the routes; null prints them."""
 
-    def problems(self) -> Iterator[str]:
-        yield from super().problems()
+    def _own_problems(self) -> Iterator[str]:
+        yield from super()._own_problems()
         given = {"query": self.query, "input": self.input}
         one = (self.query is None) != (self.input is None)
         yield from check(one, "query, input", "given one at a time: query=... or input=...", given)

@@ -41,7 +41,7 @@ class SweepConfig(Settings):
     trial: int | None
     """Number of the search's trial that the job is; the sweeper sets it."""
 
-    def problems(self) -> Iterator[str]:
+    def _own_problems(self) -> Iterator[str]:
         # The name becomes a folder: `..` and names with a slash would lead elsewhere.
         safe = self.name is None or re.fullmatch(r"[\w.-]*\w[\w.-]*", self.name) is not None
         yield from check(safe, "sweep.name", "a name of letters, digits, _, - and ., or null", self.name)

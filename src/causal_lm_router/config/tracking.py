@@ -35,7 +35,7 @@ class WandbConfig(Settings):
     init_timeout_s: int
     """Longest wait for the server before recording offline."""
 
-    def problems(self) -> Iterator[str]:
+    def _own_problems(self) -> Iterator[str]:
         timeout_s = self.init_timeout_s
         yield from check(1 <= timeout_s <= 15, "tracking.wandb.init_timeout_s", "an integer in 1..15", timeout_s)
 

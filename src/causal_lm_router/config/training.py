@@ -37,7 +37,7 @@ class ObjectiveConfig(Settings):
     undecided_weight: float
     """Weight of the training queries on which all candidates score the same; others have 1."""
 
-    def problems(self) -> Iterator[str]:
+    def _own_problems(self) -> Iterator[str]:
         yield from check(self.temperature > 0, "objective.temperature", "a number above 0", self.temperature)
         for name in ("reference_offset", "valid_weight", "undecided_weight"):
             value = getattr(self, name)
@@ -69,7 +69,7 @@ class OptimConfig(Settings):
     max_grad_norm: float | None
     """Gradient norm to clip to; null does not clip."""
 
-    def problems(self) -> Iterator[str]:
+    def _own_problems(self) -> Iterator[str]:
         yield from check(self.learning_rate > 0, "optim.learning_rate", "a number above 0", self.learning_rate)
         yield from check(self.weight_decay >= 0, "optim.weight_decay", "a number of at least 0", self.weight_decay)
         betas = self.adam_betas
@@ -114,7 +114,7 @@ class TrainerConfig(Settings):
     extra: dict[str, Any]
     """Any further argument of `pytorch_lightning.Trainer`."""
 
-    def problems(self) -> Iterator[str]:
+    def _own_problems(self) -> Iterator[str]:
         yield from self.check_counts("trainer", "num_epochs", "batch_size", "accumulate_grad_batches")
         yield from self.check_counts("trainer", "max_tokens_per_batch", "log_every_n_steps", "checkpoint_every_n_steps")
         yield from self.check_counts("trainer", "num_threads", or_null=True)
