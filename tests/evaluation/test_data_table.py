@@ -64,10 +64,10 @@ def test_candidates_and_shares(splits: RoutingSplits) -> None:
     assert data.unsolved_share == 0.25
 
 
-def test_baselines_are_those_of_the_test_split(splits: RoutingSplits) -> None:
+def test_references_are_those_of_the_test_split(splits: RoutingSplits) -> None:
     data = describe_data(splits)
     assert data.best_single == "strong"
-    scores = {name: baseline.mean_score.value for name, baseline in data.references.items()}
+    scores = {name: reference.mean_score.value for name, reference in data.references.items()}
     # On the four test queries: cheap 0, 1, 0.5, 0; strong 1, 0, 1, 0.
     assert scores == {"random": 0.4375, "best_single": 0.5, "oracle": 0.75, "bayes": 0.5}
 
@@ -77,7 +77,7 @@ def test_unknown_costs_stay_unknown(splits: RoutingSplits) -> None:
     assert [one.mean_cost for one in describe_data(without).candidates] == [None, None]
 
 
-def test_no_test_split_has_no_baselines(splits: RoutingSplits) -> None:
+def test_no_test_split_has_no_references(splits: RoutingSplits) -> None:
     assert describe_data(replace(splits, test=[])).references == {}
 
 

@@ -184,7 +184,7 @@ def test_every_task_has_its_figures(report: RoutingReport) -> None:
 def test_one_query_of_unknown_cost_makes_all_costs_unknown() -> None:
     report = report_of(outcome("right"), outcome("tie", costs=None))
     assert report.mean_cost is None
-    assert all(baseline.mean_cost is None for baseline in report.references.values())
+    assert all(reference.mean_cost is None for reference in report.references.values())
 
 
 def test_without_expected_scores_there_is_no_bayes() -> None:
@@ -244,7 +244,7 @@ def test_reading_a_report_names_what_is_wrong(report: RoutingReport) -> None:
         RoutingReport.from_dict({key: value for key, value in plain.items() if key != "num_queries"})
     with pytest.raises(ValueError, match=r"report: missing or unknown keys \['typo'\]"):
         RoutingReport.from_dict({**plain, "typo": 1})
-    with pytest.raises(ValueError, match=r"report\.regret\.value='low'"):
+    with pytest.raises(ValueError, match=r"report\.regret\.value must be float, got 'low'"):
         RoutingReport.from_dict({**plain, "regret": {**plain["regret"], "value": "low"}})
 
 

@@ -12,7 +12,12 @@ from causal_lm_router.routing import Generation, ParsedRoute, ParseFailure, Rout
 
 
 def make_report(
-    names: tuple[str, ...] = ("cheap", "strong"), *, num_tasks: int = 2, known: bool = True, num_failed: int = 1
+    names: tuple[str, ...] = ("cheap", "strong"),
+    *,
+    num_tasks: int = 2,
+    known: bool = True,
+    num_failed: int = 1,
+    prefix: str = "[i]task",
 ) -> RoutingReport:
     """40 queries of which the first name wins the even ones and the second the odd ones; the router is always right."""
     outcomes = []
@@ -21,7 +26,7 @@ def make_report(
         scores = {name: float(name == best) for name in names}
         costs = {name: 0.001 * (place + 1) for place, name in enumerate(names)}
         expected = {name: 0.8 if name == best else 0.1 for name in names}
-        task = f"[i]task {index % num_tasks:02}"
+        task = f"{prefix} {index % num_tasks:02}"
         example = RoutingExample(
             str(index), "text", task, scores, costs if known else None, expected if known else None
         )
@@ -44,7 +49,7 @@ def row(text: str, start: str) -> str:
     return " ".join(line.replace("│", " ").split())
 
 
-def test_router_and_baselines_stand_side_by_side() -> None:
+def test_router_and_references_stand_side_by_side() -> None:
     text = printed(make_report())
     # 39 of 40 right; the costs are 19 or 20 times 0.001 and 20 times 0.002 USD: 0.059 / 40 * 1000
     assert row(text, "the router") == "the router 0.975 97.5% 1.475"
@@ -52,6 +57,7 @@ def test_router_and_baselines_stand_side_by_side() -> None:
     assert row(text, "best single ") == "best single 0.500 50.0% 2.000"
     assert row(text, "oracle") == "oracle 1.000 100.0% 1.500"
     assert row(text, "best possible") == "best possible 1.000 100.0% 1.500"
+    assert "a random LLM" in text
     assert row(text, "always strong") == "always strong [0.343, 0.657] [35.2%, 64.8%] [2.000, 2.000]"
 
 
@@ -95,6 +101,22 @@ def test_many_tasks_are_cut_and_the_rest_is_counted() -> None:
     assert row(text, "2 more tasks") == "2 more tasks, 16 queries"
 
 
+def test_a_long_name_of_a_task_is_whole() -> None:
+    prefix = "reading-comprehension/very-long-" * 3
+    for width in (60, 80):
+        text = printed(make_report(num_tasks=2, prefix=prefix), width)
+        # The name goes on in the lines below, each indented by two spaces.
+        column = [line[2:].split(" ")[0] for line in text[text.index("By task") :].splitlines()]
+        assert prefix in "".join(column)
+
+
+def test_a_router_below_best_single_has_no_share_of_the_way() -> None:
+    text = printed(make_report(num_failed=39))
+    assert row(text, "Best single to oracle") == "Best single to oracle below best single"
+    assert row(text, "Best single to best possible") == "Best single to best possible below best single"
+    assert row(text, "Score over best single").startswith("Score over best single -0.475 [")
+
+
 def test_a_single_task_needs_no_table() -> None:
     assert "By task" not in printed(make_report(num_tasks=1))
 
@@ -108,4 +130,5 @@ def test_names_are_printed_as_they_are(width: int) -> None:
 
 def test_many_routes_are_summed_up() -> None:
     names = tuple(f"llm-{index}" for index in range(8))
-    assert "3 others 0%" in row(printed(make_report(names), width=120), "Routes")
+    assert row(printed(make_report(names), width=120), "Routes").endswith("3 others 0%")
+    assert row(printed(make_report(names[:6]), width=120), "Routes").endswith(", 1 other 0%")

@@ -74,6 +74,7 @@ class DataDescription:
 def describe_data(splits: RoutingSplits) -> DataDescription:
     """Return the description of `splits`."""
     parts = {"train": splits.train, "validation": splits.validation, "test": splits.test}
+    # The pool is described over all queries, references only on the test queries as in a report.
     examples = [example for part in parts.values() for example in part]
     names = splits.candidate_names
     scores = matrix([example.scores for example in examples], names)
@@ -99,8 +100,10 @@ def print_data(splits: RoutingSplits, console: Console) -> None:
     for table in (_task_table(data), _candidate_table(data), _reference_table(data), _details_table(data)):
         console.print(table)
         console.print()
+    # Some near duplicates in full: whether they matter is for the reader to judge.
     for pair in (*data.audit.test.examples, *data.audit.validation.examples):
         console.print(_near_duplicate(pair), no_wrap=True, overflow="ellipsis")
+    # Skipped rows with their place in the source, so that they can be mended.
     for row in data.skipped_rows[:MAX_SKIPPED_ROWS]:
         console.print(Text(f"skipped {row.location}: {row.reason}"))
     if len(data.skipped_rows) > MAX_SKIPPED_ROWS:
@@ -109,6 +112,7 @@ def print_data(splits: RoutingSplits, console: Console) -> None:
 
 def _count_tasks(parts: Mapping[str, Sequence[RoutingExample]]) -> dict[str, dict[str, int]]:
     counts = {split: Counter(example.task for example in part) for split, part in parts.items()}
+    # The largest task first; of equal ones the first read.
     totals = sum(counts.values(), Counter[str]())
     return {task: {split: counts[split][task] for split in parts} for task, _ in totals.most_common()}
 
@@ -116,6 +120,7 @@ def _count_tasks(parts: Mapping[str, Sequence[RoutingExample]]) -> dict[str, dic
 def _summarise(
     pool: Sequence[Candidate], scores: Floats, is_best: Bools, costs: Floats | None
 ) -> tuple[CandidateSummary, ...]:
+    # A tie has several best candidates, none of them alone.
     is_only_best = is_best & (is_best.sum(axis=1, keepdims=True) == 1)
     mean_costs = [None] * len(pool) if costs is None else costs.mean(axis=0).tolist()
     means = (scores.mean(axis=0), mean_costs, is_best.mean(axis=0), is_only_best.mean(axis=0))
@@ -144,6 +149,7 @@ def _references(test: Sequence[RoutingExample], names: Sequence[str], single: st
 
 def _task_table(data: DataDescription) -> Table:
     table = _table("Queries", "Task", *(split.capitalize() for split in data.num_queries))
+    # All queries first, set apart from the tasks they consist of.
     table.add_row("all", *(f"{num:,}" for num in data.num_queries.values()), style="bold", end_section=True)
     tasks = list(data.tasks.items())
     for task, counts in tasks[:MAX_TASKS]:
@@ -159,6 +165,7 @@ def _candidate_table(data: DataDescription) -> Table:
     table = _table("Candidates", "Name", prices, "USD per\n1,000", "Mean\nscore", "Best or\ntied", "Alone\nbest")
     for one in data.candidates:
         table.add_row(
+            # Names are Text: square brackets in them are not markup. Best single is bold.
             Text(one.candidate.name, style="bold" if one.candidate.name == data.best_single else ""),
             f"{_price(one.candidate.input_price)}/{_price(one.candidate.output_price)}",
             format_estimate(one.mean_cost, COST),

@@ -38,14 +38,10 @@ def evaluate_router(
     if not examples:
         raise ValueError("evaluation: the split holds no queries")
     prompts = encoder.encode_prompts([example.query for example in examples])
-    # Free generation is cheap beside the others, and says what a constraint hides.
+    # Free generation shows what a constraint hides.
     decoded, speeds = _decode(decoder, dict.fromkeys([*methods, DecodingMethod.free]), prompts)
     outcomes = {
-        method: [
-            _outcome(example, labels[example.query_id], decoding, prompt, fallback)
-            for example, decoding, prompt in zip(examples, decodings, prompts, strict=True)
-        ]
-        for method, decodings in decoded.items()
+        method: _outcomes(examples, labels, decodings, prompts, fallback) for method, decodings in decoded.items()
     }
     reports = _decoding_reports(outcomes, decoded)
     first, *rest = decoded
@@ -78,18 +74,25 @@ def _decode(
     return decoded, speeds
 
 
-def _outcome(
-    example: RoutingExample, label: str, decoding: Decoding, prompt: EncodedPrompt, fallback: str | None
-) -> RouteOutcome:
-    return RouteOutcome(
-        example=example,
-        label=label,
-        generation=decoding.generation,
-        route=decoding.route,
-        called=called_candidate(decoding.route, fallback),
-        truncated_query=prompt.was_cut,
-        predicted=decoding.predicted,
-    )
+def _outcomes(
+    examples: Sequence[RoutingExample],
+    labels: Mapping[str, str],
+    decodings: Sequence[Decoding],
+    prompts: Sequence[EncodedPrompt],
+    fallback: str | None,
+) -> list[RouteOutcome]:
+    return [
+        RouteOutcome(
+            example=example,
+            label=labels[example.query_id],
+            generation=decoding.generation,
+            route=decoding.route,
+            called=called_candidate(decoding.route, fallback),
+            truncated_query=prompt.was_cut,
+            predicted=decoding.predicted,
+        )
+        for example, decoding, prompt in zip(examples, decodings, prompts, strict=True)
+    ]
 
 
 def _decoding_reports(
@@ -98,8 +101,10 @@ def _decoding_reports(
 ) -> dict[DecodingMethod, DecodingReport]:
     """One per method; all but `method` is the same in each."""
     free = [outcome.route for outcome in outcomes[DecodingMethod.free]]
+    # Only a method that looks at every target knows their total probability.
     masses = [decoding.valid_mass for row in decoded.values() for decoding in row if decoding.valid_mass is not None]
     differing = {}
+    # Two parse failures are no difference, whatever their texts.
     for one, other in itertools.combinations(outcomes, 2):
         pairs = zip(outcomes[one], outcomes[other], strict=True)
         num_different = sum(first.route.candidate != second.route.candidate for first, second in pairs)

@@ -23,6 +23,7 @@ def write_evaluation(
     rows = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in outcome_rows(evaluation.outcomes))
     write_text(folder / OUTCOMES, rows)
     pictures = _draw(folder, evaluation) if with_pictures else []
+    # The same weights under other decodings, without drawings of their own.
     for name, other in evaluation.others.items():
         write_evaluation(folder / "decodings" / name, other, facts, with_pictures=False)
     # A folder with a report is a whole evaluation: those who look for one look for this file.

@@ -83,6 +83,7 @@ def _parts(estimate: Estimate | float | None, form: Form) -> tuple[str, str]:
     """The value with its unit, and its interval in brackets: empty where there is none."""
     if estimate is None:
         return "unknown", ""
+    # A bare number is an estimate of which only the value is shown.
     value, low, high = (estimate, None, None) if isinstance(estimate, float) else _numbers(estimate)
     # The bounds have the digits of the value.
     spec = form.small_spec if form.small_spec and abs(form.scale * value) < 0.1 else form.spec
@@ -183,6 +184,7 @@ def write_csv(rows: Sequence[Row], columns: Sequence[str], path: Path) -> None:
 
 def markdown(rows: Sequence[Row]) -> str:
     """Return rows of texts as a Markdown table; characters that Markdown would read as its own are escaped."""
+    # Header, rule, rows.
     lines = [list(rows[0]), ["---"] * len(rows[0]), *([*row.values()] for row in rows)] if rows else []
     escaped = (["".join(f"\\{char}" if char in "|<_*" else char for char in cell) for cell in line] for line in lines)
     return "\n".join("| " + " | ".join(line) + " |" for line in escaped)

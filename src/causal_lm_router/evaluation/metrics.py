@@ -50,6 +50,7 @@ def evaluate_outcomes(
         ValueError: there are no outcomes, one does not fit `pool_names`, or `best_single` is not among them.
     """
     table = outcome_table(outcomes, pool_names)
+    # First, so that the report is built once, with everything known.
     predictions = None
     if with_predictions:
         predictions = report_predictions(table, validation.table if validation else None, best_single)
@@ -67,6 +68,7 @@ def evaluate_references(
     """
     num_candidates = scores.shape[1]
     is_best = scores == scores.max(axis=1, keepdims=True)
+    # What the oracle prefers among the best candidates: a low cost.
     tie_key = np.zeros_like(scores) if costs is None else costs
     # A row of the identity matrix is the choice of one candidate.
     one_hot = np.eye(num_candidates)
@@ -102,11 +104,14 @@ def _report(
     predictions: PredictionReport | None,
 ) -> RoutingReport:
     """The report: rates have Wilson intervals, means normal ones, ratios of gains those of the ratio estimator."""
+    # Everything is compared with always calling best single, query by query.
     single = table.column(best_single)
     single_score = table.scores[:, single]
     routes = [outcome.route for outcome in outcomes]
+    # Where all candidates score the same, no route is better than another.
     is_decisive = ~table.is_best.all(axis=1)
     gain = table.score - single_score
+    # The best possible router knows expected scores, not the answers.
     bayes_score = None if table.expected is None else table.expected.max(axis=1)
     return RoutingReport(
         num_queries=len(outcomes),
@@ -146,6 +151,7 @@ def _rate(hits: Iterable[bool] | Bools | Floats) -> Estimate:
 
 def _shares(routes: Iterable[str | None], names: Sequence[str]) -> dict[str, float]:
     counts = Counter(routes)
+    # Parse failures are in the total, so that the shares may sum to less than 1.
     return {name: counts[name] / counts.total() for name in names}
 
 

@@ -38,6 +38,7 @@ class OutcomeTable:
     predicted: Floats | None
 
     def __post_init__(self) -> None:
+        # Measures would turn a wrong number into a wrong estimate without a word.
         shape = (len(self.tasks), len(self.candidate_names))
         if shape[0] < 1 or shape[1] < 2:
             raise ValueError(
@@ -93,6 +94,7 @@ class OutcomeTable:
 
     def in_order(self, names: Sequence[str]) -> "OutcomeTable":
         """Return the table with its candidates in the order of `names`, which are the same ones."""
+        # Where each candidate of the new order stands in the old one; sorting gives the way back, for routes.
         columns = [self.candidate_names.index(name) for name in names]
         # The last place is the one that NOBODY, which is -1, picks.
         places = np.append(np.argsort(columns), NOBODY)
@@ -136,6 +138,7 @@ def row_table(rows: Sequence[Mapping[str, Any]], names: Sequence[str]) -> Outcom
     """
     for row in rows:
         _check_row(row, names)
+    # A missing name is NOBODY's.
     columns: dict[str | None, int] = {None: NOBODY, **{name: column for column, name in enumerate(names)}}
     return OutcomeTable(
         candidate_names=tuple(names),
@@ -164,4 +167,5 @@ def _check_row(row: Mapping[str, Any], names: Sequence[str]) -> None:
 
 def _pick(values: Floats | Bools, columns: Integers) -> Floats:
     """Return each row's value in its column, 0 for NOBODY."""
+    # NOBODY picks the last column, a value that is then replaced.
     return np.where(columns == NOBODY, 0.0, values[np.arange(len(values)), columns])

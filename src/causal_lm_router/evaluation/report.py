@@ -1,4 +1,4 @@
-"""The record of an evaluation: every figure over its outcomes, and its way to JSON and back."""
+"""The record of an evaluation: every estimate over its outcomes, and its way to JSON and back."""
 
 import dataclasses
 from collections.abc import Iterator, Mapping
@@ -22,7 +22,7 @@ class Reference:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TaskReport:
-    """The figures over one task's queries."""
+    """The estimates over one task's queries."""
 
     num_queries: int
     routing_accuracy: Estimate
@@ -34,7 +34,7 @@ class TaskReport:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DecodingReport:
-    """The method behind the routes, and what free generation and other methods say of the same queries and weights."""
+    """The method behind the routes, beside free generation and other methods on the same queries and weights."""
 
     method: str
     """How the routes of the report were read."""
@@ -52,7 +52,7 @@ class DecodingReport:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RoutingReport:
-    """Every figure over the outcomes of one evaluation; shares and scores lie in 0..1, costs are USD per query.
+    """Every estimate over the outcomes of one evaluation; shares and scores lie in 0..1, costs are USD per query.
 
     A parse failure is wrong in every accuracy. With a fallback it has the fallback's score and cost, without one it
     scores 0 and costs nothing.
@@ -104,7 +104,7 @@ class RoutingReport:
     expected_gap_recovered: Estimate | None
     """The same by the expected scores of the router's and best single's candidates: without the luck of the answers."""
     per_task: Mapping[str, TaskReport]
-    """Task -> its figures, by name of the task."""
+    """Task -> its estimates, in order of their names."""
     confusion: tuple[tuple[int, ...], ...]
     """Queries by label (rows, pool order) and route (columns, pool order, then parse failures)."""
     queries_per_second: float | None
@@ -112,7 +112,7 @@ class RoutingReport:
     decoding: DecodingReport | None = None
     """How the routes were read out of the base model; None for routers without one."""
     predictions: PredictionReport | None = None
-    """What the router's predictions are worth; None where it names a candidate and says nothing of the others."""
+    """What the router's predictions are worth; None where it names a candidate without scoring the others."""
 
     def to_dict(self) -> dict[str, Any]:
         """Return the report as plain dictionaries, lists, numbers, texts and None, free of NaN: fit for JSON."""
@@ -121,16 +121,21 @@ class RoutingReport:
 
     @classmethod
     def from_dict(cls, plain: Mapping[str, Any]) -> "RoutingReport":
-        """Return the report that `to_dict` made `plain` of; raise ValueError for missing, unknown or mistyped keys."""
+        """Return the report that `to_dict` made `plain` of.
+
+        Raises:
+            ValueError: a key is missing or unknown, or its value has another type.
+        """
         report = _decode(cls, plain, "report")
         assert isinstance(report, cls)
         return report
 
     def to_metrics(self) -> dict[str, float]:
-        """Return the known figures by flat name, for trackers: `routing_accuracy`, `best_single/mean_score`, ..."""
+        """Return the known values by flat name, for trackers: `routing_accuracy`, `best_single/mean_score`, ..."""
         named: dict[str, Any] = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        # A reference stands under its own name: `oracle/mean_score`.
         named |= self.references
-        metrics = dict(_figures("", {name: value for name, value in named.items() if name not in _APART}))
+        metrics = dict(_values("", {name: value for name, value in named.items() if name not in _APART}))
         metrics |= {f"parse_failures/{kind}": float(count) for kind, count in self.parse_failures.items()}
         if self.queries_per_second is not None:
             metrics["queries_per_second"] = self.queries_per_second
@@ -141,19 +146,20 @@ _APART = ("references", "per_task")
 """Fields that `to_metrics` does not list under their own names."""
 
 
-def _figures(prefix: str, named: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
-    """The figures in records, by their path."""
+def _values(prefix: str, named: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
+    """The values of the estimates in records, by their path."""
     for name, value in named.items():
         if isinstance(value, Estimate):
             yield f"{prefix}{name}", value.value
         elif isinstance(value, Mapping):
-            yield from _figures(f"{prefix}{name}/", value)
+            yield from _values(f"{prefix}{name}/", value)
         elif dataclasses.is_dataclass(value):
             fields = {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
-            yield from _figures(f"{prefix}{name}/", fields)
+            yield from _values(f"{prefix}{name}/", fields)
 
 
 def _encode(value: Any) -> Any:
+    """Turn tuples into lists, which JSON gives back, and read-only mappings into dictionaries."""
     if isinstance(value, Mapping):
         return {key: _encode(inner) for key, inner in value.items()}
     return [_encode(inner) for inner in value] if isinstance(value, tuple) else value
@@ -162,6 +168,7 @@ def _encode(value: Any) -> Any:
 def _decode(kind: Any, plain: Any, where: str) -> Any:
     """Rebuild a value of the annotated kind out of plain ones."""
     origin, arguments = get_origin(kind), get_args(kind)
+    # The only unions are those with None, which comes last.
     if origin is UnionType:
         return None if plain is None else _decode(arguments[0], plain, where)
     if origin is Mapping and isinstance(plain, Mapping):
@@ -173,7 +180,7 @@ def _decode(kind: Any, plain: Any, where: str) -> Any:
     # JSON has one kind of number: a float without a fraction may come back as an integer.
     if type(plain) is kind or (kind is float and type(plain) is int):
         return kind(plain)
-    raise ValueError(f"{where}={plain!r}: allowed is {kind}")
+    raise ValueError(f"{where} must be {getattr(kind, '__name__', kind)}, got {plain!r}")
 
 
 def _decode_record(kind: Any, plain: Mapping[str, Any], where: str) -> Any:
@@ -181,5 +188,5 @@ def _decode_record(kind: Any, plain: Mapping[str, Any], where: str) -> Any:
     # Reports written before a field was added lack it.
     optional = {field.name for field in dataclasses.fields(kind) if field.default is not dataclasses.MISSING}
     if wrong := sorted((kinds.keys() ^ plain.keys()) - (optional - plain.keys())):
-        raise ValueError(f"{where}: missing or unknown keys {wrong}; allowed is exactly {list(kinds)}")
+        raise ValueError(f"{where}: missing or unknown keys {wrong}; the keys must be {list(kinds)}")
     return kind(**{name: _decode(kinds[name], value, f"{where}.{name}") for name, value in plain.items()})

@@ -53,6 +53,7 @@ def _reference_table(report: RoutingReport) -> Table:
     table.add_column("Who chooses", overflow="fold")
     for heading in ("Mean score", "Routing\naccuracy", "USD per\n1,000 queries"):
         table.add_column(heading, justify="right", overflow="fold")
+    # The router first and set apart; it has the same measures as a reference.
     table.add_row(Text("the router"), *_reference_cells(report), style="bold", end_section=True)
     for name, reference in report.references.items():
         who = two_lines(REFERENCE_NAMES[name], explain_reference(name, report.best_single))
@@ -76,6 +77,7 @@ def _details_table(report: RoutingReport) -> Table:
     if report.queries_per_second is not None:
         details.append(("Speed", f"{report.queries_per_second:,.1f} queries/s"))
     for name, value in details:
+        # Text, as square brackets in names are not markup.
         table.add_row(Text(name), Text(value))
     return table
 
@@ -126,6 +128,7 @@ def _prediction_details(report: RoutingReport) -> list[tuple[str, str]]:
     predictions = report.predictions
     if predictions is None:
         return []
+    # A candidate whose scores are all equal has no order to predict.
     orders = [estimate.value for estimate in predictions.auroc.values() if estimate is not None]
     details = [("Calibration error of predictions", format_estimate(predictions.ece, SCORE))]
     if predictions.ece_scaled is not None:
@@ -160,7 +163,8 @@ def _task_table(report: RoutingReport, max_tasks: int) -> Table:
     # A long name goes on in the next line: one that is cut names no task.
     table.add_column("Task", overflow="fold")
     for heading in ("Queries", "Routing\naccuracy", "Mean\nscore", "Best\nsingle", "Oracle", "Parse\nfailures"):
-        table.add_column(heading, justify="right", no_wrap=True)
+        table.add_column(heading, justify="right", overflow="fold")
+    # The largest tasks, whose estimates are the surest.
     by_size = sorted(report.per_task.items(), key=lambda item: (-item[1].num_queries, item[0]))
     for task, shown in by_size[:max_tasks]:
         means = (shown.mean_score, shown.best_single_mean_score, shown.oracle_mean_score)
@@ -179,6 +183,7 @@ def _task_table(report: RoutingReport, max_tasks: int) -> Table:
 
 def _most_routed(report: RoutingReport) -> str:
     """`dorado-24b 14%, borealis-large 9%, 1 other 0%`."""
+    # Parse failures stand in their own line.
     shares = sorted(report.route_distribution.items(), key=lambda item: -item[1])
     shown = [f"{name} {share:.0%}" for name, share in shares[:MAX_ROUTES]]
     if others := shares[MAX_ROUTES:]:

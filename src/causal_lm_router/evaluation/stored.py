@@ -70,6 +70,7 @@ def read_evaluation(folder: Path) -> RunEvaluation:
         evaluation = _evaluation(str(plain["split"]), report, rows)
     except (KeyError, TypeError, AttributeError, ValueError, OSError) as error:
         raise ValueError(f"{path}: cannot be read: {type(error).__name__}: {error}") from error
+    # A report and outcomes of different evaluations would give figures that do not fit one another.
     if len(set(evaluation.query_ids)) != report.num_queries or len(rows) != report.num_queries:
         raise ValueError(f"{path}: must hold a row for each of {report.num_queries} queries, got {len(rows)} rows")
     return evaluation
@@ -82,6 +83,7 @@ def shared_queries(one: RunEvaluation, other: RunEvaluation) -> list[str]:
     """
     if one.split != other.split or set(one.report.candidate_names) != set(other.report.candidate_names):
         return []
+    # What must agree, by query id.
     theirs = dict(zip(other.query_ids, other.facts, strict=True))
     ours = dict(zip(one.query_ids, one.facts, strict=True))
     both = [query_id for query_id in one.query_ids if query_id in theirs]
@@ -115,6 +117,7 @@ def _evaluation(split: str, report: RoutingReport, rows: Sequence[Mapping[str, A
         "parse_failure_rate": _numbers([row["failure"] is not None for row in rows]),
         "regret": _numbers([row["best_score"] - row["score"] for row in rows]),
     }
+    # One unknown cost makes a mean over all queries unknown.
     costs = [row["cost"] for row in rows]
     if None not in costs:
         values["mean_cost"] = _numbers(costs)

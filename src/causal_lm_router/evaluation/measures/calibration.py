@@ -1,4 +1,4 @@
-"""How far predictions can be trusted: order, calibration, and sets that hold a best candidate.
+"""How far predictions can be trusted (order, calibration, conformal sets), and how concentrated the routes are.
 
 A prediction is read as the expected score of the candidate's answer. Scores may be fractional. For a router that
 predicts which candidate it would choose (shares that sum to 1), the order is meaningful and the calibration is
@@ -29,12 +29,13 @@ class Reliability(NamedTuple):
 
 
 def auroc(scores: Floats, predicted: Floats) -> float:
-    """Return the share of pairs of queries with different scores whose predictions are in the same order.
+    """Return AUROC: of the pairs of queries with different scores, the share whose predictions are in the same order.
 
     Equal predictions count half; NaN where all scores are equal. For scores of 0 and 1 this is the area under the ROC
     curve (Hanley and McNeil, 1982), for others the concordance index (Harrell et al., 1982). It is
     ((concordant - discordant) / pairs + 1) / 2, and the difference comes from Kendall's tau-b, in O(N log N).
     """
+    # Kendall's tau-b is surplus / sqrt(pairs untied in one x pairs untied in the other).
     ordered_pairs, compared_pairs = _num_untied(predicted), _num_untied(scores)
     if compared_pairs == 0:
         return float("nan")
@@ -44,13 +45,22 @@ def auroc(scores: Floats, predicted: Floats) -> float:
     return float((surplus / compared_pairs + 1) / 2)
 
 
+def _num_untied(values: Floats) -> int:
+    """The number of pairs of entries that differ."""
+    counts = np.unique(values, return_counts=True)[1]
+    total = len(values)
+    return int(total * (total - 1) - (counts * (counts - 1)).sum()) // 2
+
+
 def reliability(scores: Floats, predicted: Floats, num_bins: int = 15) -> Reliability:
     """Return the bins of a reliability diagram over all entries of `predicted`: bin b holds (b / bins, (b + 1) / bins].
 
     A prediction of 0 is in the first bin. Source: Guo et al. (2017), arXiv 1706.04599, section 2.
     """
+    # Bounds belong to the bin below them.
     bins = np.searchsorted(np.linspace(0, 1, num_bins + 1)[1:-1], predicted.ravel(), side="left")
     num_pairs = np.bincount(bins, minlength=num_bins)
+    # The sums of predictions and of scores in each bin give its means.
     sums = [np.bincount(bins, values.ravel(), num_bins) for values in (predicted, scores)]
     mean_predicted, mean_score = (
         np.divide(total, num_pairs, out=np.full(num_bins, np.nan), where=num_pairs > 0) for total in sums
@@ -64,6 +74,7 @@ def expected_calibration_error(scores: Floats, predicted: Floats, num_bins: int 
     Source: Naeini et al. (2015), AAAI; Guo et al. (2017), arXiv 1706.04599, equation 3, with 15 bins of equal width.
     """
     bins = reliability(scores, predicted, num_bins)
+    # Empty bins have no means and no weight.
     return float(np.nansum(bins.num_pairs * np.abs(bins.mean_score - bins.mean_predicted)) / bins.num_pairs.sum())
 
 
@@ -86,6 +97,7 @@ def fit_temperature(scores: Floats, predicted: Floats) -> float:
         # -ln sigmoid(x) = ln(1 + e^-x), and -ln(1 - sigmoid(x)) is the same plus x.
         return float(np.mean(np.logaddexp(0, -scaled) + (1 - scores) * scaled))
 
+    # On the logarithm of the temperature the loss is smooth and the range is even.
     low, high = np.log(TEMPERATURES)
     return float(np.exp(minimize_scalar(loss, bounds=(low, high), method="bounded", options={"xatol": 1e-6}).x))
 
@@ -97,11 +109,14 @@ def conformal_threshold(scores: Floats, predicted: Floats, level: float = 0.9) -
     count as best). The threshold is the ceil((n + 1) x level)-th smallest shortfall of n queries, infinite where there
     are too few queries for it. On further queries, exchangeable with these, `conformal_sets` then hold a best candidate
     with probability at least `level`. Source: split conformal prediction, Vovk et al. (2005); Angelopoulos and Bates
-    (2021), arXiv 2107.07511, section 1; the shortfall as its conformity score is this project's choice. Raises
-    ValueError unless `level` lies between 0 and 1.
+    (2021), arXiv 2107.07511, section 1; the shortfall as its conformity score is this project's choice.
+
+    Raises:
+        ValueError: `level` is not between 0 and 1.
     """
     if not 0 < level < 1:
         raise ValueError(f"level must be between 0 and 1, got {level!r}")
+    # The highest prediction among the best candidates of each query.
     best_predicted = np.where(scores == scores.max(axis=1, keepdims=True), predicted, -np.inf).max(axis=1)
     shortfalls = np.sort(predicted.max(axis=1) - best_predicted)
     # The small amount keeps (n + 1) x level from being rounded up over an integer.
@@ -110,20 +125,13 @@ def conformal_threshold(scores: Floats, predicted: Floats, level: float = 0.9) -
 
 
 def conformal_sets(predicted: Floats, threshold: float) -> Bools:
-    """Return for every query which candidates lie within `threshold` of its highest prediction: never none."""
+    """Return for every query which candidates lie within `threshold` of its highest prediction: at least one."""
     return np.asarray(predicted.max(axis=1, keepdims=True) - predicted <= threshold)
 
 
 def holds_best(scores: Floats, sets: Bools) -> Bools:
     """Return for every query whether its set holds a best candidate; the mean of it is the coverage."""
     return np.asarray(((scores == scores.max(axis=1, keepdims=True)) & sets).any(axis=1))
-
-
-def _num_untied(values: Floats) -> int:
-    """Pairs of entries that differ."""
-    counts = np.unique(values, return_counts=True)[1]
-    total = len(values)
-    return int(total * (total - 1) - (counts * (counts - 1)).sum()) // 2
 
 
 def route_shares(called: Floats) -> Floats:
@@ -136,11 +144,12 @@ def route_shares(called: Floats) -> Floats:
 
 
 def route_entropy(called: Floats) -> float:
-    """Return the entropy of the route shares, -sum p ln p, in nats: 0 for one candidate always, ln C for all alike.
+    """Return the entropy of the route shares, -sum p ln p, in nats: 0 for one candidate always, ln C for equal shares.
 
     Source: Shannon (1948), section 6.
     """
     shares = route_shares(called)
+    # Adding 0 turns -0 into 0.
     return float(-sum(share * np.log(share) for share in shares if share != 0)) + 0.0
 
 

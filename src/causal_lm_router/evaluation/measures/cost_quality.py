@@ -1,6 +1,6 @@
-"""What quality costs: a router's frontier, and figures over it.
+"""What quality costs: a router's frontier, and measures of it.
 
-A router's configuration is a point of mean cost (USD per query) and mean score. Mixing two configurations by lot
+A router's configuration is a point of mean cost (USD per query) and mean score. Mixing two configurations at random
 gives every point between them, so the hull over points is what a router can reach (RouterBench, arXiv 2403.12031,
 section 3).
 """
@@ -43,9 +43,10 @@ def trade_offs(
     only after the answer. Routes change at the breakpoints (difference of predictions) / (difference of costs). With
     fewer than `max_weights` of them there is a lambda between each two, so every frontier point is there; with more,
     lambdas are evenly spaced quantiles of them. Ties go to the cheaper candidate, as under the smallest lambda; at
-    infinity to the one of the higher prediction; what is tied then too is drawn by lot.
+    infinity to the one of the higher prediction; what is tied then too is shared evenly.
     """
     weights = _weights(predicted, predicted_costs, max_weights)
+    # A column per lambda: what each query scores and costs under its routes.
     shape = (len(scores), len(weights))
     score, cost = np.empty(shape), np.empty(shape)
     for column, weight in enumerate(weights):
@@ -55,11 +56,14 @@ def trade_offs(
 
 
 def _weights(predicted: Floats, predicted_costs: Floats, max_weights: int) -> Floats:
+    """The lambdas of `trade_offs`, ascending."""
+    # Two candidates change places on a query where lambda = gain in prediction / extra cost.
     first, second = np.triu_indices(len(predicted_costs), 1)
     gains = predicted[:, first] - predicted[:, second]
     extra_costs = np.broadcast_to(predicted_costs[first] - predicted_costs[second], gains.shape)
     quotients = np.divide(gains, extra_costs, out=np.zeros_like(gains), where=extra_costs != 0)
     breakpoints = np.unique(quotients[quotients > 0])
+    # Between two breakpoints nothing changes, so any lambda there stands for all.
     if len(breakpoints) < max_weights - 1:
         between = (breakpoints[1:] + breakpoints[:-1]) / 2
     else:
@@ -69,12 +73,14 @@ def _weights(predicted: Floats, predicted_costs: Floats, max_weights: int) -> Fl
 
 def _routes(predicted: Floats, predicted_costs: Floats, weight: float) -> Floats:
     """The weight of every candidate in each query's route."""
+    # Infinite lambda is looked at apart: only costs count, and predictions break ties.
     value = (
         -np.broadcast_to(predicted_costs, predicted.shape) if np.isinf(weight) else predicted - weight * predicted_costs
     )
     tie_break = predicted if np.isinf(weight) else -np.broadcast_to(predicted_costs, predicted.shape)
     is_best = value == value.max(axis=1, keepdims=True)
     tied = np.where(is_best, tie_break, -np.inf)
+    # What is still tied is shared evenly: the mean over drawing one of them.
     is_called = tied == tied.max(axis=1, keepdims=True)
     return np.asarray(is_called / is_called.sum(axis=1, keepdims=True))
 
@@ -87,14 +93,16 @@ def candidate_points(scores: Floats, costs: Floats) -> Points:
 def convex_hull(points: Points) -> Points:
     """Return the corners of the non-decreasing convex hull, costs and scores ascending.
 
-    It is the upper edge of what mixing by lot reaches, cut at the highest score: more money never means a lower score.
-    Source: RouterBench, arXiv 2403.12031, section 3 (non-decreasing convex hull).
+    It is the upper edge of what mixing at random reaches, cut at the highest score: more money never means a lower
+    score. Source: RouterBench, arXiv 2403.12031, section 3 (non-decreasing convex hull).
     """
     hull: list[tuple[float, float]] = []
+    # From the cheapest up; of equal costs the highest score first.
     for index in np.lexsort((-points.score, points.cost)):
         corner = (float(points.cost[index]), float(points.score[index]))
         if hull and corner[1] <= hull[-1][1]:
             continue
+        # The new corner may leave earlier ones under the line to it.
         while len(hull) > 1 and _lies_under(hull[-1], hull[-2], corner):
             hull.pop()
         hull.append(corner)
@@ -102,6 +110,8 @@ def convex_hull(points: Points) -> Points:
 
 
 def _lies_under(middle: tuple[float, float], left: tuple[float, float], right: tuple[float, float]) -> bool:
+    """True where the middle corner is on or below the line between the other two; costs do not descend."""
+    # Slopes are compared without dividing, as costs may be equal.
     rise, run = right[1] - left[1], right[0] - left[0]
     return (middle[1] - left[1]) * run <= rise * (middle[0] - left[0])
 
@@ -118,8 +128,10 @@ def aiq(points: Points, min_cost: float, max_cost: float) -> float:
     if max_cost - min_cost <= 1e-15:
         return float("nan")
     hull = convex_hull(points)
+    # Below its cheapest point the router is mixed with calling nobody.
     if hull.cost[0] > 0:
         hull = Points(np.append(0.0, hull.cost), np.append(0.0, hull.score))
+    # The area under straight lines is exact when all corners between the bounds are among the budgets.
     budgets = np.unique(np.concatenate([[min_cost, max_cost], np.clip(hull.cost, min_cost, max_cost)]))
     reached = np.interp(budgets, hull.cost, hull.score)
     return float(np.trapezoid(reached, budgets) / (max_cost - min_cost))
@@ -129,7 +141,7 @@ def pool_aiq(points: Points, candidates: Points) -> float:
     """Return AIQ from the cheapest to the dearest of the candidates' points.
 
     Of the candidates' own points it is the AIQ of the Zero router, which knows nothing of the query and mixes
-    candidates by lot; a router is worth its name where its AIQ is higher. Source: RouterBench, arXiv 2403.12031,
+    candidates at random; a router is worth its name where its AIQ is higher. Source: RouterBench, arXiv 2403.12031,
     section 3.
     """
     return aiq(points, float(candidates.cost.min()), float(candidates.cost.max()))
@@ -151,6 +163,7 @@ def cost_save(points: Points, single_score: float, single_cost: float) -> float:
     NaN where no configuration scores that high or best single costs nothing; below 0 where it takes more money.
     Source: LLMRouterBench, arXiv 2601.07206, in words ("largest saving at no lower accuracy than best single").
     """
+    # Means of the same scores may differ by rounding.
     is_enough = points.score >= single_score - 1e-12
     return (
         1 - float(points.cost[is_enough].min()) / single_cost if is_enough.any() and single_cost > 0 else float("nan")
@@ -181,6 +194,7 @@ def pareto_dist(points: Points, others: Points) -> float:
     front = pareto_front(together)
     squares = np.zeros((len(points.cost), len(front.cost)))
     for own, all_values, on_front in zip(points, together, front, strict=True):
+        # Where all values are equal there is nothing to scale.
         span = np.ptp(all_values) or 1.0
         squares += ((own[:, None] - on_front) / span) ** 2
     return float(np.sqrt(squares.min(axis=1)).mean())

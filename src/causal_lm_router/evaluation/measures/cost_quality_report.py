@@ -1,4 +1,4 @@
-"""The record of a router's frontier and of the figures over it."""
+"""The record of a router's frontier and of the measures of it."""
 
 from dataclasses import dataclass
 from functools import partial
@@ -33,7 +33,7 @@ class FrontierPoint:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CostQualityReport:
-    """Figures over mean cost and mean score; see `measures.cost_quality` for each."""
+    """Measures of mean cost and mean score; see `measures.cost_quality` for each."""
 
     frontier: tuple[FrontierPoint, ...]
     """From lambda 0 to infinity, repeated points left out."""
@@ -72,26 +72,27 @@ def report_cost_quality(
         test.scores,
         test.costs,
     )
-    figures = bootstrap_estimates(partial(_figures, single=single), arrays, resamples=resamples)
+    found = bootstrap_estimates(partial(_measures, single=single), arrays, resamples=resamples)
     # These two are defined wherever costs are known.
-    pareto_dist, arena_score = figures["pareto_dist"], figures["arena_score"]
+    pareto_dist, arena_score = found["pareto_dist"], found["arena_score"]
     assert pareto_dist is not None and arena_score is not None
     return CostQualityReport(
         frontier=_frontier_points(frontier),
-        aiq=figures["aiq"],
-        zero_router_aiq=figures["zero_router_aiq"],
-        aiq_gain=figures["aiq_gain"],
-        perf_gain=figures["perf_gain"],
-        cost_save=figures["cost_save"],
+        aiq=found["aiq"],
+        zero_router_aiq=found["zero_router_aiq"],
+        aiq_gain=found["aiq_gain"],
+        perf_gain=found["perf_gain"],
+        cost_save=found["cost_save"],
         pareto_dist=pareto_dist,
         arena_score=arena_score,
     )
 
 
-def _figures(
+def _measures(
     router_scores: Floats, router_costs: Floats, scores: Floats, costs: Floats, *, single: int
 ) -> dict[str, float]:
-    """The figures over one sample of the queries; the router's last column holds the actual routes."""
+    """The measures on one sample of the queries; the router's last column holds the actual routes."""
+    # Means first: a configuration is a point of mean cost and mean score.
     router = Points(router_costs.mean(axis=0), router_scores.mean(axis=0))
     pool = candidate_points(scores, costs)
     aiq, zero_router_aiq = pool_aiq(router, pool), pool_aiq(pool, pool)

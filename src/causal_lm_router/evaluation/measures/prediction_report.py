@@ -1,4 +1,4 @@
-"""The record of what a router's predictions are worth, next to the figures over its routes alone."""
+"""The record of what a router's predictions are worth, beside the estimates over its routes alone."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -23,7 +23,7 @@ CONFORMAL_LEVEL = 0.9
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TwoCandidateReport:
-    """RouteLLM's figures, each by its paper and by its code; see `measures.two_candidates`.
+    """RouteLLM's measures, each by its paper and by its code; see `measures.two_candidates`.
 
     None where the strong candidate is not better on the test queries, and by the code where its thresholds coincide.
     """
@@ -54,7 +54,7 @@ class ConformalReport:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PredictionReport:
-    """Every figure over a router's predictions on the test queries; None where one is undefined or lacks its data."""
+    """What predictions are worth on the test queries; None where a measure is undefined or lacks its data."""
 
     auroc: Mapping[str, Estimate | None]
     """Candidate -> AUROC of its prediction; None where all its scores are equal."""
@@ -102,6 +102,7 @@ def report_predictions(
         raise ValueError(
             f"validation must be of the candidates {test.candidate_names}, got {validation.candidate_names}"
         )
+    # What is fitted on validation is held fixed in every interval below.
     temperature, conformal, expected_costs = None, None, test.costs
     if validation is not None and validation.predicted is not None:
         temperature = calibration.fit_temperature(validation.scores, validation.predicted)

@@ -1,6 +1,7 @@
 """Routing between a weak and a strong candidate, measured as RouteLLM's paper and as RouteLLM's code do.
 
-A router gives every query a win share: the higher, the sooner it calls the strong candidate. Only its order counts.
+A router gives every query a win share. It calls the strong candidate where the share reaches a threshold, so only
+the order of the shares counts.
 PGR, the performance gap recovered, of a quality r is (r - weak) / (strong - weak), with the mean scores of always
 calling one of the two (arXiv 2406.18665, section on metrics). Source of the code: github.com/lm-sys/RouteLLM,
 routellm/evals/evaluate.py and benchmarks.py. The two differ in three things: the paper integrates over the share of
@@ -28,12 +29,15 @@ def call_curve(weak: Floats, strong: Floats, win_share: Floats) -> CallCurve:
 
     `weak` and `strong` are what each candidate's answer to a query counts: scores, or costs for a curve of mean costs.
     Queries of one win share move together, as a threshold moves them. Between two points the curve is the straight
-    line: the mean when the tied queries that call the strong candidate are drawn by lot. So a constant router has the
-    two ends alone, and nothing depends on the order of the rows.
+    line: the mean when the tied queries that call the strong candidate are drawn at random. So a constant router has
+    only the two ends, and nothing depends on the order of the rows.
     """
+    # The strong candidate is called from the highest win share down.
     order = np.argsort(-win_share, kind="stable")
     ordered = win_share[order]
+    # A point after each group of equal win shares, and one before the first.
     group_ends = np.flatnonzero(np.append(ordered[1:] != ordered[:-1], True)) + 1
+    # Each strong call changes the total by (strong - weak) of its query.
     gains = np.cumsum((strong - weak)[order])[group_ends - 1]
     num_queries = len(win_share)
     share = np.append(0.0, group_ends / num_queries)
@@ -61,8 +65,10 @@ def apgr_paper(weak: Floats, strong: Floats, win_share: Floats) -> float:
 def cpt_paper(weak: Floats, strong: Floats, win_share: Floats, target: float) -> float:
     """Return CPT(target): the least share of strong calls (0..1) at which PGR reaches `target`, on `call_curve`.
 
-    It always exists, as PGR is 1 when all calls are strong. Source: arXiv 2406.18665, section on metrics. Raises
-    ValueError unless `target` lies in 0..1.
+    It always exists, as PGR is 1 when all calls are strong. Source: arXiv 2406.18665, section on metrics.
+
+    Raises:
+        ValueError: `target` is not in 0..1.
     """
     _check_target(target)
     curve = call_curve(weak, strong, win_share)
@@ -73,6 +79,7 @@ def cpt_paper(weak: Floats, strong: Floats, win_share: Floats, target: float) ->
     reached = int(np.argmax(recovered >= target - 1e-9))
     if reached == 0:
         return 0.0
+    # The target is met on the line between the last point below it and the first that reaches it.
     before, after = recovered[reached - 1], recovered[reached]
     part = min(1.0, (target - before) / (after - before))
     return float(curve.share[reached - 1] + part * (curve.share[reached] - curve.share[reached - 1]))
@@ -88,6 +95,7 @@ def code_curve(weak: Floats, strong: Floats, win_share: Floats, num_bins: int = 
     thresholds = np.quantile(win_share, np.linspace(0, 1, num_bins + 1))
     if len(np.unique(thresholds)) <= num_bins:
         return None
+    # A row per threshold. At the last one the code compares with > instead of >=, so that nobody is strong.
     is_strong = win_share >= thresholds[:, None]
     is_strong[-1] = win_share > thresholds[-1]
     share, quality = is_strong.mean(axis=1), np.where(is_strong, strong, weak).mean(axis=1)
@@ -103,6 +111,7 @@ def apgr_code(weak: Floats, strong: Floats, win_share: Floats) -> float:
     curve = code_curve(weak, strong, win_share)
     if curve is None or strong.mean() - weak.mean() <= 1e-12:
         return float("nan")
+    # Always weak and always strong are level lines over the same shares.
     area = np.trapezoid(curve.quality, curve.share)
     weak_area, strong_area = (
         np.trapezoid(np.full(len(curve.share), end.mean()), curve.share) for end in (weak, strong)
@@ -115,8 +124,10 @@ def cpt_code(weak: Floats, strong: Floats, win_share: Floats, target: float) -> 
 
     The code hands `np.interp` the eleven qualities in the order of their shares. Where they do not ascend (a router
     that beats strong on the way, a noisy one) the result follows from the steps of its search, and may be far from the
-    share that suffices. NaN where `code_curve` is undefined or strong is not better. Raises ValueError unless `target`
-    lies in 0..1.
+    share that suffices. NaN where `code_curve` is undefined or strong is not better.
+
+    Raises:
+        ValueError: `target` is not in 0..1.
     """
     _check_target(target)
     curve = code_curve(weak, strong, win_share)
