@@ -25,6 +25,7 @@ pytestmark = pytest.mark.slow
 
 BOS, EOS = 1, 2
 MAX_PROMPT_TOKENS = 120
+MIN_GAP = 1e-4  # of log-probabilities; kernels, batches and backends differ by about 1e-6 in float32
 NAMES = ["gpt-4", "gpt-4o", "gpt-4-turbo", "llama-3-8b", "llama-3-8b-instruct", "Größe"]
 BACKENDS = ["vllm", "transformers"]
 
@@ -63,16 +64,24 @@ class Rig:
     def sequence_logprobs(self, prompts: Sequence[Sequence[int]], trie: TokenTrie) -> NDArray[np.float64]:
         return np.array([[self.sequence_logprob(prompt, ids) for ids in trie.sequences] for prompt in prompts])
 
-    def greedy(self, prompt: Sequence[int], sequences: Sequence[tuple[int, ...]]) -> tuple[tuple[int, ...], float]:
-        """The sequence that greedy decoding among these reaches, and its log-probability among them."""
-        reached, logprob = [], 0.0
+    def greedy(
+        self, prompt: Sequence[int], sequences: Sequence[tuple[int, ...]]
+    ) -> tuple[tuple[int, ...], float, float]:
+        """The sequence that greedy decoding among these reaches, its log-probability among them, and the least gap.
+
+        The gap is the difference of the log-probabilities of the two likeliest tokens in one step.
+        """
+        reached, logprob, gap = [], 0.0, float("inf")
         while tuple(reached) not in sequences:
             depth = len(reached)
             allowed = sorted({ids[depth] for ids in sequences if list(ids[:depth]) == reached and len(ids) > depth})
             values = self.next_logprobs([*prompt, *reached])[allowed].log_softmax(dim=-1)
             logprob += float(values.max())
+            if len(allowed) > 1:
+                best, second = values.topk(2).values
+                gap = min(gap, float(best - second))
             reached.append(allowed[int(values.argmax())])
-        return tuple(reached), logprob
+        return tuple(reached), logprob, gap
 
 
 def open_rig(config: TrainConfig, path: str) -> Rig:
@@ -178,7 +187,9 @@ def test_sampling_settings_do_not_count(
     generator, trie, few = rig.generator(backend), random_pools(1)[0], prompts[:4]
     expected = generator.generate_constrained(few, trie), generator.sequence_logprobs(few, trie)
     change(monkeypatch, generator, temperature=1.5, top_p=0.5, sampling_args=bias(backend, 300, 9.0))
-    assert generator.generate_constrained(few, trie) == expected[0]
+    again = generator.generate_constrained(few, trie)
+    assert [one.text for one in again] == [one.text for one in expected[0]]
+    assert [one.logprob for one in again] == pytest.approx([one.logprob for one in expected[0]], abs=1e-4)
     assert np.abs(generator.sequence_logprobs(few, trie) - expected[1]).max() < 1e-5
     logprobs = generator.next_logprobs([few[0]], [[300]])[0]
     assert logprobs == pytest.approx(rig.next_logprobs(few[0])[[300]].numpy(), abs=1e-4)
@@ -199,18 +210,22 @@ def test_no_prompts(backend: str, rig: Rig) -> None:
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_constrained_and_walk_are_greedy_among_the_sequences(backend: str, rig: Rig, prompts: list[list[int]]) -> None:
     generator, few = rig.generator(backend), prompts[:8]
-    reached = []
+    reached, num_near_ties = [], 0
     for trie in [*random_pools(8), rig.names_trie()]:
         found = generator.generate_constrained(few, trie)
         walked = greedy_search(generator.next_logprobs, few, trie)
         for prompt, generation, number in zip(few, found, walked, strict=True):
-            sequence, logprob = rig.greedy(prompt, trie.sequences)
+            sequence, logprob, gap = rig.greedy(prompt, trie.sequences)
+            if gap < MIN_GAP:
+                num_near_ties += 1
+                continue
             assert trie.sequences[number] == sequence
             assert generation.text == rig.tokenizer.decode([token for token in sequence if token != EOS])
             assert (generation.num_tokens, generation.finish_reason) == (len(sequence), "stop")
             assert generation.logprob == pytest.approx(logprob, abs=1e-4)
             reached.append(number)
     assert {0, 1, 5} <= set(reached), "a name, one that it begins, and the single token"
+    assert num_near_ties < 10
 
 
 def test_5000_constrained_generations_stay_in_the_pool(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -221,8 +236,24 @@ def test_5000_constrained_generations_stay_in_the_pool(rig: Rig, monkeypatch: py
     change(monkeypatch, rig.transformers, batch_size=500)
     found = rig.transformers.generate_constrained(queries, trie)
     assert {generation.text for generation in found} <= {f" {name}" for name in names}
-    walked = greedy_search(rig.transformers.next_logprobs, queries, trie)
-    assert [f" {names[number]}" for number in walked] == [generation.text for generation in found]
+    near_ties: list[Sequence[int]] = []
+
+    def next_logprobs(prefixes: Any, token_ids: Any) -> list[NDArray[np.float64]]:
+        rows = rig.transformers.next_logprobs(prefixes, token_ids)
+        near_ties.extend(
+            prefix for prefix, row in zip(prefixes, rows, strict=True) if np.diff(np.sort(row))[-1] < MIN_GAP
+        )
+        return rows
+
+    walked = greedy_search(next_logprobs, queries, trie)
+    # The walk and the generation compute a token in batches of other shapes, so a near tie may go either way.
+    clear = [
+        (f" {names[number]}", generation.text)
+        for query, number, generation in zip(queries, walked, found, strict=True)
+        if not any(prefix[: len(query)] == query for prefix in near_ties)
+    ]
+    assert len(clear) > 4900
+    assert all(name == text for name, text in clear)
     assert len(set(walked)) > 2
 
 
