@@ -184,7 +184,14 @@ def _outcome(
     example: RoutingExample, label: str, predicted: dict[str, float], preferred: Sequence[str]
 ) -> RouteOutcome:
     route = max(preferred, key=lambda name: predicted[name])
-    return RouteOutcome(example, label, Generation(route, "stop"), ParsedRoute(route), route, predicted=predicted)
+    return RouteOutcome(
+        example=example,
+        label=label,
+        generation=Generation(route, "stop"),
+        route=ParsedRoute(route),
+        called=route,
+        predicted=predicted,
+    )
 
 
 def prompting_config(config: BaselineRunConfig, data: PreparedData, tokenizer: PreTrainedTokenizerBase) -> TrainConfig:
