@@ -90,7 +90,7 @@ def base(tiny_base: Any, tiny_config: Callable[..., TrainConfig], tmp_path_facto
 
 @pytest.fixture(scope="module")
 def prompts(base: Base, adapters: list[Path], dora: Path, checkpoint: Path) -> list[list[int]]:
-    """36 prompts of about 10 to 250 tokens, long and short mixed, to which no weights here have a near tie.
+    """36 prompts of about 10 to 180 tokens, long and short mixed, to which no weights here have a near tie.
 
     So the greedy generations do not depend on how a processor rounds.
     """
