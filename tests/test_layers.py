@@ -153,6 +153,7 @@ def test_modules_are_nouns_or_stages() -> None:
     assert names & {"utils", "util", "common", "base", "helpers", "helper", "misc", "core", "registry"} == set()
 
 
+@pytest.mark.slow
 def test_importing_the_package_is_light() -> None:
     # Each line of the programme imports more than the one before and says what came along.
     modules = (PACKAGE, f"{PACKAGE}.commands.cli", f"{PACKAGE}.config", f"{PACKAGE}.prompting.parse")
