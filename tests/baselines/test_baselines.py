@@ -412,6 +412,9 @@ def test_packaged_model_embeds_each_text_once(cache: Path, monkeypatch: pytest.M
     asked: list[list[str]] = []
 
     class Recorder:
+        def register_forward_hook(self, hook: object) -> None:
+            """As a model does, for the progress bar."""
+
         def encode(self, batch: list[str], **_: object) -> NDArray[np.float32]:
             asked.append(batch)
             return np.zeros((len(batch), 384), dtype=np.float32)
