@@ -26,7 +26,8 @@ class GridSweeper(Sweeper):
     def sweep(self, arguments: list[str]) -> list[str]:
         """Run the grid of `hydra.sweeper.params` and the arguments; return the ids of all jobs.
 
-        Raises ValueError as `run_grid` does.
+        Raises:
+            ValueError: as `run_grid`.
         """
         assert self._jobs is not None, "Hydra sets a sweeper up first"
         return run_grid(self._jobs, parse_overrides(self._params, arguments), self._max_batch_size)
@@ -58,10 +59,12 @@ class OptunaSweeper(Sweeper):
     def sweep(self, arguments: list[str]) -> list[str]:
         """Search `hydra.sweeper.params` and the ranges among the arguments; return the ids of all jobs.
 
-        An argument takes the place of a parameter: a range of its range, a single value fixes it. Raises ValueError for
-        settings that do not fit together, where the folder holds another search, and where not all trials come to
-        their end.
+        An argument takes the place of a parameter: a range replaces its range, a single value fixes it.
+
+        Raises:
+            ValueError: settings do not fit together, the folder holds another search, or no trial has a result.
         """
+        # Imported here, since Optuna takes a second that no other command needs.
         from causal_lm_router.sweeps.trials import TrialJobs
 
         assert self._jobs is not None, "Hydra sets a sweeper up first"
@@ -83,7 +86,7 @@ class OptunaSweeperConfig:
     n_jobs: int = 1
     """Trials that a parallel launcher gets at a time. Those of a batch do not know each other's results."""
     objectives: Any = None
-    """Figure of the validation report -> `maximize` or `minimize`; null is {routing_accuracy: maximize}. Of several the
+    """Metric of the validation report -> `maximize` or `minimize`; null is {routing_accuracy: maximize}. Of several the
     Pareto front is searched."""
     sampler: str = "tpe"
     """tpe | random | nsgaii | qmc | gp"""

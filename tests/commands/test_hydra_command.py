@@ -61,7 +61,7 @@ FOREIGN = {
 
 @pytest.mark.parametrize("command", ON_RUN)
 def test_run_dir_is_needed(command: str, refuses: Callable[..., str]) -> None:
-    assert refuses(command, *ON_RUN[command]) == "run_dir: missing; needed is run_dir=<folder of a run>"
+    assert refuses(command, *ON_RUN[command]).startswith("run_dir must be the folder of a run, got none")
 
 
 @pytest.mark.parametrize("command", ON_RUN)
@@ -69,7 +69,7 @@ def test_run_dir_without_a_run(command: str, refuses: Callable[..., str], tmp_pa
     (tmp_path / "empty").mkdir()
     for folder in ("nowhere", "empty"):
         line = refuses(command, f"run_dir={folder}", *ON_RUN[command])
-        assert line == f"run_dir={folder}: no config.yaml there, this is not a run folder"
+        assert line == f"run_dir must be a run folder, got {folder}: no config.yaml there"
 
 
 @pytest.mark.parametrize("command", ON_RUN)

@@ -193,4 +193,4 @@ def test_mistakes_on_the_command_line(arguments: list[str], message: str, call: 
 def test_folder_without_a_run(call: Call, tmp_path: Path) -> None:
     status, out, err = call("query=a", run_dir=tmp_path)
     assert (status, out) == (1, "")
-    assert err == f"error: run_dir={tmp_path}: no config.yaml there, this is not a run folder\n"
+    assert err == f"error: run_dir must be a run folder, got {tmp_path}: no config.yaml there\n"

@@ -146,7 +146,7 @@ def test_an_interrupted_baseline_resumes_and_a_finished_one_is_left_alone(
     assert main("resume", f"run_dir={folder}").errors.startswith(f"error: run_dir={folder}: holds a finished run")
     for command in ("evaluate", "route", "merge"):
         asked = main(command, f"run_dir={folder}", *(["query=x"] if command == "route" else []))
-        assert asked.errors == f"error: run_dir={folder}: holds a baseline, which leaves no trained router\n"
+        assert asked.errors == f"error: run_dir must hold a trained router, got {folder}, which holds a baseline\n"
 
 
 # Prompting the bare base model

@@ -53,9 +53,11 @@ def register_schemas() -> None:
     store = ConfigStore.instance()
     for name, node in SCHEMAS.items():
         store.store(name=name, node=node)
+    # In the group `hydra`, which --help leaves out.
     for group, (_, variants) in VARIANTS.items():
         for value, node in variants.items():
             store.store(group=f"hydra/schema/{group}", name=str(value), node=node)
+    # What `register_run` fills; `--help` shows commands on runs without one.
     store.store(name="run_schema", node=schema.TrainConfig)
     store.store(name="run", node={})
 
@@ -68,7 +70,8 @@ def job_id(config: schema.TrainConfig) -> str:
 def resolve_job(composed: DictConfig) -> schema.TrainConfig:
     """Return the checked config of a job whose composed config holds Hydra's own node too.
 
-    Raises ValueError as `resolve_config` does.
+    Raises:
+        ValueError: as `resolve_config`.
     """
     ours = [str(key) for key in composed if key != "hydra"]
     return resolve_config(OmegaConf.masked_copy(composed, ours), schema.TrainConfig)
@@ -83,9 +86,8 @@ OmegaConf.register_new_resolver("job_id", lambda *, _root_: job_id(resolve_job(_
 def register_run(arguments: list[str], *, required: bool, takes_baselines: bool) -> None:
     """Make the config of the run folder named by `run_dir=` the node `run`, where commands on a run start.
 
-    Its schema becomes the node `run_schema`, for commands that take baselines too.
-
-    Without `run_dir=` the node stays empty, enough for `--help` and completion, unless one is required.
+    Its schema becomes the node `run_schema`, for commands that take baselines too. Without `run_dir=` the node stays
+    empty, enough for `--help` and completion, unless one is required.
 
     Raises:
         FileNotFoundError: the folder or its config.yaml is missing.
@@ -93,20 +95,22 @@ def register_run(arguments: list[str], *, required: bool, takes_baselines: bool)
             required and missing.
     """
     run_dirs = [argument for argument in arguments if argument.startswith("run_dir=")]
-    if run_dirs:
-        run_dir = str(OverridesParser.create().parse_override(run_dirs[-1]).value())
-        node = load_run_config(Path(run_dir))
-        if BASELINE in node and not takes_baselines:
-            raise ValueError(f"run_dir={run_dir}: holds a baseline, which leaves no trained router")
-        # A group chosen on the command line takes the place of the run's own, whose keys may be others.
-        chosen = {argument.split("=")[0] for argument in arguments}
-        node = {key: value for key, value in node.items() if key not in VARIANTS or key not in chosen}
-        for name, target in SCHEMAS.items():
-            ConfigStore.instance().store(name=name, node=_schema_of(node, target))
-        ConfigStore.instance().store(name="run_schema", node=_schema_of(node, schema.TrainConfig))
-        ConfigStore.instance().store(name="run", node=_literal(node))
-    elif required:
-        raise ValueError("run_dir: missing; needed is run_dir=<folder of a run>")
+    if not run_dirs:
+        if required:
+            raise ValueError("run_dir must be the folder of a run, got none: give it as run_dir=<folder>")
+        return
+    run_dir = str(OverridesParser.create().parse_override(run_dirs[-1]).value())
+    node = load_run_config(Path(run_dir))
+    if BASELINE in node and not takes_baselines:
+        raise ValueError(f"run_dir must hold a trained router, got {run_dir}, which holds a baseline")
+    # A group chosen on the command line takes the place of the run's own, whose keys may be others.
+    chosen = {argument.split("=")[0] for argument in arguments}
+    node = {key: value for key, value in node.items() if key not in VARIANTS or key not in chosen}
+    # Hydra checks every override against the schema, so it has to be that of the run's source and baseline.
+    store = ConfigStore.instance()
+    for name, target in {**SCHEMAS, "run_schema": schema.TrainConfig}.items():
+        store.store(name=name, node=_schema_of(node, target))
+    store.store(name="run", node=_literal(node))
 
 
 def load_run_config(run_dir: Path) -> dict[str, Any]:
@@ -118,7 +122,7 @@ def load_run_config(run_dir: Path) -> dict[str, Any]:
     """
     path = run_dir / "config.yaml"
     if not path.is_file():
-        raise FileNotFoundError(f"run_dir={run_dir}: no config.yaml there, this is not a run folder")
+        raise FileNotFoundError(f"run_dir must be a run folder, got {run_dir}: no config.yaml there")
     try:
         loaded = yaml.safe_load(path.read_text(encoding="utf-8"))
         if not isinstance(loaded, dict):
@@ -126,7 +130,7 @@ def load_run_config(run_dir: Path) -> dict[str, Any]:
         loaded = _without_keys_of_other_variants(loaded)
         resolve_config(loaded, schema.TrainConfig)
     except (ValueError, yaml.YAMLError) as error:
-        problem = " ".join(str(error).split())
+        problem = "; ".join(" ".join(line.split()) for line in str(error).splitlines())
         raise ValueError(f"{path}: this is not the config of a run: {problem}") from error
     del loaded["run_dir"]
     return loaded
@@ -158,6 +162,7 @@ def resolve_config(composed: DictConfig | Mapping[str, Any], target: type[Schema
         ValueError: an unknown key, a value of the wrong type, a missing value, or a value its check refuses.
     """
     try:
+        # Interpolations are resolved here; from now on a text is taken as it stands.
         plain = OmegaConf.to_container(composed, resolve=True) if isinstance(composed, DictConfig) else composed
         merged = OmegaConf.merge(_schema_of(plain, target), _literal(plain))
         resolved = OmegaConf.to_object(merged)
@@ -191,6 +196,7 @@ def compose_config(overrides: list[str], config_name: str = "train") -> schema.T
         ValueError: an override, a file or a value that the schema or Hydra refuses.
     """
     register_schemas()
+    # A command that was run in this process before may have left its own.
     GlobalHydra.instance().clear()
     with initialize_config_dir(version_base="1.3", config_dir=conf_dir()):
         try:
@@ -209,8 +215,10 @@ def describe_error(error: Exception) -> str:
     # A new key that a + could add is welcome in a dictionary, but nowhere else.
     if "is not in struct" not in text:
         text = re.sub(r"To append to your config use .*", "", text)
+    # Folders that were searched, links and Python types help nobody who typed a wrong key.
     text = re.sub(r"Config search path:(\n\t.*)*|See https:.*|^ *(reference|object)_type=.*", "", text, flags=re.M)
     text = re.sub(r"\n *full_key: *(\S*)", r" (key: \1)", text).replace(" (key: )", "").replace("\n\t", " ")
+    # For a wrong key the right ones.
     keys_of = getattr(reason or error, "object_type", None)
     if "not in '" in text and is_dataclass(keys_of):
         text += f"\nits keys are {', '.join(field.name for field in fields(keys_of))}"
@@ -219,6 +227,7 @@ def describe_error(error: Exception) -> str:
 
 def _find_unchosen(text: str) -> str | None:
     """Return the group of VARIANTS that nothing was chosen for, where an error's text comes down to that."""
+    # OmegaConf names the group, or the key inside that `name` is made of.
     for group, (key, _) in VARIANTS.items():
         if re.search(rf"[Mm]issing mandatory value: {group}(\.{key})?(?![.\w])", text):
             return group

@@ -10,7 +10,7 @@ from causal_lm_router import config as schema
 
 
 def identity_of(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Return those of a run's settings (plain, as in its config.yaml) that its result depends on."""
+    """Return the settings that a run's result depends on, out of all of them (plain, as in its config.yaml)."""
     return _without(settings, schema.NOT_IDENTITY, "")
 
 
@@ -23,8 +23,9 @@ def _without(settings: Mapping[str, Any], dotted_keys: Collection[str], prefix: 
 
 
 def describe_differences(theirs: Mapping[str, Any], ours: Mapping[str, Any], prefix: str = "") -> list[str]:
-    """Return the settings of the first that the second has otherwise, as `dotted.key=value (here value)`."""
+    """Return the settings in which the two differ, as `dotted.key=theirs (here ours)`."""
     different = []
+    # Their keys in their order, then those that only we have.
     for key in {**theirs, **ours}:
         one, other = theirs.get(key), ours.get(key)
         if isinstance(one, Mapping) and isinstance(other, Mapping):
@@ -41,5 +42,6 @@ def dump_config(config: Any) -> str:
 
 def config_dict(config: Any) -> dict[str, Any]:
     """Return a config dataclass as nested plain dictionaries, enum members as their values."""
+    # By way of the text, so that it equals what is read back from a run folder.
     loaded: dict[str, Any] = yaml.safe_load(dump_config(config))
     return loaded

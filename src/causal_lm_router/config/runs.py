@@ -55,8 +55,10 @@ class TrainConfig(Settings):
     """What `--multirun` does with its jobs."""
 
     def _own_problems(self) -> Iterator[str]:
+        # The name becomes a folder.
         safe = bool(self.name.strip(".")) and "/" not in self.name
         yield from check(safe, "name", "a name without /, and not of dots alone", self.name)
+        # NumPy, torch and vLLM all take seeds of 31 bits.
         yield from check(0 <= self.seed < 2**31, "seed", "an integer in 0..2147483647", self.seed)
         yield from self._objective_problems()
 
