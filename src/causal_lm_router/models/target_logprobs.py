@@ -53,7 +53,13 @@ def target_logprobs(
         logits_to_keep=torch.arange(num_prompt - 1, num_prompt + len(inner), device=device),
         use_cache=False,
     ).logits.float()
-    # Slot of a node among these logits; the root is the last prompt token.
+    return _sum_along_paths(logits_BMV, inner, trie)
+
+
+def _sum_along_paths(logits_BMV: Tensor, inner: list[int], trie: TokenTrie) -> Tensor:
+    """Return [B, S] from the logits at the end of the prompt and at the inner nodes (M of them in all)."""
+    device = logits_BMV.device
+    # Slot of a node among the logits; the root is the end of the prompt.
     slots = {node: slot for slot, node in enumerate([0, *inner])}
     # log p(token of a node | its ancestors), for every node but the root. Only the tokens of the trie are normalised:
     # a log-softmax would hold the whole vocabulary a second time.

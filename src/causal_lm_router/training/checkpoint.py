@@ -27,6 +27,7 @@ class FolderCheckpointIO(CheckpointIO):
         if target.is_dir():
             return
         target.parent.mkdir(parents=True, exist_ok=True)
+        # A copy, since Lightning goes on with the dictionary. Weights go into their own file, in a format without code.
         state = dict(checkpoint)
         weights = {name: tensor.contiguous() for name, tensor in state.pop("state_dict").items()}
         with write_folder(target) as temporary:
@@ -40,6 +41,7 @@ class FolderCheckpointIO(CheckpointIO):
 
     def remove_checkpoint(self, path: Any) -> None:
         """Remove the folder at `path`; a process killed meanwhile leaves no part of it under its name."""
+        # Renamed first: a folder half removed would look like a checkpoint.
         hidden = Path(path).with_name(f".{Path(path).name}.removed.tmp")
         Path(path).rename(hidden)
         shutil.rmtree(hidden)
@@ -75,8 +77,10 @@ class LastCheckpoint(Checkpoint):
         step = trainer.global_step
         if step % self._every_n_steps == 0:
             written = self._folder / f"step_{step:08d}.ckpt"
+            # All ranks call this; the first one writes.
             trainer.save_checkpoint(written)
             if trainer.is_global_zero:
+                # The older one goes when the new one is complete, so there always is one.
                 for older in self._folder.glob("step_*.ckpt"):
                     if older.name < written.name:
                         trainer.strategy.remove_checkpoint(older)
