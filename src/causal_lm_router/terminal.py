@@ -70,7 +70,7 @@ def progress_bar(
     """
     if total is None and isinstance(items, Sized):
         total = len(items)
-    counts = "{n_fmt} {unit}, {elapsed}" if total is None else "{n:.0f}/{total:.0f} {unit}, {remaining} left"
+    counts = "{n:,.0f} {unit}, {elapsed}" if total is None else "{n:,.0f}/{total:,.0f} {unit}, {remaining} left"
     return tqdm(
         items,
         desc=", ".join([*_work.get(), *([name] if name else [])]),
@@ -86,7 +86,7 @@ def progress_bar(
 
 @contextlib.contextmanager
 def divert_output() -> Iterator[None]:
-    """Send everything written to standard output and error in the block to the log file, or nowhere without one.
+    """Send what is written to standard output and error in the block to the log file, or nowhere without one.
 
     That includes what native code and child processes write. Both are restored at the end. After an error other than a
     ValueError, whose message says it all, what was written is shown.

@@ -364,7 +364,7 @@ def test_tokens_that_cannot_be_forced_are_an_error(rig: Rig, monkeypatch: pytest
 
 
 def test_a_head_that_shares_the_embedding_follows_a_reload(
-    tiny_base: Any, tiny_config: Callable[..., TrainConfig], tmp_path: Path
+    tiny_base: Any, tiny_config: Callable[..., TrainConfig], tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     """Rows of new tokens change the embedding, and with it such a head: vLLM's reload alone leaves the head behind."""
     base = load_base_model(tiny_base.path, tiny_base.config)
@@ -384,10 +384,12 @@ def test_a_head_that_shares_the_embedding_follows_a_reload(
     generator = open_generator(
         config.inference, config.base_model, config.lora, str(tmp_path / "base"), tiny_base.tokenizer, MAX_PROMPT_TOKENS
     )
+    capfd.readouterr()
     try:
         generator.load_weights(tmp_path / "trained")
         found = generator.next_logprobs([prompt], [tokens])[0]
     finally:
         generator.close()
+    assert capfd.readouterr() == ("", ""), "an engine's start, its native code and its answers leave the terminal alone"
     assert np.abs(found - expected).max() < 1e-4
     assert np.abs(found - before.float().log_softmax(dim=-1)[tokens].numpy()).max() > 1e-2

@@ -173,7 +173,9 @@ def process_state() -> dict[str, Any]:
         "matmul": torch.get_float32_matmul_precision(),
         "grad": (torch.is_grad_enabled(), torch.is_inference_mode_enabled()),
         "cores": os.sched_getaffinity(0),
-        "settings": {name for name in os.environ if name in ("VLLM_ENABLE_V1_MULTIPROCESSING", "VLLM_LOGGING_LEVEL")},
+        "settings": {
+            name for name in os.environ if name in ("VLLM_ENABLE_V1_MULTIPROCESSING", "VLLM_CONFIGURE_LOGGING")
+        },
         "figures": figures,
     }
 
