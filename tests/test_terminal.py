@@ -109,6 +109,7 @@ def log_file(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest
     return path if request.param else None
 
 
+@pytest.mark.slow
 def test_output_goes_to_the_log_file_and_comes_back(capfd: pytest.CaptureFixture[str], log_file: Path | None) -> None:
     print("before")
     with divert_output():

@@ -1,5 +1,6 @@
 """What every Hydra command shares: compose, check, run one job, and say errors in one line."""
 
+import logging
 import os
 import shutil
 import signal
@@ -15,6 +16,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from causal_lm_router.commands.errors import fail
+from causal_lm_router.config import TrainConfig
 from causal_lm_router.config.checks import Settings
 from causal_lm_router.config.compose import (
     COMPOSITION_ERRORS,
@@ -25,6 +27,7 @@ from causal_lm_router.config.compose import (
     register_schemas,
     resolve_config,
 )
+from causal_lm_router.terminal import show_bars
 
 Schema = TypeVar("Schema", bound=Settings)
 # The environment variable that asks for the traceback of bad input.
@@ -63,6 +66,8 @@ def run_command(
     # Threads that spin while they wait slow a CPU run down several times over as soon as another job shares the cores.
     # The OpenMP runtime reads this once, when torch is imported.
     os.environ.setdefault("GOMP_SPINCOUNT", "10000")
+    # Warnings of libraries become log records, which the terminal does not show.
+    logging.captureWarnings(True)
     register_schemas()
     application = _make_application(config_name, schema, job, shows_traceback)
     try:
@@ -88,8 +93,12 @@ def _make_application(
     """Return the function that Hydra calls with each composed config."""
 
     def application(composed: DictConfig) -> None:
+        # Also in the worker of a parallel launcher, which starts here.
+        logging.captureWarnings(True)
         try:
-            job(resolve_config(composed, schema))
+            config = resolve_config(composed, schema)
+            show_bars(not isinstance(config, TrainConfig) or config.trainer.progress_bar)
+            job(config)
         except (ValueError, OSError) as error:
             if shows_traceback or is_sweep_job():
                 raise

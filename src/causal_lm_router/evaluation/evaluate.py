@@ -13,6 +13,7 @@ from causal_lm_router.generation.decoder import Decoder, Decoding
 from causal_lm_router.prompting.encoder import EncodedPrompt, Encoder
 from causal_lm_router.prompting.parse import called_candidate
 from causal_lm_router.routing import ParseFailure, RouteOutcome, RoutingExample
+from causal_lm_router.terminal import name_work
 
 
 def evaluate_router(
@@ -69,7 +70,8 @@ def _decode(
     decoded, speeds = {}, {}
     for method in methods:
         start = time.perf_counter()
-        decoded[method] = decoder.decode(method, prompts)
+        with name_work(method.value):
+            decoded[method] = decoder.decode(method, prompts)
         speeds[method] = len(prompts) / (time.perf_counter() - start)
     return decoded, speeds
 

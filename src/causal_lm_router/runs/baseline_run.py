@@ -47,6 +47,7 @@ from causal_lm_router.runs.session import check_splits, is_first_process, open_s
 from causal_lm_router.runs.sweep_folder import sweep_of
 from causal_lm_router.runs.tracking import Tracking
 from causal_lm_router.runs.workbench import Workbench
+from causal_lm_router.terminal import name_work
 
 STEP = 0
 """The step at which figures are recorded: a baseline takes no optimizer steps."""
@@ -91,11 +92,13 @@ def _finish(
     folder.write_metadata(RouterMetadata(data.splits.pool, data.best_single))
     validation = None
     if config.evaluation.final_validation and data.splits.validation:
-        validation = evaluate(data.splits.validation)
+        with name_work(Split.validation.value):
+            validation = evaluate(data.splits.validation)
         record_evaluation(tracking, validation, "final_validation", STEP)
         write_evaluation(folder.validation, validation, _facts(config, data, Split.validation), with_pictures=False)
     split = config.evaluation.final_split
-    evaluation = evaluate(data.examples(split), with_predictions=True, validation=validation)
+    with name_work(split.value):
+        evaluation = evaluate(data.examples(split), with_predictions=True, validation=validation)
     record_evaluation(tracking, evaluation, split.value, STEP)
     pictures = write_evaluation(folder.path, evaluation, {**_facts(config, data, split), **facts})
     confusion = folder.path / "confusion.png"

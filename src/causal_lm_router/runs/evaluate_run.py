@@ -15,6 +15,7 @@ from causal_lm_router.runs.session import (
     check_pool_of_run,
     open_session,
 )
+from causal_lm_router.terminal import name_work
 
 
 def evaluate_run(config: EvaluateConfig) -> RoutingReport:
@@ -28,10 +29,12 @@ def evaluate_run(config: EvaluateConfig) -> RoutingReport:
         validation = None
         if DecodingMethod.scored in (config.decoding.method, *also) and split is not Split.validation:
             examples = session.data.examples(Split.validation)
-            validation = session.evaluate(folder.weights, examples, also) if examples else None
-        evaluation = session.evaluate(
-            folder.weights, session.data.examples(split), also, with_predictions=True, validation=validation
-        )
+            with name_work(Split.validation.value):
+                validation = session.evaluate(folder.weights, examples, also) if examples else None
+        with name_work(split.value):
+            evaluation = session.evaluate(
+                folder.weights, session.data.examples(split), also, with_predictions=True, validation=validation
+            )
         write_evaluation(Path(config.output_dir), evaluation, report_facts(config, session.data, split))
     print_report(evaluation.report, Console())
     print(f"\nevaluation folder: {os.path.relpath(config.output_dir)}")

@@ -24,6 +24,7 @@ from causal_lm_router.runs.session import (
 )
 from causal_lm_router.runs.sweep_folder import sweep_of
 from causal_lm_router.runs.tracking import Tracking, read_metrics
+from causal_lm_router.terminal import name_work
 
 
 def finish_run(session: Session, tracking: Tracking, fit_seconds: float) -> RoutingReport:
@@ -37,9 +38,10 @@ def finish_run(session: Session, tracking: Tracking, fit_seconds: float) -> Rout
     validation = _validate(session, tracking, step)
     split = config.evaluation.final_split
     examples = session.data.examples(split)
-    evaluation = session.evaluate(
-        folder.weights, examples, config.decoding.also, with_predictions=True, validation=validation
-    )
+    with name_work(split.value):
+        evaluation = session.evaluate(
+            folder.weights, examples, config.decoding.also, with_predictions=True, validation=validation
+        )
     record_evaluation(tracking, evaluation, split.value, step)
     curve = draw_learning_curve([(row.step, row.name, row.value) for row in rows])
     save_figure(curve, folder.path / "learning_curve.png")
@@ -61,7 +63,8 @@ def _validate(session: Session, tracking: Tracking, step: int) -> Evaluation | N
     examples, config = session.data.examples(Split.validation), session.config
     if not config.evaluation.final_validation or not examples:
         return None
-    evaluation = session.evaluate(session.folder.weights, examples, config.decoding.also)
+    with name_work(Split.validation.value):
+        evaluation = session.evaluate(session.folder.weights, examples, config.decoding.also)
     record_evaluation(tracking, evaluation, "final_validation", step)
     facts = report_facts(session.configured, session.data, Split.validation)
     write_evaluation(session.folder.validation, evaluation, facts, with_pictures=False)

@@ -17,6 +17,7 @@ from causal_lm_router.files import cache_dir
 from causal_lm_router.models.base_model import save_weights
 from causal_lm_router.runs.session import Session, record_evaluation
 from causal_lm_router.runs.tracking import Tracking
+from causal_lm_router.terminal import name_work
 from causal_lm_router.training.batches import StepLoader
 from causal_lm_router.training.callback import RoutingEvaluation
 from causal_lm_router.training.checkpoint import LastCheckpoint, last_checkpoint
@@ -118,6 +119,10 @@ def _evaluation_callback(session: Session, tracking: Tracking, steps_per_epoch: 
     def save(model: torch.nn.Module, weights_dir: Path) -> None:
         save_weights(model, session.encoder.tokenizer, weights_dir)
 
+    def evaluate(weights_dir: Path) -> Evaluation:
+        with name_work(evaluation.split.value):
+            return session.evaluate(weights_dir, examples)
+
     def record(result: Evaluation, step: int) -> None:
         record_evaluation(tracking, result, evaluation.split.value, step)
         if session.on_evaluation is not None:
@@ -127,6 +132,6 @@ def _evaluation_callback(session: Session, tracking: Tracking, steps_per_epoch: 
         evaluation,
         steps_per_epoch,
         save,
-        evaluate=lambda weights_dir: session.evaluate(weights_dir, examples),
+        evaluate=evaluate,
         record=record,
     )
