@@ -22,7 +22,8 @@ def files() -> set[Path]:
     return set((cache_dir() / "hidden_states").glob("*.bin"))
 
 
-def test_the_losses_stay_the_same(fit_tiny: Fit) -> None:
+def test_the_losses_stay_the_same(fit_tiny: Fit, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CAUSAL_LM_ROUTER_CACHE", str(tmp_path / "cache"))
     expected = fit_tiny(*LAST)["loss"]
     before = files()
     first = fit_tiny(*LAST, "trainer.reuse_frozen_layers=true")["loss"]
