@@ -59,7 +59,7 @@ _FORMS = {"mean_score": SCORE, "regret": SCORE, "mean_cost": COST}
 
 
 def form_of(name: str) -> Form:
-    """Return the form of a report's figure; figures that are neither scores nor costs are shares."""
+    """Return the form of a metric; metrics that are neither scores nor costs are shares."""
     return _FORMS.get(name, PERCENT)
 
 

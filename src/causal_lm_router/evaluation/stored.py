@@ -16,8 +16,8 @@ from causal_lm_router.evaluation.report import RoutingReport
 
 REPORT, OUTCOMES = "report.json", "outcomes.jsonl"
 """The files of an evaluation; the report is written last."""
-FIGURES = ("routing_accuracy", "mean_score", "parse_failure_rate", "regret", "mean_cost")
-"""Figures that are means over queries. Costs may be unknown."""
+METRICS = ("routing_accuracy", "mean_score", "parse_failure_rate", "regret", "mean_cost")
+"""Metrics that are means over queries. Costs may be unknown."""
 _RENAMED = {"baselines": "references", "candidates": "candidate_names"}
 """Key in older reports -> key today."""
 
@@ -32,7 +32,7 @@ class RunEvaluation:
     facts: tuple[tuple[str, float], ...]
     """Task and best score of each query: what two runs on the same data must agree on."""
     values: Mapping[str, Floats]
-    """Figure -> its value on each query; without `mean_cost` where costs are unknown."""
+    """Metric -> its value on each query; without `mean_cost` where costs are unknown."""
     best_single: Mapping[str, Floats] | None
     """Accuracy and score of best single on each query; None where the rows lack the scores of all candidates."""
     table: OutcomeTable | None = None

@@ -9,7 +9,7 @@ import numpy as np
 from causal_lm_router.evaluation.intervals import Estimate, rate_estimate
 from causal_lm_router.evaluation.report import Reference
 from causal_lm_router.evaluation.statistics import Resampling, Sample, estimate_means
-from causal_lm_router.evaluation.stored import FIGURES, RunEvaluation
+from causal_lm_router.evaluation.stored import METRICS, RunEvaluation
 from causal_lm_router.sweeps.report.configurations import Configuration
 from causal_lm_router.sweeps.report.runs import Run
 
@@ -62,7 +62,7 @@ def summarise(configuration: Configuration, resampling: Resampling) -> Summary:
     tests = [evaluation for run in configuration.runs if (evaluation := run.test)]
     validations = [run.validation for run in configuration.runs if run.validation]
     # Costs are left out unless every seed's are known.
-    names = [name for name in FIGURES if all(name in test.values for test in tests)]
+    names = [name for name in METRICS if all(name in test.values for test in tests)]
     samples = [Sample(test.queries, np.column_stack([test.values[name] for name in names])) for test in tests]
     means = estimate_means(samples, resampling)
     validation = {

@@ -21,7 +21,7 @@ from causal_lm_router.evaluation.formatting import (
     value_of,
 )
 from causal_lm_router.evaluation.intervals import Estimate
-from causal_lm_router.evaluation.stored import FIGURES
+from causal_lm_router.evaluation.stored import METRICS
 from causal_lm_router.sweeps.report.comparisons import Comparison
 from causal_lm_router.sweeps.report.configurations import Configuration
 from causal_lm_router.sweeps.report.runs import Run
@@ -40,7 +40,7 @@ def configuration_rows(
         row |= {key: _plain(one.configuration.swept[key]) for key in swept}
         row |= {"seeds": len(one.configuration.runs), "queries": one.num_queries, "chosen": one is chosen}
         row |= {f"validation_{metric}": one.validation.get(metric) for metric in CHOICE_METRICS}
-        row |= estimate_columns(one.estimates, FIGURES)
+        row |= estimate_columns(one.estimates, METRICS)
         # The numbers of the row lead back to these folders.
         rows.append(row | {"runs": ";".join(relative(run.folder, base) for run in one.configuration.runs)})
     # References have no number, settings or seeds.
@@ -48,7 +48,7 @@ def configuration_rows(
         row = {"number": None, "who": reference.name, **dict.fromkeys(swept)}
         row |= {"seeds": None, "queries": reference.num_queries, "chosen": False}
         row |= {f"validation_{metric}": None for metric in CHOICE_METRICS}
-        row |= estimate_columns(_reference_estimates(reference), FIGURES)
+        row |= estimate_columns(_reference_estimates(reference), METRICS)
         rows.append(row | {"runs": relative(reference.run.folder, base)})
     return rows
 
@@ -81,7 +81,7 @@ def run_rows(runs: Sequence[Run], configurations: Sequence[Configuration], base:
         row |= {"seed": run.seed, **{key: _plain(run.config.get(key)) for key in swept}}
         row |= {"split": run.test.split if run.test else None}
         row |= {"queries": run.test.report.num_queries if run.test else None}
-        row |= {name: value_of(getattr(run.test.report, name)) if run.test else None for name in FIGURES}
+        row |= {name: value_of(getattr(run.test.report, name)) if run.test else None for name in METRICS}
         for metric in CHOICE_METRICS:
             value = value_of(getattr(run.validation.report, metric)) if run.validation else None
             row[f"validation_{metric}"] = value
@@ -138,7 +138,7 @@ def latex(rows: Sequence[Row]) -> str:
 
 def _reference_estimates(reference: ReferenceEstimates) -> dict[str, Estimate | None]:
     """Metric -> estimate; a reference has no parse failures."""
-    return {name: getattr(reference.estimates, name, None) for name in FIGURES}
+    return {name: getattr(reference.estimates, name, None) for name in METRICS}
 
 
 def _plain(value: object) -> object:
