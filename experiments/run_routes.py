@@ -25,7 +25,7 @@ from causal_lm_router.evaluation.intervals import Estimate, Values, mean_estimat
 from causal_lm_router.generation.decoder import Decoder
 from causal_lm_router.prompting.encoder import Encoder
 from causal_lm_router.runs.run_folder import RunFolder
-from causal_lm_router.runs.session import Session, check_pool_of_run, open_session
+from causal_lm_router.runs.session import Session, check_pool_of_run, load_data, open_session
 from causal_lm_router.runs.workbench import Workbench
 
 Routes = Sequence[str | None]
@@ -57,8 +57,9 @@ def open_run(config: EvaluateConfig, workbench: Workbench) -> Iterator[Session]:
     """
     folder = RunFolder(Path(config.run_dir))
     metadata = folder.read_metadata()
-    with open_session(config, folder, workbench) as session:
-        check_pool_of_run(config, metadata, session.data)
+    data = load_data(config.data, workbench)
+    check_pool_of_run(config, metadata, data)
+    with open_session(config, folder, data, workbench) as session:
         session.generator.load_weights(folder.weights)
         yield session
 

@@ -184,7 +184,15 @@ def fit_tiny(
         config = tiny_config(*still, "trainer.batch_size=8", *overrides)
         folder = folder or Path(tempfile.mkdtemp(dir=tmp_path))
         encoder = Encoder(tiny_base.tokenizer, config.prompt, ["alpha", "beta-2"])
-        session = Session(config, RunFolder(folder), tiny_data(), encoder, None, workbench or Workbench(), config)
+        session = Session(
+            config=config,
+            configured=config,
+            folder=RunFolder(folder),
+            data=tiny_data(),
+            source=tiny_base.path,
+            encoder=encoder,
+            workbench=workbench or Workbench(),
+        )
         metrics_csv = MetricsCsv(folder)
         metrics_csv.drop_after(checkpoint_step(last_checkpoint(folder / "checkpoints")))
         fit(session, Tracking([metrics_csv], None, folder, log_adapter=False))

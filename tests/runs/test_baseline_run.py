@@ -20,6 +20,7 @@ from causal_lm_router.routing import RoutingExample
 from causal_lm_router.runs import baseline_run
 from causal_lm_router.runs.baseline_run import prompting_config, run_baseline
 from causal_lm_router.runs.job_log import read_events, read_statuses
+from causal_lm_router.runs.session import load_data
 from causal_lm_router.runs.sweep_folder import SweepFolder
 from causal_lm_router.runs.tracking import read_metrics
 from causal_lm_router.runs.workbench import Workbench
@@ -202,7 +203,7 @@ def test_what_the_prompt_adds_does_not_shorten_the_query(
 ) -> None:
     few_shot = config("baseline=few_shot", "prompt.max_length=40")
     with Workbench() as workbench:
-        prompting = prompting_config(few_shot, workbench.data(few_shot.data), tiny_base.tokenizer)
+        prompting = prompting_config(few_shot, load_data(few_shot.data, workbench), tiny_base.tokenizer)
     fixed = prompting.prompt.template.replace("{query}", "").replace("{candidates}", ", ".join(NAMES))
     assert prompting.prompt.max_length == 40 + len(tiny_base.tokenizer(fixed)["input_ids"])
     assert prompting.prompt.template.count("Best LLM:") == few_shot.baseline.num_shots + 1
@@ -295,7 +296,7 @@ REFUSED = {
     "seed=0": ["baseline must be one of best_single, cheapest, cheapest_oracle"],
     "baseline=svm +baseline.k=3": ["Key 'k' not in 'SvmConfig'"],
     "baseline=zero_shot target=token": ["target.kind", "'token'", "baseline.method=zero_shot", "name", "short_id"],
-    "baseline=cheapest data.test_fraction=0.0": ["evaluation.final_split='test'"],
+    "baseline=cheapest data.test_fraction=0.0": ["evaluation.final_split", "'test'"],
 }
 
 

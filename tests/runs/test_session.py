@@ -1,7 +1,8 @@
 """Sessions in turn: a job's results and the process's state do not depend on the jobs before it."""
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from multiprocessing.context import ForkServerContext
 from pathlib import Path
 from typing import Any
@@ -11,10 +12,11 @@ import pytest
 import torch
 
 from causal_lm_router.config.compose import compose_config
+from causal_lm_router.generation.transformers import TransformersGenerator
 from causal_lm_router.runs.run_folder import RunFolder
-from causal_lm_router.runs.session import open_session
+from causal_lm_router.runs.session import Session, load_data, open_session
 from causal_lm_router.runs.train_run import train_router
-from causal_lm_router.runs.workbench import Workbench
+from causal_lm_router.runs.workbench import Workbench, open_workbench
 
 JOB = ["lora.lora_dropout=0.2", "inference.temperature=0.7", "evaluation.every_n_steps=2", "lora.merge_lora=true"]
 OTHERS = [
@@ -95,23 +97,52 @@ def test_a_failed_job_leaves_nothing_to_the_next(tmp_path: Path, monkeypatch: py
     assert results(tmp_path / "next") == results(tmp_path / "alone")
 
 
-def test_a_session_without_workbench_closes_its_own(
-    tiny_config: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def opened(tiny_config: Callable[..., Any], tmp_path: Path) -> Callable[..., AbstractContextManager[Session]]:
+    """Function that opens a session of a config with overrides on a workbench of its own."""
+
+    @contextmanager
+    def open_one(*overrides: str) -> Iterator[Session]:
+        config = tiny_config(*overrides)
+        with Workbench() as workbench:
+            data = load_data(config.data, workbench)
+            with open_session(config, RunFolder(tmp_path), data, workbench) as session:
+                yield session
+
+    return open_one
+
+
+def test_a_run_without_workbench_closes_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
     closed: list[Workbench] = []
     monkeypatch.setattr(Workbench, "close", lambda self: closed.append(self))
-    with open_session(tiny_config(), RunFolder(tmp_path)) as session:
+    with open_workbench(None) as own:
         assert closed == []
-    assert closed == [session.workbench]
-    with Workbench() as workbench, open_session(tiny_config(), RunFolder(tmp_path), workbench) as session:
-        assert session.workbench is workbench
-    assert closed[1:] == [workbench]
+    assert closed == [own]
+    with Workbench() as given, open_workbench(given) as used:
+        assert used is given
+    assert closed == [own, given], "a given one is closed by its owner alone"
 
 
-def test_threads_are_as_configured_inside_and_as_before_after(tiny_config: Callable[..., Any], tmp_path: Path) -> None:
+def test_a_generator_is_made_when_it_is_asked_for(
+    opened: Callable[..., AbstractContextManager[Session]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    closed: list[Any] = []
+    monkeypatch.setattr(TransformersGenerator, "close", lambda self: closed.append(self))
+    with opened():
+        pass
+    assert closed == []
+    with opened() as session:
+        generator = session.generator
+        assert session.generator is generator
+    assert closed == [generator]
+
+
+def test_threads_are_as_configured_inside_and_as_before_after(
+    opened: Callable[..., AbstractContextManager[Session]],
+) -> None:
     before = torch.get_num_threads()
-    with open_session(tiny_config(f"trainer.num_threads={before + 1}"), RunFolder(tmp_path)):
+    with opened(f"trainer.num_threads={before + 1}"):
         assert torch.get_num_threads() == before + 1
     assert torch.get_num_threads() == before
-    with open_session(tiny_config("trainer.num_threads=null"), RunFolder(tmp_path)):
+    with opened("trainer.num_threads=null"):
         assert torch.get_num_threads() == before

@@ -137,7 +137,7 @@ def test_evaluating_another_pool_is_refused(finished: tuple[TrainConfig, dict[st
     rows = [{"query": f"q{number}", "scores": {"x": number % 2, "y": 0.5}} for number in range(40)]
     (tmp_path / "data.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     data = dataclasses.replace(finished[0].data, path=str(tmp_path / "data.jsonl"))
-    with pytest.raises(ValueError, match=r"data: its pool is \['x', 'y'\], the run's is \['small', 'large'\]"):
+    with pytest.raises(ValueError, match=r"data: .*\['small', 'large'\], got \['x', 'y'\]"):
         evaluate_run(evaluate_config(finished[0], tmp_path / "out", data=data))
     assert not (tmp_path / "out").exists()
 
@@ -217,9 +217,9 @@ def test_an_interrupted_run_goes_on_with_other_tracking(
     ("overrides", "message"),
     [
         (["data=jsonl", "data.path=missing.jsonl"], "missing.jsonl"),
-        (["data.validation_fraction=0"], r"evaluation\.split='validation': this split holds no queries"),
-        (["data.test_fraction=0"], r"evaluation\.final_split='test': this split holds no queries"),
-        (["parsing.fallback_candidate=nobody"], r"parsing\.fallback_candidate='nobody'"),
+        (["data.validation_fraction=0"], r"evaluation\.split must .* got 'validation'"),
+        (["data.test_fraction=0"], r"evaluation\.final_split must .* got 'test'"),
+        (["parsing.fallback_candidate=nobody"], r"parsing\.fallback_candidate must .* got 'nobody'"),
         (["prompt.max_length=20"], r"prompt\.max_length=20"),
         (["base_model.origin=hub", "base_model.name=./nowhere"], r"base_model\.name='\./nowhere'"),
     ],

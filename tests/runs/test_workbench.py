@@ -2,13 +2,15 @@
 
 import dataclasses
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from typing import Any
 
 import pytest
 import torch
 
-from causal_lm_router.models.base_model import load_base_model
-from causal_lm_router.runs import workbench as workbench_module
+from causal_lm_router.models.base_model import apply_lora, load_base_model, prepare_base_model
+from causal_lm_router.runs import fit, session
+from causal_lm_router.runs.session import load_data, load_vocabulary
 from causal_lm_router.runs.workbench import Workbench, shared_workbench
 
 Fit = Callable[..., dict[str, list[float]]]
@@ -23,7 +25,8 @@ def workbench() -> Iterator[Workbench]:
 @pytest.fixture
 def num_loads(monkeypatch: pytest.MonkeyPatch) -> Callable[[], list[int]]:
     """Function that returns how often data, tokenizer and base model were loaded."""
-    names, counts = ("prepare_data", "load_tokenizer", "load_base_model"), [0, 0, 0]
+    counts = [0, 0, 0]
+    loads = ((session, "prepare_data"), (session, "load_tokenizer"), (fit, "load_base_model"))
 
     def counted(index: int, load: Callable[..., Any]) -> Callable[..., Any]:
         def count(*arguments: Any) -> Any:
@@ -32,8 +35,8 @@ def num_loads(monkeypatch: pytest.MonkeyPatch) -> Callable[[], list[int]]:
 
         return count
 
-    for index, name in enumerate(names):
-        monkeypatch.setattr(workbench_module, name, counted(index, getattr(workbench_module, name)))
+    for index, (module, name) in enumerate(loads):
+        monkeypatch.setattr(module, name, counted(index, getattr(module, name)))
     return lambda: list(counts)
 
 
@@ -54,6 +57,16 @@ def hooks(model: torch.nn.Module) -> list[tuple[str, str, int]]:
         for kind, held in vars(module).items()
         if kind.endswith("_hooks") and held
     ]
+
+
+def lend(workbench: Workbench, config: Any, lora: Any = None) -> AbstractContextManager[Any]:
+    """Lend the base model of a config with an adapter on it, as training does."""
+    base_model = config.base_model
+    return workbench.lend_base_model(
+        repr(base_model),
+        lambda: fit.load_base_model(prepare_base_model(base_model), base_model),
+        lambda model: apply_lora(model, lora or config.lora, config.seed),
+    )
 
 
 def kept_model(workbench: Workbench) -> Any:
@@ -144,10 +157,10 @@ def test_every_trace_of_a_job_drops_the_base_model(
     spoil: Callable[[Any], None], workbench: Workbench, tiny_config: Callable[..., Any]
 ) -> None:
     config = tiny_config()
-    with workbench.model(config.base_model, config.lora, 0):
+    with lend(workbench, config):
         pass
     untouched = kept_model(workbench)
-    with workbench.model(config.base_model, config.lora, 0) as model:
+    with lend(workbench, config) as model:
         assert model.base_model.model is untouched
         assert kept_model(workbench) is None, "one that is in use is not to be had"
         spoil(model)
@@ -156,13 +169,13 @@ def test_every_trace_of_a_job_drops_the_base_model(
 
 def test_base_model_of_a_failed_job_is_dropped(workbench: Workbench, tiny_config: Callable[..., Any]) -> None:
     config = tiny_config()
-    with workbench.model(config.base_model, config.lora, 0):
+    with lend(workbench, config):
         pass
     bad = dataclasses.replace(config.lora, target_modules=["q_proj", "no_such_layer"])
-    with pytest.raises(ValueError, match="no_such_layer"), workbench.model(config.base_model, bad, 0):
+    with pytest.raises(ValueError, match="no_such_layer"), lend(workbench, config, bad):
         pass
     assert kept_model(workbench) is None
-    with pytest.raises(KeyboardInterrupt), workbench.model(config.base_model, config.lora, 0):
+    with pytest.raises(KeyboardInterrupt), lend(workbench, config):
         raise KeyboardInterrupt
     assert kept_model(workbench) is None
 
@@ -170,7 +183,7 @@ def test_base_model_of_a_failed_job_is_dropped(workbench: Workbench, tiny_config
 def test_a_single_job_frees_its_base_model(tiny_config: Callable[..., Any]) -> None:
     config = tiny_config()
     with Workbench(keeps_base_model=False) as workbench:
-        with workbench.model(config.base_model, config.lora, 0):
+        with lend(workbench, config):
             pass
         assert kept_model(workbench) is None
 
@@ -180,8 +193,8 @@ def test_each_thing_is_loaded_once_and_the_last_is_kept(
 ) -> None:
     def use(*overrides: str) -> tuple[Any, Any]:
         config = tiny_config(*overrides)
-        found = workbench.data(config.data), workbench.tokenizer(config.base_model)
-        with workbench.model(config.base_model, config.lora, config.seed):
+        found = load_data(config.data, workbench), load_vocabulary(config.base_model, {}, workbench)[1]
+        with lend(workbench, config):
             return found
 
     first, again = use(), use("seed=7", "lora.lora_r=2", "optim.learning_rate=1", "prompt.max_length=100")
@@ -201,9 +214,9 @@ def test_each_thing_is_loaded_once_and_the_last_is_kept(
 
 def test_a_config_changed_in_place_is_another_one(workbench: Workbench, tiny_config: Callable[..., Any]) -> None:
     config = tiny_config().data
-    before = workbench.data(config)
+    before = load_data(config, workbench)
     config.split_seed = 9
-    assert workbench.data(config) is not before
+    assert load_data(config, workbench) is not before
 
 
 def test_a_process_has_one_shared_workbench() -> None:

@@ -128,6 +128,9 @@ def load_run_config(run_dir: Path) -> dict[str, Any]:
         if not isinstance(loaded, dict):
             raise ValueError("it holds no keys")
         loaded = _without_keys_of_other_variants(loaded)
+        # Run folders from before this key.
+        if isinstance(loaded.get("base_model"), dict):
+            loaded["base_model"].setdefault("hub_name", None)
         resolve_config(loaded, schema.TrainConfig)
     except (ValueError, yaml.YAMLError) as error:
         problem = "; ".join(" ".join(line.split()) for line in str(error).splitlines())

@@ -23,6 +23,8 @@ class BaseModelConfig(Settings):
     """Hub name or local folder of the base model; for `packaged` and `tiny` the name of its folder in the cache."""
     origin: BaseModelOrigin
     """`hub` (a hub name or a folder), `packaged` (GGUF in a Python package) or `tiny` (random, made on the spot)."""
+    hub_name: str | None
+    """Hub name of the same weights where `name` is no hub name: a model card and an adapter's settings say it."""
     package: str | None
     """Python package that carries the GGUF file (`packaged` only)."""
     gguf_file: str | None

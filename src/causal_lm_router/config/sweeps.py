@@ -15,6 +15,7 @@ NOT_IDENTITY = (
     "run_dir",
     "tracking",
     "sweep",
+    "base_model.hub_name",
     "trainer.progress_bar",
     "trainer.log_every_n_steps",
     "trainer.checkpoint_every_n_steps",

@@ -1,18 +1,15 @@
 """The body of the `baseline` command: fit a baseline on the training queries, evaluate it, leave a run folder."""
 
 import functools
-import os
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from rich.console import Console
 from transformers import PreTrainedTokenizerBase
 
 from causal_lm_router.baselines import fit_baseline
@@ -24,35 +21,30 @@ from causal_lm_router.config import (
     BaselineRunConfig,
     EmbeddingBaselineConfig,
     FewShotConfig,
-    Split,
     TrainConfig,
 )
-from causal_lm_router.config.plain import dump_config
+from causal_lm_router.config.plain import config_dict, dump_config
 from causal_lm_router.data.labels import rank_on_train
 from causal_lm_router.data.prepared import PreparedData
-from causal_lm_router.evaluation.evaluation_folder import write_evaluation
 from causal_lm_router.evaluation.metrics import Evaluation, evaluate_outcomes
 from causal_lm_router.evaluation.report import RoutingReport
-from causal_lm_router.evaluation.report_table import print_report
 from causal_lm_router.files import write_text
 from causal_lm_router.models.torch_state import keep_random_state, keep_torch_settings
 from causal_lm_router.prompting.few_shot import draw_shots, few_shot_template
 from causal_lm_router.prompting.prompt import PromptFormat
 from causal_lm_router.prompting.targets import Targets
 from causal_lm_router.routing import Generation, ParsedRoute, RouteOutcome, RoutingExample
-from causal_lm_router.runs.finish import report_facts
-from causal_lm_router.runs.run_folder import RouterMetadata, RunFolder, check_folder
+from causal_lm_router.runs.finish import Evaluate, finish_run
+from causal_lm_router.runs.run_folder import RunFolder, check_folder
 from causal_lm_router.runs.run_tracking import open_run_tracking
-from causal_lm_router.runs.session import check_splits, is_first_process, open_session, record_evaluation
-from causal_lm_router.runs.sweep_folder import sweep_of
-from causal_lm_router.runs.tracking import Tracking
-from causal_lm_router.runs.workbench import Workbench
-from causal_lm_router.terminal import name_work
-
-STEP = 0
-"""The step at which figures are recorded: a baseline takes no optimizer steps."""
-Evaluate = Callable[..., Evaluation]
-"""Takes examples and, by keyword, `with_predictions` and `validation`; see `evaluate_outcomes`."""
+from causal_lm_router.runs.session import (
+    check_splits,
+    is_first_process,
+    load_data,
+    load_vocabulary,
+    open_session,
+)
+from causal_lm_router.runs.workbench import Workbench, open_workbench
 
 
 def run_baseline(config: BaselineRunConfig, workbench: Workbench | None = None) -> RoutingReport | None:
@@ -65,58 +57,20 @@ def run_baseline(config: BaselineRunConfig, workbench: Workbench | None = None) 
         ValueError: the folder holds a finished run or one of another config, or the settings do not fit the data.
     """
     folder = RunFolder(Path(config.run_dir))
-    check_folder(folder, config)
+    check_folder(folder, config_dict(config))
     if not is_first_process():
         return None
-    with nullcontext(workbench) if workbench else Workbench(keeps_base_model=False) as workbench:
-        data = workbench.data(config.data)
+    with open_workbench(workbench) as workbench:
+        data = load_data(config.data, workbench)
         check_splits(config.evaluation, data)
         start = time.perf_counter()
         with _open_baseline(config, data, folder, workbench) as evaluate:
             # Written once the settings have turned out to fit the data.
             folder.path.mkdir(parents=True, exist_ok=True)
             write_text(folder.config, dump_config(config))
-            facts = {"fit_seconds": time.perf_counter() - start}
+            fit_seconds = time.perf_counter() - start
             with open_run_tracking(config, folder) as tracking:
-                return _finish(config, data, folder, evaluate, tracking, facts)
-
-
-def _finish(
-    config: BaselineRunConfig,
-    data: PreparedData,
-    folder: RunFolder,
-    evaluate: Evaluate,
-    tracking: Tracking,
-    facts: dict[str, Any],
-) -> RoutingReport:
-    folder.write_metadata(RouterMetadata(data.splits.pool, data.best_single))
-    validation = None
-    if config.evaluation.final_validation and data.splits.validation:
-        with name_work(Split.validation.value):
-            validation = evaluate(data.splits.validation)
-        record_evaluation(tracking, validation, "final_validation", STEP)
-        write_evaluation(folder.validation, validation, _facts(config, data, Split.validation), with_pictures=False)
-    split = config.evaluation.final_split
-    with name_work(split.value):
-        evaluation = evaluate(data.examples(split), with_predictions=True, validation=validation)
-    record_evaluation(tracking, evaluation, split.value, STEP)
-    pictures = write_evaluation(folder.path, evaluation, {**_facts(config, data, split), **facts})
-    confusion = folder.path / "confusion.png"
-    tracking.log_confusion(data.candidate_names, evaluation.report.confusion, split.value, STEP, confusion)
-    tracking.log_pictures(pictures, split.value, STEP)
-    tracking.log_files([folder.report])
-    if sweep_of(folder.path) is None:
-        print_report(evaluation.report, Console())
-        print(f"\nrun folder: {os.path.relpath(folder.path)}")
-    return evaluation.report
-
-
-def _facts(config: BaselineRunConfig, data: PreparedData, split: Split) -> dict[str, Any]:
-    """What a report says of how it came about: nothing of a base model where none was asked."""
-    method = config.baseline.method
-    not_used = () if method in PROMPTED else ("base_model", "precision", "backend", "temperature", "decoding")
-    facts = {key: value for key, value in report_facts(config, data, split).items() if key not in not_used}
-    return {**facts, "baseline": method.value}
+                return finish_run(config, folder, data, evaluate, tracking, fit_seconds)
 
 
 @contextmanager
@@ -125,8 +79,8 @@ def _open_baseline(
 ) -> Iterator[Evaluate]:
     """Yield what evaluates the baseline on examples; torch and all random state are afterwards as they were."""
     if config.baseline.method in PROMPTED:
-        prompting = prompting_config(config, data, workbench.tokenizer(config.base_model))
-        with open_session(prompting, folder, workbench) as session:
+        prompting = prompting_config(config, data, load_vocabulary(config.base_model, {}, workbench)[1])
+        with open_session(prompting, folder, data, workbench) as session:
             yield functools.partial(session.evaluate, None, also=prompting.decoding.also)
         return
     with keep_random_state(), keep_torch_settings():
@@ -157,13 +111,14 @@ def _evaluate(
     with_predictions: bool = False,
     validation: Evaluation | None = None,
 ) -> Evaluation:
-    """Route every example to the candidate of the highest prediction; of several the best on train.
+    """Route every example to the candidate of the highest prediction; among equals to the best on train.
 
     Without a speed: how long it takes depends on which queries have been embedded before.
     """
     predicted = predict(examples)  # a row per example, a column per candidate
     assert predicted.shape == (len(examples), len(data.candidate_names)), predicted.shape
     assert np.isfinite(predicted).all(), "every candidate has a number"
+    # `max` takes the first of equals, so the names go in order of their mean score on train.
     preferred = rank_on_train(data.splits.train, data.splits.pool)
     outcomes = [
         _outcome(
@@ -209,6 +164,7 @@ def prompting_config(config: BaselineRunConfig, data: PreparedData, tokenizer: P
     if isinstance(config.baseline, FewShotConfig):
         shots = draw_shots(data.train, data.labels, config.baseline.num_shots, config.seed)
         text = replace(text, template=few_shot_template(text, shots, data.labels))
+    # Everything in the prompt but the query: instruction, candidates and shots.
     num_fixed = len(tokenizer(text.prompt_text(""), split_special_tokens=True)["input_ids"])
     prompt = replace(prompt, template=text.template, max_length=prompt.max_length + num_fixed)
     return replace(config, prompt=prompt)

@@ -1,12 +1,13 @@
-"""The end of a run: validate, evaluate, draw, record, write the report."""
+"""The end of a run, of a trained router as of a baseline: validate, evaluate, draw, record, write the report."""
 
 import os
+from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any
 
 from rich.console import Console
 
-from causal_lm_router.config import Split, TrainConfig
+from causal_lm_router.config import PROMPTED, BaselineRunConfig, Split, TrainConfig
 from causal_lm_router.data.prepared import PreparedData
 from causal_lm_router.evaluation.evaluation_folder import write_evaluation
 from causal_lm_router.evaluation.figures.drawing import save_figure
@@ -14,67 +15,84 @@ from causal_lm_router.evaluation.figures.learning_curve import draw_learning_cur
 from causal_lm_router.evaluation.metrics import Evaluation
 from causal_lm_router.evaluation.report import RoutingReport
 from causal_lm_router.evaluation.report_table import print_report
+from causal_lm_router.files import write_text
 from causal_lm_router.models.base_model import is_adapter
 from causal_lm_router.models.precision import precision_facts
-from causal_lm_router.runs.merge_run import merge_weights
-from causal_lm_router.runs.run_folder import RouterMetadata
-from causal_lm_router.runs.session import (
-    Session,
-    record_evaluation,
-)
+from causal_lm_router.prompting.encoder import Encoder
+from causal_lm_router.runs.model_card import model_card
+from causal_lm_router.runs.run_folder import RouterMetadata, RunFolder
+from causal_lm_router.runs.session import record_evaluation
 from causal_lm_router.runs.sweep_folder import sweep_of
 from causal_lm_router.runs.tracking import Tracking, read_metrics
 from causal_lm_router.terminal import name_work
 
+Evaluate = Callable[..., Evaluation]
+"""Takes examples and, by keyword, `with_predictions` and `validation`; see `evaluate_outcomes`."""
 
-def finish_run(session: Session, tracking: Tracking, fit_seconds: float) -> RoutingReport:
-    config, folder = session.config, session.folder
-    metadata = RouterMetadata(session.data.splits.pool, session.data.best_single, session.data.mean_costs)
-    folder.write_metadata(metadata)
-    if config.lora.merge_lora and is_adapter(folder.weights):
-        merge_weights(config, folder, metadata)
+
+def finish_run(
+    config: TrainConfig,
+    folder: RunFolder,
+    data: PreparedData,
+    evaluate: Evaluate,
+    tracking: Tracking,
+    fit_seconds: float,
+    encoder: Encoder | None = None,
+) -> RoutingReport:
+    """Evaluate what a run made, record it everywhere, leave the run folder complete and return the final report.
+
+    `encoder` is that of a trained router; with it the folder also gets the learning curve and the model card.
+    """
+    # Mean costs are for decoding with a cost weight, which a baseline does not do.
+    folder.write_metadata(RouterMetadata(data.splits.pool, data.best_single, data.mean_costs if encoder else None))
     rows = read_metrics(folder.metrics)
     step = max((row.step for row in rows), default=0)
-    validation = _validate(session, tracking, step)
+    validation = _validate(config, folder, data, evaluate, tracking, step)
+    # Predictions are calibrated on the validation queries, never on those that the report is about.
     split = config.evaluation.final_split
-    examples = session.data.examples(split)
     with name_work(split.value):
-        evaluation = session.evaluate(
-            folder.weights, examples, config.decoding.also, with_predictions=True, validation=validation
-        )
+        evaluation = evaluate(data.examples(split), with_predictions=True, validation=validation)
     record_evaluation(tracking, evaluation, split.value, step)
-    curve = draw_learning_curve([(row.step, row.name, row.value) for row in rows])
-    save_figure(curve, folder.path / "learning_curve.png")
-    facts = {**report_facts(session.configured, session.data, split), "fit_seconds": fit_seconds}
+    recorded = [folder.report]
+    if encoder is not None:
+        recorded.append(folder.path / "learning_curve.png")
+        save_figure(draw_learning_curve([(row.step, row.name, row.value) for row in rows]), recorded[-1])
+        adapter = is_adapter(folder.weights)
+        write_text(folder.card, model_card(config, data, encoder, evaluation.report, split, adapter=adapter))
+    # The report is the last file that is written: it marks a finished run.
+    facts = {**report_facts(config, data, split), "fit_seconds": fit_seconds}
     pictures = write_evaluation(folder.path, evaluation, facts)
-    picture = folder.path / "confusion.png"
-    tracking.log_confusion(session.data.candidate_names, evaluation.report.confusion, split.value, step, picture)
+    confusion = folder.path / "confusion.png"
+    tracking.log_confusion(data.candidate_names, evaluation.report.confusion, split.value, step, confusion)
     tracking.log_pictures(pictures, split.value, step)
-    tracking.log_adapter(folder.weights)
-    tracking.log_files([folder.report, folder.path / "learning_curve.png"])
+    if encoder is not None:
+        tracking.log_adapter(folder.weights)
+    tracking.log_files(recorded)
+    # A sweep prints a table over all its jobs instead.
     if sweep_of(folder.path) is None:
         print_report(evaluation.report, Console())
         print(f"\nrun folder: {os.path.relpath(folder.path)}")
     return evaluation.report
 
 
-def _validate(session: Session, tracking: Tracking, step: int) -> Evaluation | None:
-    """Evaluate the trained weights on the whole validation split, where that is asked for and has queries."""
-    examples, config = session.data.examples(Split.validation), session.config
+def _validate(
+    config: TrainConfig, folder: RunFolder, data: PreparedData, evaluate: Evaluate, tracking: Tracking, step: int
+) -> Evaluation | None:
+    """Evaluate on the whole validation split, where that is asked for and has queries."""
+    examples = data.examples(Split.validation)
     if not config.evaluation.final_validation or not examples:
         return None
     with name_work(Split.validation.value):
-        evaluation = session.evaluate(session.folder.weights, examples, config.decoding.also)
+        evaluation = evaluate(examples)
     record_evaluation(tracking, evaluation, "final_validation", step)
-    facts = report_facts(session.configured, session.data, Split.validation)
-    write_evaluation(session.folder.validation, evaluation, facts, with_pictures=False)
+    write_evaluation(folder.validation, evaluation, report_facts(config, data, Split.validation), with_pictures=False)
     return evaluation
 
 
 def report_facts(config: TrainConfig, data: PreparedData, split: Split) -> dict[str, Any]:
-    """Return what a report says of how it came about."""
+    """Return what a report says about how it was made; nothing about a base model where a baseline asked none."""
     splits = data.splits
-    return {
+    facts = {
         "name": config.name,
         "seed": config.seed,
         "base_model": config.base_model.name,
@@ -89,3 +107,9 @@ def report_facts(config: TrainConfig, data: PreparedData, split: Split) -> dict[
         "skipped_rows": [asdict(row) for row in splits.skipped_rows[:20]],
         "leakage": splits.audit.to_dict(),
     }
+    if isinstance(config, BaselineRunConfig):
+        facts["baseline"] = config.baseline.method.value
+        if config.baseline.method not in PROMPTED:
+            for key in ("base_model", "precision", "backend", "temperature"):
+                del facts[key]
+    return facts

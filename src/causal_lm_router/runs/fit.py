@@ -10,11 +10,12 @@ import numpy as np
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.utilities.exceptions import SIGTERMException
+from transformers import PreTrainedModel
 
-from causal_lm_router.config import ObjectiveKind, TrainConfig
+from causal_lm_router.config import ObjectiveKind
 from causal_lm_router.evaluation.metrics import Evaluation
 from causal_lm_router.files import cache_dir
-from causal_lm_router.models.base_model import save_weights
+from causal_lm_router.models.base_model import apply_lora, load_base_model, save_weights
 from causal_lm_router.runs.session import Session, record_evaluation
 from causal_lm_router.runs.tracking import Tracking
 from causal_lm_router.terminal import name_work
@@ -35,32 +36,65 @@ def fit(session: Session, tracking: Tracking) -> None:
 
     On several processes each comes back from here; the first one writes.
     """
-    config = session.config
-    encoder = session.encoder
-    rows = encode_examples(
-        session.data.train, session.data.labels, encoder, cache_dir(), _supervision(config, session.data.supervised)
-    )
-    new_tokens = encoder.targets.new_tokens
+    config, encoder, folder = session.config, session.encoder, session.folder
+    rows = _encode_rows(session)
+    lent_model = _lend_model(session)
+    trainer = make_trainer(config.trainer, folder.path, tracking.loggers)
+    loss = make_loss(config.objective, list(encoder.target_ids.values()), encoder.tokenizer.eos_token_id)
     with (
-        session.workbench.model(config.base_model, config.lora, config.seed, new_tokens) as model,
-        _hidden_states(session, rows, model) as hidden_states,
+        lent_model as model,
+        _reuse_hidden_states(session, rows, model) as hidden,
     ):
-        trainer = _fit_model(session, tracking, rows, model.train(), hidden_states)
+        loader = _make_loader(session, rows, trainer, hidden)
+        num_steps = len(loader) * config.trainer.num_epochs
+        if trainer.max_steps > 0:
+            num_steps = min(num_steps, trainer.max_steps)
+        _log_start(session, trainer, model, num_steps)
+        trainer.callbacks += [  # type: ignore[attr-defined]
+            _make_evaluation(session, tracking, steps_per_epoch=len(loader)),
+            # After the evaluation, so that a checkpoint stands for a step that is wholly done.
+            LastCheckpoint(folder.checkpoints, config.trainer.checkpoint_every_n_steps),
+        ]
+        module = RouterModule(
+            model.train(), config.optim, num_steps, config.seed, config.trainer.log_every_n_steps, loss
+        )
+        checkpoint = last_checkpoint(folder.checkpoints)
+        if checkpoint is None:
+            tracking.log_report({"truncation_rate": float(np.mean(rows["was_cut"][:]))}, "train", 0)
+        _run(trainer, module, loader, checkpoint)
         if trainer.is_global_zero:
-            save_weights(model.cpu(), session.encoder.tokenizer, session.folder.weights)
+            save_weights(model.cpu(), encoder.tokenizer, folder.weights)
 
 
-def _supervision(config: TrainConfig, supervised: tuple[str, ...] | None) -> Supervision:
-    kind, weight = config.objective.kind, config.objective.undecided_weight
+def _encode_rows(session: Session) -> datasets.Dataset:
+    """Return the training rows: prompts, and what the objective is supervised by."""
+    data, objective = session.data, session.config.objective
     # Per candidate it is the score that is predicted; costs come in when the predictions are used.
-    cost_weight = 0.0 if kind is ObjectiveKind.per_candidate else config.data.cost_weight
-    return Supervision(kind is ObjectiveKind.completion, cost_weight, weight, supervised)
+    cost_weight = 0.0 if objective.kind is ObjectiveKind.per_candidate else session.config.data.cost_weight
+    with_target = objective.kind is ObjectiveKind.completion
+    supervision = Supervision(with_target, cost_weight, objective.undecided_weight, data.supervised)
+    return encode_examples(data.train, data.labels, session.encoder, cache_dir(), supervision)
 
 
-def _hidden_states(
+def _lend_model(session: Session) -> AbstractContextManager[torch.nn.Module]:
+    """Lend the base model with a fresh adapter, or as it is where all weights train."""
+    config, encoder, source = session.config, session.encoder, session.source
+    # Where targets are new tokens, each begins with its own id.
+    new_token_ids = [ids[0] for ids in encoder.target_ids.values()] if encoder.targets.are_tokens else []
+
+    def load() -> PreTrainedModel:
+        return load_base_model(source, config.base_model)
+
+    def adapt(base_model: PreTrainedModel) -> torch.nn.Module:
+        return apply_lora(base_model, config.lora, config.seed, new_token_ids)
+
+    return session.workbench.lend_base_model(repr((source, config.base_model)), load, adapt)
+
+
+def _reuse_hidden_states(
     session: Session, rows: datasets.Dataset, model: torch.nn.Module
 ) -> AbstractContextManager[HiddenStates | None]:
-    """Return the hidden states of the frozen layers for the rows, where the config asks to reuse them."""
+    """Open the hidden states of the frozen layers, computed once for every row, where the config asks for them."""
     config, encoder = session.config, session.encoder
     if not config.trainer.reuse_frozen_layers:
         return nullcontext()
@@ -70,49 +104,17 @@ def _hidden_states(
     return reuse_frozen_layers(model, rows, pad, config.lora.num_layers, identity, cache_dir())
 
 
-def _fit_model(
-    session: Session,
-    tracking: Tracking,
-    rows: datasets.Dataset,
-    model: torch.nn.Module,
-    hidden_states: HiddenStates | None,
-) -> pl.Trainer:
-    config, folder = session.config, session.folder
-    trainer = make_trainer(config.trainer, folder.path, tracking.loggers)
-    rows_per_step = config.trainer.batch_size * config.trainer.accumulate_grad_batches * trainer.world_size
-    max_tokens, pad_token_id = config.trainer.max_tokens_per_batch, session.encoder.tokenizer.pad_token_id
-    loader = StepLoader(rows, pad_token_id, rows_per_step, max_tokens, config.seed, trainer, hidden_states)
-    num_steps = len(loader) * config.trainer.num_epochs
-    if trainer.max_steps > 0:
-        num_steps = min(num_steps, trainer.max_steps)
-    loss = make_loss(
-        config.objective, list(session.encoder.target_ids.values()), session.encoder.tokenizer.eos_token_id
-    )
-    module = RouterModule(model, config.optim, num_steps, config.seed, config.trainer.log_every_n_steps, loss)
-    trainer.callbacks += [  # type: ignore[attr-defined]
-        _evaluation_callback(session, tracking, len(loader)),
-        LastCheckpoint(folder.checkpoints, config.trainer.checkpoint_every_n_steps),
-    ]
-    checkpoint = last_checkpoint(folder.checkpoints)
-    if checkpoint is None:
-        tracking.log_report({"truncation_rate": float(np.mean(rows["was_cut"][:]))}, "train", 0)
-    else:
-        logger.info("continuing from %s", checkpoint)
-    try:
-        trainer.fit(module, train_dataloaders=loader, ckpt_path=checkpoint)
-    except SIGTERMException:
-        # Lightning's own status would be 0, as if the run had come to its end.
-        raise SystemExit(128 + signal.SIGTERM) from None
-    except SystemExit:
-        # So Lightning ends the process after Ctrl-C, with status 1 as after an error.
-        if not trainer.interrupted:
-            raise
-    if trainer.interrupted:
-        raise KeyboardInterrupt
-    return trainer
+def _make_loader(
+    session: Session, rows: datasets.Dataset, trainer: pl.Trainer, hidden: HiddenStates | None
+) -> StepLoader:
+    """Return the loader of optimizer steps: each the rows of one step on all processes, in micro-batches."""
+    settings, pad = session.config.trainer, session.encoder.tokenizer.pad_token_id
+    rows_per_step = settings.batch_size * settings.accumulate_grad_batches * trainer.world_size
+    return StepLoader(rows, pad, rows_per_step, settings.max_tokens_per_batch, session.config.seed, trainer, hidden)
 
 
-def _evaluation_callback(session: Session, tracking: Tracking, steps_per_epoch: int) -> RoutingEvaluation[Evaluation]:
+def _make_evaluation(session: Session, tracking: Tracking, steps_per_epoch: int) -> RoutingEvaluation[Evaluation]:
+    """Return the callback that evaluates while training, on a fixed part of the split."""
     evaluation = session.config.evaluation
     examples = session.data.examples(evaluation.split, evaluation.max_queries, session.config.data.split_seed)
 
@@ -125,6 +127,7 @@ def _evaluation_callback(session: Session, tracking: Tracking, steps_per_epoch: 
 
     def record(result: Evaluation, step: int) -> None:
         record_evaluation(tracking, result, evaluation.split.value, step)
+        # Last, since a search may end the run here.
         if session.on_evaluation is not None:
             session.on_evaluation(result.report, step)
 
@@ -135,3 +138,36 @@ def _evaluation_callback(session: Session, tracking: Tracking, steps_per_epoch: 
         evaluate=evaluate,
         record=record,
     )
+
+
+def _log_start(session: Session, trainer: pl.Trainer, model: torch.nn.Module, num_steps: int) -> None:
+    """Say in a few lines what is about to run, once for all processes."""
+    if not trainer.is_global_zero:
+        return
+    config, data, splits = session.config, session.data, session.data.splits
+    sizes = f"{len(data.train):,} to train on, {len(splits.validation):,} validation, {len(splits.test):,} test"
+    parameters = list(model.parameters())
+    num_trained = sum(parameter.numel() for parameter in parameters if parameter.requires_grad)
+    logger.info("run folder: %s", session.folder.path)
+    logger.info("data: %s, queries: %s; %d LLMs in the pool", config.data.source.value, sizes, len(splits.pool))
+    num_all = sum(parameter.numel() for parameter in parameters)
+    logger.info("base model: %s, %s of %s parameters train", config.base_model.name, f"{num_trained:,}", f"{num_all:,}")
+    device = f"{trainer.world_size} x {trainer.strategy.root_device.type}"
+    logger.info("training: %d steps on %s, precision %s", num_steps, device, trainer.precision)
+
+
+def _run(trainer: pl.Trainer, module: RouterModule, loader: StepLoader, checkpoint: Path | None) -> None:
+    """Train to the end, from a checkpoint where there is one; an interrupted training raises."""
+    if checkpoint is not None:
+        logger.info("continuing from %s", checkpoint)
+    try:
+        trainer.fit(module, train_dataloaders=loader, ckpt_path=checkpoint)
+    except SIGTERMException:
+        # Lightning's own status would be 0, as if the run had come to its end.
+        raise SystemExit(128 + signal.SIGTERM) from None
+    except SystemExit:
+        # So Lightning ends the process after Ctrl-C, with status 1 as after an error.
+        if not trainer.interrupted:
+            raise
+    if trainer.interrupted:
+        raise KeyboardInterrupt

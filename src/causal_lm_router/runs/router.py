@@ -8,29 +8,29 @@ from typing import Any
 from causal_lm_router.config import TrainConfig
 from causal_lm_router.config.compose import load_run_config, resolve_config
 from causal_lm_router.generation.decoder import Decoder
-from causal_lm_router.generation.generator import Generator, open_generator
-from causal_lm_router.models.base_model import load_tokenizer
-from causal_lm_router.models.new_tokens import base_model_source
+from causal_lm_router.generation.generator import Generator
 from causal_lm_router.models.precision import resolve_precision
 from causal_lm_router.prompting.encoder import Encoder
 from causal_lm_router.prompting.parse import called_candidate
 from causal_lm_router.routing import ParsedRoute, check_query
 from causal_lm_router.runs.llmrouter_yaml import LLMRouterFiles, read_llmrouter_yaml
 from causal_lm_router.runs.run_folder import RunFolder
-from causal_lm_router.runs.session import check_fallback, run_targets
+from causal_lm_router.runs.session import make_encoder, make_generator
+from causal_lm_router.runs.workbench import Workbench
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Route:
-    """The route of one query: the LLM to call (None after a parse failure without fallback) and what was generated.
-
-    `predicted` says of every candidate what the router thinks of it (0..1), under `decoding=scored`.
-    """
+    """The route of one query."""
 
     called: str | None
+    """The LLM to call; None after a parse failure without fallback."""
     parsed: ParsedRoute
+    """What the generation names, or why it names no LLM."""
     generation: str
+    """The generated text."""
     predicted: Mapping[str, float] | None = None
+    """Candidate -> predicted score (0..1), under `decoding=scored`."""
 
 
 class CausalLMRouter:
@@ -52,6 +52,7 @@ class CausalLMRouter:
         self.config, self.files = read_llmrouter_yaml(Path(yaml_path))
         self._folder = RunFolder(self.files.load_run_dir)
         self._loaded: tuple[Encoder, Generator] | None = None
+        self._workbench = Workbench()
 
     @classmethod
     def from_run(cls, run_dir: str | Path, config: TrainConfig | None = None) -> "CausalLMRouter":
@@ -66,11 +67,16 @@ class CausalLMRouter:
         router.files = None
         router._folder = RunFolder(Path(run_dir))
         router._loaded = None
+        router._workbench = Workbench()
         router._folder.read_metadata()
         return router
 
     def route(self, queries: Sequence[str]) -> list[Route]:
-        """Return the route of every query, in order. Raises ValueError for one that is empty, over-long or no text."""
+        """Return the route of every query, in order.
+
+        Raises:
+            ValueError: a query is empty, longer than `data.max_query_chars`, or no text.
+        """
         for number, query in enumerate(queries, start=1):
             try:
                 check_query(query, self.config.data.max_query_chars)
@@ -84,10 +90,10 @@ class CausalLMRouter:
         decoder = Decoder(generator, encoder, config.decoding, config.objective, config.parsing, mean_costs)
         return [
             Route(
-                called_candidate(decoding.route, config.parsing.fallback_candidate),
-                decoding.route,
-                decoding.generation.text,
-                decoding.predicted,
+                called=called_candidate(decoding.route, config.parsing.fallback_candidate),
+                parsed=decoding.route,
+                generation=decoding.generation.text,
+                predicted=decoding.predicted,
             )
             for decoding in decoder.decode(config.decoding.method, encoder.encode_prompts(queries))
         ]
@@ -117,6 +123,7 @@ class CausalLMRouter:
         if self._loaded is not None:
             self._loaded[1].close()
             self._loaded = None
+            self._workbench.close()
 
     def __enter__(self) -> "CausalLMRouter":
         return self
@@ -126,15 +133,9 @@ class CausalLMRouter:
 
     def _load(self) -> tuple[Encoder, Generator]:
         if self._loaded is None:
-            config = resolve_precision(self.config)
-            metadata = self._folder.read_metadata()
-            check_fallback(config.parsing.fallback_candidate, metadata.candidate_names)
-            targets = run_targets(config, metadata.candidate_names, metadata.best_single)
-            base = base_model_source(config.base_model, targets.new_tokens)
-            tokenizer = load_tokenizer(base, config.base_model)
-            encoder = Encoder(tokenizer, config.prompt, targets)
-            room = encoder.max_prompt_tokens
-            generator = open_generator(config.inference, config.base_model, config.lora, base, tokenizer, room)
+            config, metadata = resolve_precision(self.config), self._folder.read_metadata()
+            source, encoder = make_encoder(config, metadata.candidate_names, metadata.best_single, self._workbench)
+            generator = make_generator(config, source, encoder, self._workbench)
             generator.load_weights(self._folder.weights)
             self._loaded = encoder, generator
         return self._loaded

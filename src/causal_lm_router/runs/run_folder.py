@@ -1,8 +1,8 @@
-"""The run folder: where everything a run leaves lies, and how it is written.
+"""The run folder: where everything lies that a run leaves.
 
-config.yaml      the resolved config            report.json      every figure of the final evaluation
+config.yaml      the resolved config            report.json      every number of the final evaluation
 router.json      pool and best single           outcomes.jsonl   a line per query of it
-adapter/         trained weights (PEFT)         metrics.csv      step,epoch,name,value
+adapter/         weights (PEFT) and card        metrics.csv      step,epoch,name,value
 merged/          merged checkpoint              *.png            confusion, learning curve, routes, ...
 checkpoints/     to resume from                 validation/      report.json and outcomes.jsonl of that split
 """
@@ -11,16 +11,12 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
-from causal_lm_router.config import TrainConfig
 from causal_lm_router.config.compose import load_run_config
-from causal_lm_router.config.plain import config_dict, describe_differences, identity_of
+from causal_lm_router.config.plain import describe_differences, identity_of
 from causal_lm_router.files import write_text
 from causal_lm_router.routing import Candidate
-
-if TYPE_CHECKING:
-    pass
 
 
 @dataclass(frozen=True)
@@ -55,6 +51,11 @@ class RunFolder:
         return self.path / "adapter"
 
     @property
+    def card(self) -> Path:
+        """The model card: what the weights are and how to load them."""
+        return self.weights / "README.md"
+
+    @property
     def merged(self) -> Path:
         """The merged checkpoint."""
         return self.path / "merged"
@@ -85,7 +86,11 @@ class RunFolder:
         write_text(self.path / "router.json", text + "\n")
 
     def read_metadata(self) -> RouterMetadata:
-        """Return router.json's content; raise FileNotFoundError where the run has not come that far."""
+        """Return router.json's content.
+
+        Raises:
+            FileNotFoundError: the run has not come that far.
+        """
         path = self.path / "router.json"
         if not path.is_file() or not self.weights.is_dir():
             raise FileNotFoundError(
@@ -96,13 +101,16 @@ class RunFolder:
         return RouterMetadata(pool, plain["best_single"], plain.get("mean_costs"))
 
 
-def check_folder(folder: RunFolder, config: TrainConfig) -> None:
-    """Raise ValueError where the folder holds a finished run, or one of a config that gives other figures."""
+def check_folder(folder: RunFolder, settings: Mapping[str, Any]) -> None:
+    """Check that a run of these settings (plain, as in config.yaml) may start or go on in the folder.
+
+    Raises:
+        ValueError: the folder holds a finished run, or one of a config that gives other results.
+    """
     if folder.report.is_file():
         raise ValueError(f"run_dir={folder.path}: holds a finished run; choose another run_dir")
     if not folder.config.is_file():
         return
-    ours, theirs = identity_of(config_dict(config)), identity_of(load_run_config(folder.path))
-    different = describe_differences(theirs, ours)
+    different = describe_differences(identity_of(load_run_config(folder.path)), identity_of(settings))
     if different:
         raise ValueError(f"run_dir={folder.path}: holds a run with {', '.join(different)}; choose another run_dir")

@@ -1,21 +1,31 @@
-"""What a job holds while it runs: data, tokens, and a generator that is used by every evaluation."""
+"""What a job holds while it runs: data, encoder, and a generator that is used by every evaluation."""
 
 import os
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import torch
+from transformers import PreTrainedTokenizerBase
 
-from causal_lm_router.config import DecodingMethod, EvaluationConfig, TrainConfig
-from causal_lm_router.data.prepared import PreparedData
+from causal_lm_router.config import (
+    BaseModelConfig,
+    DataConfig,
+    DecodingMethod,
+    EvaluationConfig,
+    TrainConfig,
+)
+from causal_lm_router.data.prepared import PreparedData, prepare_data
 from causal_lm_router.evaluation.evaluate import evaluate_router
 from causal_lm_router.evaluation.evaluation_folder import outcome_rows
 from causal_lm_router.evaluation.metrics import Evaluation
 from causal_lm_router.evaluation.report import RoutingReport
 from causal_lm_router.generation.decoder import Decoder
-from causal_lm_router.generation.generator import Generator
+from causal_lm_router.generation.generator import Generator, open_generator
+from causal_lm_router.models.base_model import load_tokenizer
+from causal_lm_router.models.new_tokens import base_model_source
 from causal_lm_router.models.precision import resolve_precision
 from causal_lm_router.models.torch_state import keep_random_state, keep_torch_settings
 from causal_lm_router.prompting.encoder import Encoder
@@ -29,19 +39,26 @@ OnEvaluation = Callable[[RoutingReport, int], None]
 """Sees the report and the step of every evaluation during training; it may end the run with PrunedError."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Session:
-    """One job's config, run folder, data and generator; the workbench holds what it shares with other jobs."""
+    """One job's config, run folder, data and encoder; the workbench holds what it shares with other jobs."""
 
     config: TrainConfig
+    """With a number format in place of every `auto`."""
+    configured: TrainConfig
+    """The same as it was given, which another machine reads as it fits it."""
     folder: RunFolder
     data: PreparedData
+    source: str
+    """Hub name or folder of the base model, with new tokens in its vocabulary where the targets are such."""
     encoder: Encoder
-    generator: Generator
     workbench: Workbench
-    configured: TrainConfig
-    """`config` as it was given: it may hold `auto` where `config` holds a number format."""
     on_evaluation: OnEvaluation | None = None
+
+    @cached_property
+    def generator(self) -> Generator:
+        """The configured backend, made at the first use; all vLLM generators of a workbench share its engine."""
+        return make_generator(self.config, self.source, self.encoder, self.workbench)
 
     def evaluate(
         self,
@@ -77,44 +94,100 @@ class Session:
         self.generator.sleep()
         return result
 
+    def close(self) -> None:
+        """Release the generator and the memory that the job leaves."""
+        # A generator that nothing asked for is not made to be closed.
+        if "generator" in vars(self):
+            self.generator.close()
+        self.workbench.release()
+
+
+def load_data(config: DataConfig, workbench: Workbench) -> PreparedData:
+    """Return the configured data; files are read once a workbench, however they change meanwhile.
+
+    Raises:
+        ValueError: data that cannot be used; see `prepare_data`.
+    """
+    # Some sources draw from the process's generators, which a job leaves as it found them.
+    with keep_random_state(include_cuda=False):
+        return workbench.data.get(repr(config), lambda: prepare_data(config))
+
 
 @contextmanager
 def open_session(
     config: TrainConfig,
     folder: RunFolder,
-    workbench: Workbench | None = None,
+    data: PreparedData,
+    workbench: Workbench,
     on_evaluation: OnEvaluation | None = None,
 ) -> Iterator[Session]:
-    """Yield the session of a config; without a workbench it has one of its own, closed at the end.
+    """Yield the session of a config over its data (see `load_data`), closed at the end.
 
     The process's random state and torch's settings are at the end as they were before, so that no job in it depends on
-    an earlier one. Raises ValueError for data, prompt or parsing settings that do not fit together.
+    an earlier one.
+
+    Raises:
+        ValueError: data, prompt, objective or parsing settings do not fit together.
     """
     with (
         keep_random_state(include_cuda=False),  # each training step seeds the GPUs' own
         keep_torch_settings(),
-        nullcontext(workbench) if workbench else Workbench(keeps_base_model=False) as workbench,
     ):
         if config.trainer.num_threads is not None:
             torch.set_num_threads(config.trainer.num_threads)
         # After the threads are set: how fast a number format is depends on them.
         configured, config = config, resolve_precision(config)
-        data = workbench.data(config.data)
-        check_fallback(config.parsing.fallback_candidate, data.candidate_names)
-        targets = run_targets(config, data.candidate_names, data.best_single)
-        encoder = Encoder(workbench.tokenizer(config.base_model, targets.new_tokens), config.prompt, targets)
-        generator = workbench.generator(config, encoder.max_prompt_tokens, targets.new_tokens)
+        source, encoder = make_encoder(config, data.candidate_names, data.best_single, workbench)
+        session = Session(
+            config=config,
+            configured=configured,
+            folder=folder,
+            data=data,
+            source=source,
+            encoder=encoder,
+            workbench=workbench,
+            on_evaluation=on_evaluation,
+        )
         try:
-            yield Session(config, folder, data, encoder, generator, workbench, configured, on_evaluation)
+            yield session
         finally:
-            generator.close()
-            workbench.release()
+            session.close()
 
 
-def check_fallback(fallback_candidate: str | None, names: Sequence[str]) -> None:
-    """Raise ValueError for a fallback that is not in the pool."""
-    if fallback_candidate is not None and fallback_candidate not in names:
-        raise ValueError(f"parsing.fallback_candidate={fallback_candidate!r}: allowed is null | {' | '.join(names)}")
+def make_encoder(
+    config: TrainConfig, candidate_names: Sequence[str], best_single: str, workbench: Workbench
+) -> tuple[str, Encoder]:
+    """Return where the base model of a config lies (hub name or folder), and the encoder of a pool for it.
+
+    Raises:
+        ValueError: the settings do not fit the pool or one another, or the base model's tokenizer cannot be had.
+    """
+    fallback = config.parsing.fallback_candidate
+    if fallback is not None and fallback not in candidate_names:
+        allowed = ", ".join(candidate_names)
+        raise ValueError(f"parsing.fallback_candidate must be null or one of {allowed}, got {fallback!r}")
+    targets = run_targets(config, candidate_names, best_single)
+    source, tokenizer = load_vocabulary(config.base_model, targets.new_tokens, workbench)
+    return source, Encoder(tokenizer, config.prompt, targets)
+
+
+def load_vocabulary(
+    config: BaseModelConfig, new_tokens: Mapping[str, str], workbench: Workbench
+) -> tuple[str, PreTrainedTokenizerBase]:
+    """Return where the base model lies (hub name or folder), and its tokenizer, with the new tokens in both.
+
+    Raises:
+        ValueError: they cannot be had; see `load_tokenizer`.
+    """
+    # With new tokens the base model is a checkpoint of its own.
+    source = base_model_source(config, new_tokens)
+    return source, workbench.tokenizer.get(repr((source, config)), lambda: load_tokenizer(source, config))
+
+
+def make_generator(config: TrainConfig, source: str, encoder: Encoder, workbench: Workbench) -> Generator:
+    """Return the configured backend over the base model at `source`; vLLM's engine is that of the workbench."""
+    room, tokenizer = encoder.max_prompt_tokens, encoder.tokenizer
+    return open_generator(config.inference, config.base_model, config.lora, source, tokenizer, room, workbench.engine)
 
 
 def run_targets(config: TrainConfig, names: Sequence[str], best_single: str) -> Targets:
@@ -123,21 +196,30 @@ def run_targets(config: TrainConfig, names: Sequence[str], best_single: str) -> 
 
 
 def check_pool_of_run(config: TrainConfig, metadata: RouterMetadata, data: PreparedData) -> None:
-    """Raise ValueError where the data's pool is not the run's, but for candidates that the config renames."""
+    """Check that the data's pool is that of the run, apart from candidates that the config renames.
+
+    Raises:
+        ValueError: it is another one.
+    """
     known = [config.data.renamed_candidates.get(name, name) for name in metadata.candidate_names]
     if data.candidate_names != known:
-        raise ValueError(f"data: its pool is {data.candidate_names}, the run's is {known}")
+        raise ValueError(f"data: its pool must be that of the run, {known}, got {data.candidate_names}")
 
 
 def check_splits(config: EvaluationConfig, data: PreparedData) -> None:
-    """Raise ValueError where a split that training or its end evaluates holds no queries."""
+    """Check that every split which training or its end evaluates holds queries.
+
+    Raises:
+        ValueError: one holds none.
+    """
     evaluated = {"final_split": config.final_split}
     if config.every_n_epochs is not None or config.every_n_steps is not None:
         evaluated["split"] = config.split
     for key, split in evaluated.items():
         if not data.examples(split):
             raise ValueError(
-                f"evaluation.{key}={split.value!r}: this split holds no queries, see data.{split.value}_fraction"
+                f"evaluation.{key} must be a split that holds queries, got {split.value!r}; see "
+                f"data.{split.value}_fraction"
             )
 
 

@@ -1,30 +1,30 @@
-"""The bodies of the commands that work on run folders: train, resume, evaluate and merge."""
+"""The body of the `train` command, which `resume` and the jobs of a sweep share."""
 
-import logging
+import functools
 import time
 from pathlib import Path
 
 from causal_lm_router.config import TrainConfig
-from causal_lm_router.config.plain import dump_config
+from causal_lm_router.config.plain import config_dict, dump_config
 from causal_lm_router.evaluation.report import RoutingReport
 from causal_lm_router.files import write_text
+from causal_lm_router.models.base_model import is_adapter
 from causal_lm_router.runs.finish import finish_run
 from causal_lm_router.runs.fit import fit
-from causal_lm_router.runs.run_folder import (
-    RunFolder,
-    check_folder,
-)
+from causal_lm_router.runs.merge_run import merge_weights
+from causal_lm_router.runs.model_card import name_base_model
+from causal_lm_router.runs.run_folder import RunFolder, check_folder
 from causal_lm_router.runs.run_tracking import open_run_tracking
 from causal_lm_router.runs.session import (
     OnEvaluation,
     Session,
     check_splits,
     is_first_process,
+    load_data,
     open_session,
 )
-from causal_lm_router.runs.workbench import Workbench
-
-logger = logging.getLogger(__name__)
+from causal_lm_router.runs.tracking import Tracking
+from causal_lm_router.runs.workbench import Workbench, open_workbench
 
 
 def train_router(
@@ -40,21 +40,29 @@ def train_router(
         PrunedError: `on_evaluation` ended the run.
     """
     folder = RunFolder(Path(config.run_dir))
-    check_folder(folder, config)
-    with open_session(config, folder, workbench, on_evaluation) as session:
-        check_splits(config.evaluation, session.data)
-        if is_first_process() and not folder.config.is_file():
-            folder.path.mkdir(parents=True, exist_ok=True)
-            write_text(folder.config, dump_config(config))
-        return _train(session)
+    check_folder(folder, config_dict(config))
+    with open_workbench(workbench) as workbench:
+        data = load_data(config.data, workbench)
+        check_splits(config.evaluation, data)
+        with open_session(config, folder, data, workbench, on_evaluation) as session:
+            # Everything fits together: only now is anything written.
+            if is_first_process() and not folder.config.is_file():
+                folder.path.mkdir(parents=True, exist_ok=True)
+                write_text(folder.config, dump_config(config))
+            with open_run_tracking(config, folder) as tracking:
+                start = time.perf_counter()
+                # A run that was interrupted after its training only has its end left.
+                if not folder.weights.is_dir():
+                    fit(session, tracking)
+                if not is_first_process():
+                    return None
+                return _finish(session, tracking, time.perf_counter() - start)
 
 
-def _train(session: Session) -> RoutingReport | None:
-    folder = session.folder
-    with open_run_tracking(session.config, session.folder) as tracking:
-        start = time.perf_counter()
-        if not folder.weights.is_dir():
-            fit(session, tracking)
-        if not is_first_process():
-            return None
-        return finish_run(session, tracking, time.perf_counter() - start)
+def _finish(session: Session, tracking: Tracking, fit_seconds: float) -> RoutingReport:
+    config, folder = session.config, session.folder
+    name_base_model(folder.weights, config.base_model)
+    if config.lora.merge_lora and is_adapter(folder.weights):
+        merge_weights(config, folder, session.source)
+    evaluate = functools.partial(session.evaluate, folder.weights, also=config.decoding.also)
+    return finish_run(session.configured, folder, session.data, evaluate, tracking, fit_seconds, session.encoder)

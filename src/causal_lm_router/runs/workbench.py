@@ -1,6 +1,6 @@
 """Workbench: what the jobs of one process share, so that only the first of them loads it.
 
-At most one of each is kept: data, tokenizer, base model, vLLM engine. No figure of a job depends on the jobs before it.
+It keeps one of each at most: data, tokenizer, base model, vLLM engine. No result of a job depends on earlier jobs.
 """
 
 import atexit
@@ -8,92 +8,91 @@ import ctypes
 import functools
 import gc
 import sys
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, Generic, TypeVar
 
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from causal_lm_router.config import BaseModelConfig, DataConfig, LoraConfig, TrainConfig
-from causal_lm_router.data.prepared import PreparedData, prepare_data
-from causal_lm_router.generation.generator import Generator, open_generator
+from causal_lm_router.data.prepared import PreparedData
 from causal_lm_router.generation.vllm_engine import VllmEngine
-from causal_lm_router.models.base_model import apply_lora, load_base_model, load_tokenizer
-from causal_lm_router.models.new_tokens import base_model_source
 
 Value = TypeVar("Value")
-Tokens = Mapping[str, str]
-NO_TOKENS: Tokens = {}
+
+
+class LastValue(Generic[Value]):
+    """The value that was made last, for as long as the same key is asked for."""
+
+    def __init__(self) -> None:
+        self._key: str | None = None
+        self._value: Value | None = None
+
+    def get(self, key: str, make: Callable[[], Value]) -> Value:
+        """Return the kept value where it was made under this key, else a new one, which is kept from now on."""
+        if self._key != key or self._value is None:
+            # First let go of the old value: two base models at once may not fit into memory.
+            self.drop()
+            self.put(key, make())
+        assert self._value is not None
+        return self._value
+
+    def put(self, key: str, value: Value) -> None:
+        """Keep a value in place of the one before."""
+        self._key, self._value = key, value
+
+    def drop(self) -> None:
+        """Keep nothing."""
+        self._key = self._value = None
 
 
 class Workbench:
-    """Keeps what jobs have in common, for a process or for a `with` block; `close` drops all of it.
+    """Holds what jobs have in common, for a process or for a `with` block; `close` drops all of it.
 
+    The keys are up to those who put values in: they name everything that the value depends on.
     `keeps_base_model=False` frees the base model's memory after training, as a process of a single job wants it.
     """
 
     def __init__(self, *, keeps_base_model: bool = True) -> None:
+        self.data = LastValue[PreparedData]()
+        self.tokenizer = LastValue[PreTrainedTokenizerBase]()
+        self.engine = VllmEngine()
+        self._base_model = LastValue[PreTrainedModel]()
         self._keeps_base_model = keeps_base_model
-        self._data = _Kept[PreparedData]()
-        self._tokenizer = _Kept[PreTrainedTokenizerBase]()
-        self._base_model = _Kept[PreTrainedModel]()
-        self._engine = VllmEngine()
-
-    def data(self, config: DataConfig) -> PreparedData:
-        """Return the configured data; files are read once, however they change meanwhile. Raises as `prepare_data`."""
-        return self._data.get(repr(config), lambda: prepare_data(config))
-
-    def tokenizer(self, config: BaseModelConfig, new_tokens: Tokens = NO_TOKENS) -> PreTrainedTokenizerBase:
-        """Return the base model's tokenizer, with new tokens if there are any. Raises as `load_tokenizer`."""
-        source = base_model_source(config, new_tokens)
-        return self._tokenizer.get(repr((source, config)), lambda: load_tokenizer(source, config))
 
     @contextmanager
-    def model(
-        self, config: BaseModelConfig, lora: LoraConfig, seed: int, new_tokens: Tokens = NO_TOKENS
+    def lend_base_model(
+        self, key: str, load: Callable[[], PreTrainedModel], adapt: Callable[[PreTrainedModel], torch.nn.Module]
     ) -> Iterator[torch.nn.Module]:
-        """Yield the base model with a fresh adapter, as `apply_lora` makes it.
+        """Yield what `adapt` makes of the base model: a PEFT model, or the base model itself to train all its weights.
 
-        The base model is kept afterwards if it is just as it was loaded once the adapter is taken off again. Otherwise,
-        and where the block raises or all weights were trained, it is dropped.
+        The base model is kept for the next job where it is as it was loaded once the adapter is off again. Where all
+        its weights were trained, where anything else was changed, and where the block raises, the next job loads anew.
         """
-        source = base_model_source(config, new_tokens)
-        tokenizer = self.tokenizer(config, new_tokens)
-        new_token_ids = [tokenizer.convert_tokens_to_ids(token) for token in new_tokens]
-        key = repr((source, config))
-        base_model = self._base_model.get(key, lambda: load_base_model(source, config))
+        base_model = self._base_model.get(key, load)
+        # While a job works on it, and after one that fails, nobody else gets it.
         self._base_model.drop()
-        state = _state(base_model)
-        model = apply_lora(base_model, lora, seed, new_token_ids)  # type: ignore[arg-type]
+        before = _traces(base_model)
+        model = adapt(base_model)
         yield model
-        if self._keeps_base_model and lora.use_lora:
+        if self._keeps_base_model and model is not base_model:
             base_model = model.unload().eval().requires_grad_(True)  # type: ignore[operator]
-            if _state(base_model) == state:
+            if _traces(base_model) == before:
                 self._base_model.put(key, base_model)
 
-    def generator(self, config: TrainConfig, max_prompt_tokens: int, new_tokens: Tokens = NO_TOKENS) -> Generator:
-        """Return a generator of the config; those of vLLM are to be used one after another, they share the engine."""
-        base_model, tokenizer = config.base_model, self.tokenizer(config.base_model, new_tokens)
-        source = base_model_source(base_model, new_tokens)
-        return open_generator(
-            config.inference, base_model, config.lora, source, tokenizer, max_prompt_tokens, self._engine
-        )
-
     def release(self) -> None:
-        """Give back the memory that a finished job leaves, so that a process of many jobs does not grow.
-
-        A trainer and its module refer to each other, and glibc keeps most of what was freed for later use.
-        """
+        """Give back the memory that a finished job leaves, so that a process of many jobs does not grow."""
+        # A trainer and its module refer to each other: only the collector frees them.
         gc.collect()
+        # glibc keeps most of what was freed for later use; this hands it to the system.
         if sys.platform == "linux" and hasattr(libc := ctypes.CDLL(None), "malloc_trim"):
             libc.malloc_trim(0)
 
     def close(self) -> None:
         """Drop everything and end the engine; what is asked for afterwards is made anew."""
-        for kept in (self._data, self._tokenizer, self._base_model):
+        for kept in (self.data, self.tokenizer, self._base_model):
             kept.drop()
-        self._engine.close()
+        self.engine.close()
 
     def __enter__(self) -> "Workbench":
         return self
@@ -110,35 +109,21 @@ def shared_workbench() -> Workbench:
     return workbench
 
 
-class _Kept(Generic[Value]):
-    """The value that was made last, for as long as the same is asked for."""
-
-    def __init__(self) -> None:
-        self._key: str | None = None
-        self._value: Value | None = None
-
-    def get(self, key: str, make: Callable[[], Value]) -> Value:
-        if self._key != key or self._value is None:
-            self.drop()
-            self.put(key, make())
-        assert self._value is not None
-        return self._value
-
-    def put(self, key: str, value: Value) -> None:
-        self._key, self._value = key, value
-
-    def drop(self) -> None:
-        self._key = self._value = None
+def open_workbench(given: Workbench | None) -> AbstractContextManager[Workbench]:
+    """Return the given workbench, left open at the end, or one of its own for a single job, closed at the end."""
+    return Workbench(keeps_base_model=False) if given is None else nullcontext(given)
 
 
-def _state(model: PreTrainedModel) -> list[Any]:
-    """Everything about a model but the bits of its weights, of which it says whether they were written to."""
-    state: list[Any] = [model.config.to_dict()]
-    for name, module in model.named_modules():
-        plain = {key: value for key, value in vars(module).items() if isinstance(value, bool | int | float | str)}
-        hooks = {key: len(value) for key, value in vars(module).items() if key.endswith("_hooks")}
-        state.append((name, type(module), sorted(vars(module)), plain, hooks))
-    for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
-        look = (type(tensor), tensor.dtype, tensor.shape, tensor.device, tensor.requires_grad, tensor.grad is None)
-        state.append((name, *look, tensor._version))
-    return state
+def _traces(model: PreTrainedModel) -> list[Any]:
+    """Return what a job leaves on a base model that it does not give back as it was; equal where it left nothing."""
+    # torch counts the writes to a tensor, so the weights themselves need not be compared. A conversion, as by
+    # trainer.precision=bf16-true, counts as no write, but changes the dtype.
+    tensors = [
+        (name, tensor.dtype, tensor.device, tensor._version)
+        for name, tensor in (*model.named_parameters(), *model.named_buffers())
+    ]
+    # Gradient checkpointing and new tokens put hooks on layers, which would run in the next job too.
+    num_hooks = sum(
+        len(hooks) for module in model.modules() for key, hooks in vars(module).items() if key.endswith("_hooks")
+    )
+    return [*tensors, num_hooks, model.config.to_dict()]

@@ -35,7 +35,7 @@ from causal_lm_router.runs.job_log import (
     say_progress,
 )
 from causal_lm_router.runs.run_folder import RunFolder
-from causal_lm_router.runs.session import OnEvaluation, is_first_process
+from causal_lm_router.runs.session import OnEvaluation, is_first_process, load_data
 from causal_lm_router.runs.sweep_folder import SweepFolder, job_lock
 from causal_lm_router.runs.workbench import Workbench
 from causal_lm_router.sweeps.versions import check_unmixed, code_version, data_version
@@ -117,7 +117,7 @@ def _run_locked(sweep: SweepFolder, config: TrainConfig, workbench: Workbench) -
     job = Path(config.run_dir).name
     with _record_end_of(sweep, job):
         # Compare code and data with those of earlier jobs first: a mixed sweep is refused before it costs anything.
-        code, data = code_version(), data_version(config.data, workbench.data(config.data))
+        code, data = code_version(), data_version(config.data, load_data(config.data, workbench))
         for difference in check_unmixed(sweep, code, data, config.sweep.allow_mixed):
             logger.warning("sweep.allow_mixed=true: %s", difference)
         # Say which process runs the job, then run it.

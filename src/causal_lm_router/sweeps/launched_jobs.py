@@ -81,13 +81,14 @@ class SweepJobs:
         """
         if not self._due(jobs):
             return
+        from causal_lm_router.runs.session import load_data
         from causal_lm_router.runs.workbench import shared_workbench
 
         # Jobs with the same data config read the data once; the workbench keeps it for the first job.
         workbench = shared_workbench()
         data: dict[str, str] = {}
         for config in {repr(job.config.data): job.config.data for job in jobs}.values():
-            data |= data_version(config, workbench.data(config))
+            data |= data_version(config, load_data(config, workbench))
         for found in check_unmixed(self.folder, code_version(), data, jobs[0].config.sweep.allow_mixed):
             logger.warning("sweep.allow_mixed=true: %s", found)
 
