@@ -34,7 +34,7 @@ GROUPS = {
     if folder.is_dir() and folder.name != "hydra"  # fragments, no choices
 }
 EXPERIMENTS = CHECKOUT / "experiments"
-ON_RUN = {"evaluate", "route", "resume", "merge"}
+ON_RUN = {"evaluate", "route", "resume", "merge", "push"}
 SHOWING = {"--help", "--cfg", "job", "-m", "--multirun"}
 """Words of a command line that are no overrides."""
 OTHER_PROGRAMMES = {"source", "eval"}

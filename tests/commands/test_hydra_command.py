@@ -48,7 +48,7 @@ def stub(monkeypatch: pytest.MonkeyPatch, module: str, **functions: Any) -> None
     monkeypatch.setitem(sys.modules, f"causal_lm_router.{module}", SimpleNamespace(**functions))
 
 
-ON_RUN = {"evaluate": [], "route": ["query=x"], "resume": [], "merge": []}
+ON_RUN = {"evaluate": [], "route": ["query=x"], "resume": [], "merge": [], "push": ["repo=a/b"]}
 
 FOREIGN = {
     "another program's": ("epochs: 3\n", "Key 'epochs' not in 'TrainConfig'"),

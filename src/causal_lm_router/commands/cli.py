@@ -15,6 +15,7 @@ COMMANDS = {
     "evaluate": "evaluate a run again: run_dir=... [inference.backend=transformers] [parsing=lenient] ...",
     "route": 'route queries with a run: run_dir=... query="..." or input=file [output=file]',
     "merge": "write the merged checkpoint of a run: run_dir=...",
+    "push": "upload a run's adapter or merged checkpoint to the hub: run_dir=... repo=owner/name [dry_run=true]",
     "data": "show what a data config holds: data=... [data.path=...]: sizes, tasks, scores, leakage",
     "status": "show where the jobs of a sweep stand: outputs/sweeps/<name>",
     "report": "tables, tests, figures and a page over the runs of a sweep: outputs/sweeps/<name>",

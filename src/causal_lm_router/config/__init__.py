@@ -48,7 +48,15 @@ from causal_lm_router.config.generation import (
 )
 from causal_lm_router.config.models import BaseModelConfig, BaseModelOrigin, LoraConfig
 from causal_lm_router.config.prompting import CutSide, PromptConfig, TargetConfig
-from causal_lm_router.config.runs import BaselineRunConfig, EvaluateConfig, PrepareConfig, RouteConfig, TrainConfig
+from causal_lm_router.config.runs import (
+    BaselineRunConfig,
+    EvaluateConfig,
+    PrepareConfig,
+    PushConfig,
+    PushedWeights,
+    RouteConfig,
+    TrainConfig,
+)
 from causal_lm_router.config.sweeps import NOT_IDENTITY, OnFailure, SweepConfig
 from causal_lm_router.config.tracking import TrackingConfig, WandbConfig, WandbMode
 from causal_lm_router.config.training import ObjectiveConfig, ObjectiveKind, OptimConfig, Schedule, TrainerConfig
@@ -94,6 +102,8 @@ __all__ = [
     "ParsingConfig",
     "PrepareConfig",
     "PromptConfig",
+    "PushConfig",
+    "PushedWeights",
     "QueryFilesDataConfig",
     "RouteConfig",
     "RouteLLMDataConfig",

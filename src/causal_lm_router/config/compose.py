@@ -26,6 +26,7 @@ SCHEMAS: dict[str, type] = {
     "train_schema": schema.TrainConfig,
     "evaluate_schema": schema.EvaluateConfig,
     "route_schema": schema.RouteConfig,
+    "push_schema": schema.PushConfig,
     "prepare_schema": schema.PrepareConfig,
     "baseline_schema": schema.BaselineRunConfig,
 }

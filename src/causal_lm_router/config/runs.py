@@ -1,7 +1,9 @@
 """What each command runs with: the groups together."""
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from enum import StrEnum
 
 from causal_lm_router.config.baselines import PROMPTED, BaselineConfig
 from causal_lm_router.config.checks import Settings, check
@@ -121,6 +123,32 @@ class RouteConfig(TrainConfig):
         given = {"query": self.query, "input": self.input}
         one = (self.query is None) != (self.input is None)
         yield from check(one, "query, input", "given one at a time: query=... or input=...", given)
+
+
+class PushedWeights(StrEnum):
+    """What the `push` command uploads."""
+
+    adapter = "adapter"
+    merged = "merged"
+
+
+@dataclass
+class PushConfig(TrainConfig):
+    """A run's own config, with what the `push` command adds."""
+
+    repo: str
+    """Repository on the hub: owner/name. It is made where it does not exist."""
+    what: PushedWeights
+    """`adapter` (the run's trained weights) or `merged` (the merged checkpoint)."""
+    private: bool
+    """Make a new repository private."""
+    dry_run: bool
+    """List what would be uploaded, and upload nothing."""
+
+    def problems(self) -> Iterator[str]:
+        yield from super().problems()
+        fits = re.fullmatch(r"[\w.-]+/[\w.-]+", self.repo) is not None
+        yield from check(fits, "repo", "a repository of the hub as owner/name", self.repo)
 
 
 @dataclass
