@@ -27,9 +27,8 @@ from causal_lm_router.runs.merge_run import merge_run
 from causal_lm_router.runs.train_run import train_router
 from causal_lm_router.training.checkpoint import last_checkpoint
 
-# Enough for the tiny base model to learn two short names.
-LEARNING = ["lora=all_linear", "lora.lora_r=32", "lora.lora_dropout=0.0", "optim.learning_rate=0.01"]
-LEARNING += ["trainer.num_epochs=6", "trainer.batch_size=8", "evaluation.every_n_epochs=2"]
+SETTINGS = ["lora=all_linear", "lora.lora_r=32", "lora.lora_dropout=0.0", "optim.learning_rate=0.01"]
+SETTINGS += ["trainer.num_epochs=6", "trainer.batch_size=8", "evaluation.every_n_epochs=2"]
 PNG = b"\x89PNG\r\n"
 
 
@@ -39,16 +38,21 @@ def finished(
 ) -> tuple[TrainConfig, dict[str, Any]]:
     """The config of a finished run, and what `train_router` returned of it."""
     folder = tmp_path_factory.mktemp("finished")
-    with (folder / "data.jsonl").open("w") as file:
-        for number in range(100):
-            word, best = ("model", "large") if number % 3 == 0 else ("the", "small")
-            scores = {name: float(name == best) for name in ("small", "large")}
-            file.write(json.dumps({"query": f"{word} {number} {word}", "scores": scores}) + "\n")
-    data = ["data=jsonl", f"data.path={folder / 'data.jsonl'}", "data.tie_break=first"]
-    config = tiny_config(*data, *LEARNING, f"run_dir={folder / 'run'}", "tracking.tensorboard=false")
+    data = write_data(folder / "data.jsonl", every=3)
+    config = tiny_config(*data, *SETTINGS, f"run_dir={folder / 'run'}", "tracking.tensorboard=false")
     report = train_router(config)
     assert report is not None
     return config, report.to_dict()
+
+
+def write_data(path: Path, every: int) -> list[str]:
+    """Write 100 queries, whose word says which LLM is best, `large` on one in `every`; return the overrides."""
+    with path.open("w") as file:
+        for number in range(100):
+            word, best = ("model", "large") if number % every == 0 else ("the", "small")
+            scores = {name: float(name == best) for name in ("small", "large")}
+            file.write(json.dumps({"query": f"{word} {number} {word}", "scores": scores}) + "\n")
+    return ["data=jsonl", f"data.path={path}", "data.tie_break=first"]
 
 
 def read_report(folder: Path) -> dict[str, Any]:
@@ -100,17 +104,29 @@ def test_the_figures_of_a_run_agree_with_one_another(finished: tuple[TrainConfig
     assert {key: report[key] for key in returned} == json.loads(json.dumps(returned))
     assert len(outcomes) == report["num_test"] == 10
     assert report["num_train"] == 80
-    assert {row["generation"] for row in outcomes} == {" small", " large"}
     num_right = sum(row["route"] == row["label"] for row in outcomes)
-    assert num_right >= 9  # it has learned which word goes with which name
     assert report["routing_accuracy"]["value"] == pytest.approx(num_right / 10)
     with (folder / "metrics.csv").open(newline="") as file:
         names = [row["name"] for row in csv.DictReader(file)]
     assert names.count("train/loss") == 60
     assert names.count("validation/routing_accuracy") == 3
     assert names.count("test/routing_accuracy") == 1
-    losses = [float(value) for _, _, value in read_losses(folder)]
-    assert losses[-1] < losses[0] - 1
+
+
+@pytest.mark.slow
+def test_a_run_learns_which_llm_is_best(tiny_config: Callable[..., Any], tiny_base: Any, tmp_path: Path) -> None:
+    # Half of the queries go to each LLM, so 0.5 is what knowing nothing gets; the two kinds share no word.
+    data = write_data(tmp_path / "data.jsonl", every=2)
+    settings = [
+        "trainer.num_epochs=16",
+        "evaluation=final_only",
+        "evaluation.final_split=train",
+        "data.test_fraction=0",
+    ]
+    config = tiny_config(*data, *SETTINGS, *settings, f"run_dir={tmp_path / 'run'}", "tracking.tensorboard=false")
+    report = train_router(config)
+    assert report is not None
+    assert report.routing_accuracy.value > 0.8
 
 
 def test_the_config_in_the_folder_is_that_of_the_run(finished: tuple[TrainConfig, dict[str, Any]]) -> None:
