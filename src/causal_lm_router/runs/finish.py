@@ -45,7 +45,8 @@ def finish_run(
     """
     # Mean costs are for decoding with a cost weight, which a baseline does not do.
     folder.write_metadata(RouterMetadata(data.splits.pool, data.best_single, data.mean_costs if encoder else None))
-    rows = read_metrics(folder.metrics)
+    # A baseline takes no steps: it has no metrics before its evaluation, which is recorded at step 0.
+    rows = read_metrics(folder.metrics) if encoder else []
     step = max((row.step for row in rows), default=0)
     validation = _validate(config, folder, data, evaluate, tracking, step)
     # Predictions are calibrated on the validation queries, never on those that the report is about.
