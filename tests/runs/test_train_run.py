@@ -117,12 +117,9 @@ def test_the_figures_of_a_run_agree_with_one_another(finished: tuple[TrainConfig
 def test_a_run_learns_which_llm_is_best(tiny_config: Callable[..., Any], tiny_base: Any, tmp_path: Path) -> None:
     # Half of the queries go to each LLM, so 0.5 is what knowing nothing gets; the two kinds share no word.
     data = write_data(tmp_path / "data.jsonl", every=2)
-    settings = [
-        "trainer.num_epochs=16",
-        "evaluation=final_only",
-        "evaluation.final_split=train",
-        "data.test_fraction=0",
-    ]
+    # 160 steps at a low rate: accuracy is 1.0 for every seed and rounding that was tried.
+    settings = ["trainer.num_epochs=16", "optim.learning_rate=0.005", "evaluation=final_only"]
+    settings += ["evaluation.final_split=train", "data.test_fraction=0", "evaluation.final_validation=false"]
     config = tiny_config(*data, *SETTINGS, *settings, f"run_dir={tmp_path / 'run'}", "tracking.tensorboard=false")
     report = train_router(config)
     assert report is not None
