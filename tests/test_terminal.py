@@ -88,6 +88,14 @@ def test_a_bar_names_its_work_and_counts_whole_units(monkeypatch: pytest.MonkeyP
         assert re.fullmatch(r"reading: 3 rows, \d\d:\d\d", str(bar).strip())
 
 
+def test_short_work_shows_nothing(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
+    with progress_bar(unit="queries", total=2) as bar:
+        bar.update(2)
+        bar.refresh()  # as vLLM does at its end
+    assert capsys.readouterr() == ("", "")
+
+
 def test_no_bar_without_a_terminal_or_where_bars_are_off(monkeypatch: pytest.MonkeyPatch) -> None:
     assert progress_bar(unit="rows").disable, "pytest's standard error is no terminal"
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)

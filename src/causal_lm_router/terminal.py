@@ -7,7 +7,7 @@ import sys
 import tempfile
 from collections.abc import Iterable, Iterator, Sized
 from contextvars import ContextVar
-from typing import IO, TypeVar
+from typing import IO, Any, TypeVar
 
 from tqdm import tqdm
 
@@ -37,6 +37,17 @@ class TerminalHandler(logging.Handler):
             tqdm.write(f"{_PREFIXES.get(record.levelno, '')}{source}{self.format(record)}", file=sys.stdout)
         except Exception:
             self.handleError(record)
+
+
+class _Bar(tqdm):  # type: ignore[misc]
+    """A bar that keeps to its delay also where a library asks for a refresh, which tqdm would leave on the screen."""
+
+    def refresh(self, *arguments: Any, **options: Any) -> None:
+        """Draw the bar, once the delay is over."""
+        if self.delay <= 0 or self._time() >= self.start_t + self.delay:
+            super().refresh(*arguments, **options)
+            # Closing clears only what was drawn after the delay, by this time.
+            self.last_print_t = self._time()
 
 
 def show_bars(shown: bool) -> None:
@@ -71,7 +82,7 @@ def progress_bar(
     if total is None and isinstance(items, Sized):
         total = len(items)
     counts = "{n:,.0f} {unit}, {elapsed}" if total is None else "{n:,.0f}/{total:,.0f} {unit}, {remaining} left"
-    return tqdm(
+    return _Bar(
         items,
         desc=", ".join([*_work.get(), *([name] if name else [])]),
         total=total,
