@@ -163,7 +163,7 @@ def test_other_data_is_refused_unless_allowed(
     monkeypatch.setattr("causal_lm_router.runs.workbench.shared_workbench", fresh_workbench())
     result = main("train", *swept, "seed=0,1")
     assert result.status == 1
-    assert "the content of the data has changed since earlier jobs read it" in result.errors
+    assert "the content of the data, or a function that the config names, has changed" in result.errors
     assert main("train", *swept, "seed=0,1", "sweep.allow_mixed=true").status == 0
     assert len(history(sweep, "done")) == 2
     assert main("report", str(sweep.path)).status == 0

@@ -1,6 +1,7 @@
 """Routers to compare with: rules that know only train, learners on query embeddings, an encoder, and oracles."""
 
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,8 +22,10 @@ from causal_lm_router.config import (
     MatrixFactorisationConfig,
     MlpConfig,
     NeighboursConfig,
+    OwnBaselineConfig,
     SvmConfig,
 )
+from causal_lm_router.config.own_code import load_function
 from causal_lm_router.data.arrays import Floats
 from causal_lm_router.routing import Candidate, RoutingExample
 
@@ -31,6 +34,30 @@ _DIGITS = 12
 
 VectorPredictor = Callable[[Floats], Floats]
 """Function from query embeddings (queries x dimensions) to predictions (queries x candidates)."""
+
+
+class FitBaseline(Protocol):
+    """A baseline of the user's own, for `baseline=own`."""
+
+    def __call__(
+        self,
+        train: Sequence[RoutingExample],
+        pool: Sequence[Candidate],
+        labels: Mapping[str, str],
+        seed: int,
+        embed: Callable[[Sequence[str]], NDArray[np.floating]],
+        options: Mapping[str, Any],
+    ) -> Predictor:
+        """Return a function from examples to predictions: an array with a row per example, a column per candidate.
+
+        Args:
+            train: the training queries with the scores of all candidates.
+            pool: the candidates; its order is that of the columns.
+            labels: query id -> label of every training query.
+            seed: the run's seed.
+            embed: turns texts into vectors, a row each (`baseline.embedding`).
+            options: `baseline.options`.
+        """
 
 
 def fit_baseline(
@@ -102,12 +129,31 @@ def _fit(
             assert isinstance(settings, EncoderConfig)
             predict = fit_encoder([example.query for example in train], score_table(train, pool), settings, seed)
             return lambda examples: predict([example.query for example in examples])
+        case BaselineMethod.own:
+            assert isinstance(settings, OwnBaselineConfig)
+            fit: FitBaseline = load_function("baseline.function", settings.function, FitBaseline)
+            return _check_predictions(fit(train, pool, labels, seed, embed, settings.options), len(pool))
         case BaselineMethod.zero_shot | BaselineMethod.few_shot:
             raise ValueError(
                 f"baseline.method must be one that is fitted, got {settings.method.value!r}, which prompts a base model"
             )
         case _:
             return _fit_on_vectors(settings, train, pool, labels, seed, embed)
+
+
+def _check_predictions(predict: Predictor, num_candidates: int) -> Predictor:
+    """Return the user's predictor with a check of its predictions."""
+    if not callable(predict):
+        raise ValueError(f"baseline.function must return a function, got a {type(predict).__name__}")
+
+    def predict_checked(examples: Sequence[RoutingExample]) -> Floats:
+        predicted = np.asarray(predict(examples), dtype=np.float64)
+        if predicted.shape != (len(examples), num_candidates) or not np.isfinite(predicted).all():
+            what = f"{len(examples)} x {num_candidates} finite numbers (examples x candidates)"
+            raise ValueError(f"baseline.function must predict {what}, got an array of shape {predicted.shape}")
+        return predicted
+
+    return predict_checked
 
 
 def _fit_on_vectors(

@@ -15,6 +15,7 @@ from causal_lm_router.config.baselines import (
     MatrixFactorisationConfig,
     MlpConfig,
     NeighboursConfig,
+    OwnBaselineConfig,
     SvmConfig,
 )
 from causal_lm_router.config.checks import DTYPES
@@ -27,6 +28,7 @@ from causal_lm_router.config.data import (
     JsonlDataConfig,
     LLMRouterDataConfig,
     OnBadRow,
+    OwnDataConfig,
     QueryFilesDataConfig,
     RouteLLMDataConfig,
     RouterBenchDataConfig,
@@ -99,6 +101,8 @@ __all__ = [
     "OnBadRow",
     "OnFailure",
     "OptimConfig",
+    "OwnBaselineConfig",
+    "OwnDataConfig",
     "ParsingConfig",
     "PrepareConfig",
     "PromptConfig",

@@ -3,8 +3,9 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Any
 
-from causal_lm_router.config.checks import Settings, check
+from causal_lm_router.config.checks import Settings, check, check_function
 
 
 class BaselineMethod(StrEnum):
@@ -27,6 +28,7 @@ class BaselineMethod(StrEnum):
     few_shot = "few_shot"
     oracle = "oracle"
     cheapest_oracle = "cheapest_oracle"
+    own = "own"
 
 
 PROMPTED = (BaselineMethod.zero_shot, BaselineMethod.few_shot)
@@ -149,6 +151,20 @@ class FewShotConfig(BaselineConfig):
         yield from self.check_counts("baseline", "num_shots")
 
 
+@dataclass
+class OwnBaselineConfig(EmbeddingBaselineConfig):
+    """`baseline=own`: a Python function of your own fits the baseline."""
+
+    function: str
+    """The function, `package.module:function`, as the protocol `FitBaseline` has it."""
+    options: dict[str, Any]
+    """Settings of your own, handed to the function."""
+
+    def _own_problems(self) -> Iterator[str]:
+        yield from super()._own_problems()
+        yield from check_function("baseline.function", self.function, needed=True)
+
+
 BASELINE_SCHEMAS: dict[BaselineMethod, type[BaselineConfig]] = {
     **dict.fromkeys(BaselineMethod, BaselineConfig),
     BaselineMethod.knn_vote: NeighboursConfig,
@@ -159,5 +175,6 @@ BASELINE_SCHEMAS: dict[BaselineMethod, type[BaselineConfig]] = {
     BaselineMethod.elo: EloConfig,
     BaselineMethod.encoder_classifier: EncoderConfig,
     BaselineMethod.few_shot: FewShotConfig,
+    BaselineMethod.own: OwnBaselineConfig,
 }
 """The keys of `baseline`, by `baseline.method`."""

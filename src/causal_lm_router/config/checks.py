@@ -3,6 +3,8 @@
 from collections.abc import Iterator
 from enum import Enum
 
+from causal_lm_router.config.own_code import names_a_function
+
 DTYPES = ("float32", "bfloat16", "float16")
 """Number formats of weights, as torch names them."""
 AUTO = "auto"
@@ -41,6 +43,15 @@ def check(fits: bool, key: str, what: str, value: object) -> Iterator[str]:
 def check_fraction(key: str, value: float) -> Iterator[str]:
     """Yield a problem for a value outside 0..1."""
     yield from check(0.0 <= value <= 1.0, key, "a number in 0..1", value)
+
+
+def check_function(key: str, name: str | None, *, needed: bool) -> Iterator[str]:
+    """Yield a problem for a function that is named where none is used, missing, or of another form."""
+    if needed:
+        what = "the name of a Python function, package.module:function"
+        yield from check(name is not None and names_a_function(name), key, what, name)
+    else:
+        yield from check(name is None, key, "null unless the choice is own", name)
 
 
 def one_of(names: tuple[str, ...]) -> str:

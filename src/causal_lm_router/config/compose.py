@@ -19,6 +19,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from causal_lm_router import config as schema
 from causal_lm_router.config.checks import Settings
+from causal_lm_router.config.own_code import refuse_code
 from causal_lm_router.config.plain import config_dict, identity_of
 
 Schema = TypeVar("Schema", bound=Settings)
@@ -104,6 +105,7 @@ def register_run(arguments: list[str], *, required: bool, takes_baselines: bool)
     node = load_run_config(Path(run_dir))
     if BASELINE in node and not takes_baselines:
         raise ValueError(f"run_dir must hold a trained router, got {run_dir}, which holds a baseline")
+    refuse_code(run_dir, node, arguments)
     # A group chosen on the command line takes the place of the run's own, whose keys may be others.
     chosen = {argument.split("=")[0] for argument in arguments}
     node = {key: value for key, value in node.items() if key not in VARIANTS or key not in chosen}

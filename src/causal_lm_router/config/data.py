@@ -3,8 +3,9 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Any
 
-from causal_lm_router.config.checks import Settings, check, check_fraction
+from causal_lm_router.config.checks import Settings, check, check_fraction, check_function
 
 
 class Source(StrEnum):
@@ -17,6 +18,7 @@ class Source(StrEnum):
     jsonl = "jsonl"
     hub = "hub"
     simulated = "simulated"
+    own = "own"
 
 
 class OnBadRow(StrEnum):
@@ -210,6 +212,22 @@ class HubDataConfig(FileDataConfig):
         yield from check(fits, "data.columns.costs", whose, costs)
 
 
+@dataclass
+class OwnDataConfig(DataConfig):
+    """`data=own`: a Python function of your own reads the data."""
+
+    function: str
+    """The function, `package.module:function`: it takes this config and returns a RoutingData."""
+    path: str | None
+    """File or folder to read, if the function wants one."""
+    options: dict[str, Any]
+    """Settings of your own, handed to the function."""
+
+    def _own_problems(self) -> Iterator[str]:
+        yield from super()._own_problems()
+        yield from check_function("data.function", self.function, needed=True)
+
+
 SOURCE_SCHEMAS: dict[Source, type[DataConfig]] = {
     Source.llmrouter: LLMRouterDataConfig,
     Source.routerdc: RouterDCDataConfig,
@@ -218,5 +236,6 @@ SOURCE_SCHEMAS: dict[Source, type[DataConfig]] = {
     Source.jsonl: JsonlDataConfig,
     Source.hub: HubDataConfig,
     Source.simulated: SimulatedDataConfig,
+    Source.own: OwnDataConfig,
 }
 """The keys of `data`, by `data.source`."""

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Any
 
-from causal_lm_router.config.checks import AUTO, DTYPES, Settings, check, one_of
+from causal_lm_router.config.checks import AUTO, DTYPES, Settings, check, check_function, one_of
 from causal_lm_router.config.models import BaseModelConfig
 
 
@@ -16,6 +16,7 @@ class DecodingMethod(StrEnum):
     constrained = "constrained"
     scored = "scored"
     trie = "trie"
+    own = "own"
 
 
 class ParseMode(StrEnum):
@@ -47,7 +48,8 @@ class DecodingConfig(Settings):
 
     method: DecodingMethod
     """How the route is read: the text that is generated (`free`), the same under the constraint of the targets
-    (`constrained`), the most likely whole target (`scored`), or a greedy walk over the targets' token trie (`trie`)."""
+    (`constrained`), the most likely whole target (`scored`), or a greedy walk over the targets' token trie (`trie`),
+    or what a function of your own reads (`own`)."""
     also: list[DecodingMethod]
     """Further methods to evaluate at the end, each in a folder of its own; `free` always is."""
     normalisation: Normalisation
@@ -55,8 +57,14 @@ class DecodingConfig(Settings):
     (`prior`)."""
     cost_weight: float
     """Of `scored`: route by predicted - cost_weight * mean cost (USD) of the candidate on train."""
+    function: str | None
+    """Of `own`: the Python function, `package.module:function`, as the protocol `Decode` has it."""
+    options: dict[str, Any]
+    """Settings of your own, handed to the function."""
 
     def _own_problems(self) -> Iterator[str]:
+        is_own = DecodingMethod.own in (self.method, *self.also)
+        yield from check_function("decoding.function", self.function, needed=is_own)
         yield from check(self.cost_weight >= 0, "decoding.cost_weight", "a number of at least 0", self.cost_weight)
         weighs = self.cost_weight <= 0 or DecodingMethod.scored in (self.method, *self.also)
         yield from check(weighs, "decoding.cost_weight", "0 unless decoding.method is scored", self.cost_weight)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
-from causal_lm_router.config.checks import AUTO, Settings, check, check_fraction, one_of
+from causal_lm_router.config.checks import AUTO, Settings, check, check_fraction, check_function, one_of
 
 PRECISIONS = (AUTO, "32-true", "bf16-mixed", "bf16-true")
 
@@ -17,6 +17,7 @@ class ObjectiveKind(StrEnum):
     multi_positive = "multi_positive"
     soft = "soft"
     per_candidate = "per_candidate"
+    own = "own"
 
 
 @dataclass
@@ -25,7 +26,8 @@ class ObjectiveConfig(Settings):
 
     kind: ObjectiveKind
     """What training makes likely: the label (`completion`), any best candidate (`multi_positive`), candidates in the
-    shares softmax(score / temperature) (`soft`), or each by its own score (`per_candidate`)."""
+    shares softmax(score / temperature) (`soft`), or each by its own score (`per_candidate`), or what a
+    function of your own says (`own`)."""
     temperature: float
     """tau of `soft`: the smaller, the more the best candidates count."""
     reference_offset: float
@@ -36,8 +38,14 @@ class ObjectiveConfig(Settings):
     generations in the pool."""
     undecided_weight: float
     """Weight of the training queries on which all candidates score the same; others have 1."""
+    function: str | None
+    """Of `own`: the Python function, `package.module:function`, as the protocol `RowLoss` has it."""
+    options: dict[str, Any]
+    """Settings of your own, handed to the function."""
 
     def _own_problems(self) -> Iterator[str]:
+        is_own = self.kind is ObjectiveKind.own
+        yield from check_function("objective.function", self.function, needed=is_own)
         yield from check(self.temperature > 0, "objective.temperature", "a number above 0", self.temperature)
         for name in ("reference_offset", "valid_weight", "undecided_weight"):
             value = getattr(self, name)

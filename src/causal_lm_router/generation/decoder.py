@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any, Protocol
 
 import numpy as np
 from scipy.special import expit, softmax
@@ -14,6 +15,7 @@ from causal_lm_router.config import (
     ObjectiveKind,
     ParsingConfig,
 )
+from causal_lm_router.config.own_code import load_function
 from causal_lm_router.data.arrays import Floats
 from causal_lm_router.generation.generator import Generator
 from causal_lm_router.generation.trie_walks import greedy_search
@@ -35,6 +37,26 @@ class Decoding:
     route: ParsedRoute
     predicted: Mapping[str, float] | None = None
     valid_mass: float | None = None
+
+
+class Decode(Protocol):
+    """A decoding of the user's own, for `decoding=own`."""
+
+    def __call__(
+        self,
+        generator: Generator,
+        encoder: Encoder,
+        prompts: Sequence[Sequence[int]],
+        options: Mapping[str, Any],
+    ) -> list[Decoding]:
+        """Return the result for every prompt, in order.
+
+        Args:
+            generator: generates and gives log-probabilities, with the weights that are evaluated.
+            encoder: its `targets` are those of the pool, `trie` their token trie, `target_ids` their tokens.
+            prompts: the prompts as token ids.
+            options: `decoding.options`.
+        """
 
 
 class Decoder:
@@ -78,6 +100,8 @@ class Decoder:
                 return [self._name_target(number) for number in numbers]
             case DecodingMethod.scored:
                 return self._score(ids)
+            case DecodingMethod.own:
+                return self._decode_by_function(ids)
 
     def _parse(self, generation: Generation) -> Decoding:
         mode, threshold = self._parsing.mode, self._parsing.fuzzy_threshold
@@ -89,6 +113,22 @@ class Decoder:
         num_tokens = len(self._encoder.trie.sequences[number])
         generation = Generation(targets.shown[number], "stop", num_tokens, logprob)
         return Decoding(generation=generation, route=ParsedRoute(targets.candidates[number]))
+
+    def _decode_by_function(self, prompts: Sequence[Sequence[int]]) -> list[Decoding]:
+        """Decode with the user's function, and check its results before they become routes."""
+        config, candidate_names = self._decoding, self._encoder.targets.candidate_names
+        assert config.function is not None, "the config is checked"
+        decode: Decode = load_function("decoding.function", config.function, Decode)
+        decodings = decode(self._generator, self._encoder, prompts, config.options)
+        if len(decodings) != len(prompts) or not all(isinstance(one, Decoding) for one in decodings):
+            raise ValueError(f"decoding.function must return a Decoding for each of {len(prompts)} prompts")
+        for one in decodings:
+            route, predicted = one.route.candidate, one.predicted
+            if route not in (None, *candidate_names):
+                raise ValueError(f"decoding.function must route to one of {candidate_names}, got {route!r}")
+            if predicted is not None and predicted.keys() != set(candidate_names):
+                raise ValueError(f"decoding.function must predict all of {candidate_names}, got {list(predicted)}")
+        return decodings
 
     def _score(self, prompts: Sequence[Sequence[int]]) -> list[Decoding]:
         """Return the candidate of the highest prediction for every prompt, with its likeliest target as the text."""

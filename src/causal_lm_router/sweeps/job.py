@@ -17,7 +17,8 @@ from filelock import Timeout
 
 from causal_lm_router.config import OnFailure, TrainConfig, TrainerConfig
 from causal_lm_router.config.compose import quote_text
-from causal_lm_router.config.plain import dump_config
+from causal_lm_router.config.own_code import own_functions
+from causal_lm_router.config.plain import config_dict, dump_config
 from causal_lm_router.evaluation.report import RoutingReport
 from causal_lm_router.files import write_text
 from causal_lm_router.runs.complete_run import complete_run
@@ -38,7 +39,7 @@ from causal_lm_router.runs.run_folder import RunFolder
 from causal_lm_router.runs.session import OnEvaluation, is_first_process, load_data
 from causal_lm_router.runs.sweep_folder import SweepFolder, job_lock
 from causal_lm_router.runs.workbench import Workbench
-from causal_lm_router.sweeps.versions import check_unmixed, code_version, data_version
+from causal_lm_router.sweeps.versions import check_unmixed, code_version, data_version, function_versions
 from causal_lm_router.training.callback import PrunedError
 from causal_lm_router.training.module import NotFiniteError
 
@@ -117,7 +118,8 @@ def _run_locked(sweep: SweepFolder, config: TrainConfig, workbench: Workbench) -
     job = Path(config.run_dir).name
     with _record_end_of(sweep, job):
         # Compare code and data with those of earlier jobs first: a mixed sweep is refused before it costs anything.
-        code, data = code_version(), data_version(config.data, load_data(config.data, workbench))
+        code = code_version()
+        data = data_version(config.data, load_data(config.data, workbench)) | function_versions(config)
         for difference in check_unmixed(sweep, code, data, config.sweep.allow_mixed):
             logger.warning("sweep.allow_mixed=true: %s", difference)
         # Say which process runs the job, then run it.
@@ -177,7 +179,9 @@ def _run_in_child(sweep: SweepFolder, config: TrainConfig) -> None:
     """Run the job by the `resume` command in a child process, and record its end where the child could not."""
     run_dir, oom_kills, start = Path(config.run_dir), _count_oom_kills(), time.time()
     write_text(RunFolder(run_dir).config, dump_config(config))
-    command = [sys.executable, "-m", "causal_lm_router.commands.resume", quote_text(f"run_dir={run_dir}")]
+    # The child takes no name of code from the run folder, so those of this config are said again.
+    functions = [f"{key}={name}" for key, name in own_functions(config_dict(config)).items()]
+    command = [sys.executable, "-m", "causal_lm_router.commands.resume", quote_text(f"run_dir={run_dir}"), *functions]
     # Hydra sets this variable in our process, for itself; the child prints errors in one line without it.
     environment = {key: value for key, value in os.environ.items() if key != "HYDRA_FULL_ERROR"}
     child = subprocess.run(command, env=environment | {DIES_WITH_PARENT: "1"}, check=False)

@@ -29,7 +29,7 @@ from causal_lm_router.runs.job_log import (
     record_end,
 )
 from causal_lm_router.runs.sweep_folder import SweepFolder
-from causal_lm_router.sweeps.versions import check_unmixed, code_version, data_version
+from causal_lm_router.sweeps.versions import check_unmixed, code_version, data_version, function_versions
 
 logger = logging.getLogger(__name__)
 ONE_BY_ONE = "hydra._internal.core_plugins.basic_launcher.BasicLauncher"
@@ -89,6 +89,8 @@ class SweepJobs:
         data: dict[str, str] = {}
         for config in {repr(job.config.data): job.config.data for job in jobs}.values():
             data |= data_version(config, load_data(config, workbench))
+        for job in jobs:
+            data |= function_versions(job.config)
         for found in check_unmixed(self.folder, code_version(), data, jobs[0].config.sweep.allow_mixed):
             logger.warning("sweep.allow_mixed=true: %s", found)
 

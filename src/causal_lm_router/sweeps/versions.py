@@ -8,7 +8,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from causal_lm_router.config import DataConfig
+from causal_lm_router.config import DataConfig, TrainConfig
+from causal_lm_router.config.own_code import find_source, own_functions
 from causal_lm_router.config.plain import config_dict
 from causal_lm_router.files import code_alone
 from causal_lm_router.runs.job_log import JobEvent, JobState, read_events, read_statuses
@@ -43,6 +44,16 @@ def code_version() -> str:
     installed = {distribution.name.lower(): distribution.version for distribution in metadata.distributions()}
     libraries = [f"{name}={installed[name]}" for name in LIBRARIES if name in installed]
     return " ".join([content.hexdigest()[:12], *libraries])
+
+
+def function_versions(config: TrainConfig) -> dict[str, str]:
+    """Return name -> hash of the source file, for every function of the user's that the config names."""
+    versions = {}
+    for name in own_functions(config_dict(config)).values():
+        source = find_source(name)
+        code = code_alone(source.read_text(encoding="utf-8")) if source else ""
+        versions[name] = hashlib.sha256(code.encode()).hexdigest()[:12]
+    return versions
 
 
 def data_version(config: DataConfig, data: "PreparedData") -> dict[str, str]:
@@ -88,5 +99,5 @@ def _differences(events: Sequence[JobEvent], code: str, data: dict[str, str]) ->
         found.append(f"earlier jobs ran code {others[-1]}, this is {code}")
     known = {(key, version) for event in events for key, version in (event.data or {}).items()}
     if any(key in data and data[key] != version for key, version in known):
-        found.append("the content of the data has changed since earlier jobs read it")
+        found.append("the content of the data, or a function that the config names, has changed since earlier jobs")
     return found

@@ -4,19 +4,34 @@ A utility of NaN marks a candidate that is held out of training. Shape suffixes:
 last positions, C candidates, S sequences (of the candidates, and of the reference), V vocabulary.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy
 
 from causal_lm_router.config import ObjectiveConfig, ObjectiveKind
+from causal_lm_router.config.own_code import load_function
 from causal_lm_router.models.target_logprobs import score_log_odds, target_logprobs
 from causal_lm_router.prompting.token_trie import make_trie, reference_trie
 from causal_lm_router.training.rows import IGNORED, MicroBatch
 
 Loss = Callable[[torch.nn.Module, MicroBatch], Tensor]
 """Takes the base model and a micro-batch; returns the weighted sum of its rows' losses (nats)."""
+
+
+class RowLoss(Protocol):
+    """A loss of the user's own, for `objective=own`."""
+
+    def __call__(self, logprobs_BC: Tensor, utilities_BC: Tensor, options: Mapping[str, Any]) -> Tensor:
+        """Return [B]: the loss (nats) of every row.
+
+        Args:
+            logprobs_BC: log-probability of each candidate's target after the prompt, with its gradient.
+            utilities_BC: score - data.cost_weight * cost of each candidate; NaN where it is held out of training.
+            options: `objective.options`.
+        """
 
 
 def make_loss(config: ObjectiveConfig, target_ids: Sequence[Sequence[int]], end_id: int) -> Loss:
@@ -102,6 +117,23 @@ def _row_loss(config: ObjectiveConfig) -> Callable[[Tensor, Tensor], Tensor]:
             return multi_positive_loss
         case ObjectiveKind.soft:
             return lambda logprobs, utilities: soft_loss(logprobs, utilities, config.temperature)
+        case ObjectiveKind.own:
+            return _own_row_loss(config)
         case _:
             offset, weight = config.reference_offset, config.valid_weight
             return lambda logprobs, utilities: per_candidate_loss(logprobs, utilities, offset, weight)
+
+
+def _own_row_loss(config: ObjectiveConfig) -> Callable[[Tensor, Tensor], Tensor]:
+    """Return the user's loss, with a check of what it returns: a loss of another shape would be summed in silence."""
+    assert config.function is not None, "the config is checked"
+    row_loss: RowLoss = load_function("objective.function", config.function, RowLoss)
+
+    def checked(logprobs_BC: Tensor, utilities_BC: Tensor) -> Tensor:
+        losses_B = row_loss(logprobs_BC, utilities_BC, config.options)
+        if not isinstance(losses_B, Tensor) or losses_B.shape != logprobs_BC.shape[:1]:
+            found = tuple(losses_B.shape) if isinstance(losses_B, Tensor) else type(losses_B).__name__
+            raise ValueError(f"objective.function must return a loss for each of {len(logprobs_BC)} rows, got {found}")
+        return losses_B
+
+    return checked

@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Iterable, Iterator
+from typing import Protocol
 
 from causal_lm_router.config import (
     DataConfig,
@@ -9,13 +10,22 @@ from causal_lm_router.config import (
     HubDataConfig,
     JsonlDataConfig,
     LLMRouterDataConfig,
+    OwnDataConfig,
     RouteLLMDataConfig,
     RouterBenchDataConfig,
     RouterDCDataConfig,
     SimulatedDataConfig,
     Split,
 )
-from causal_lm_router.routing import RoutingData, RoutingExample
+from causal_lm_router.config.own_code import load_function
+from causal_lm_router.routing import RoutingData, RoutingExample, check_cost, check_pool, check_query, check_score
+
+
+class LoadSource(Protocol):
+    """A reader of the user's own, for `data=own`."""
+
+    def __call__(self, config: OwnDataConfig) -> RoutingData:
+        """Return the examples and the pool; `config.path` and `config.options` are the user's to use."""
 
 
 def load_source(config: DataConfig) -> RoutingData:
@@ -77,4 +87,37 @@ def _load(config: DataConfig) -> RoutingData:
             from causal_lm_router.data.sources import simulated
 
             return simulated.load(config)
+        case OwnDataConfig():
+            return _load_own(config)
     raise TypeError(f"no reader takes a {type(config).__name__}")
+
+
+def _load_own(config: OwnDataConfig) -> RoutingData:
+    """Read by the user's function, and hold what it returns to the promise of `load_source`."""
+    load: LoadSource = load_function("data.function", config.function, LoadSource)
+    data = load(config)
+    if not isinstance(data, RoutingData):
+        raise ValueError(f"data.function must return a RoutingData, got a {type(data).__name__}")
+    check_pool(data.candidate_names)
+    seen: set[str] = set()
+    for number, example in enumerate(data.examples, start=1):
+        try:
+            _check_own(example, data.candidate_names, config.max_query_chars)
+            if example.query_id in seen:
+                raise ValueError("query_id must be unique")
+        except ValueError as error:
+            raise ValueError(f"data.function: example {number} ({example.query_id!r}): {error}") from error
+        seen.add(example.query_id)
+    return data
+
+
+def _check_own(example: RoutingExample, candidate_names: list[str], max_query_chars: int) -> None:
+    check_query(example.query, max_query_chars)
+    for key, check_value in (("scores", check_score), ("costs", check_cost)):
+        values = getattr(example, key)
+        if values is None and key == "costs":
+            continue
+        if list(values) != candidate_names:
+            raise ValueError(f"{key} must be those of the pool in its order, {candidate_names}, got {list(values)}")
+        for value in values.values():
+            check_value(value)
