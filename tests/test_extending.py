@@ -13,8 +13,8 @@ from tests.conftest import CHECKOUT
 
 MODULE = "my_lab.py"
 SMALL = ["debug=smoke", "trainer.progress_bar=false", "data.test_fraction=0.3", "data.validation_fraction=0.2"]
-OWN_DATA = ["data=own", "data.function=my_lab:load_arena", "data.path=arena.txt", "data.options.strong=large"]
-OWN_ROUTER = ["objective=own", "objective.function=my_lab:hinge_loss", "objective.options.margin=0.5"]
+OWN_DATA = ["data=own", "data.function=my_lab:load_arena", "data.path=arena.txt", "+data.options.strong=large"]
+OWN_ROUTER = ["objective=own", "objective.function=my_lab:hinge_loss", "+objective.options.margin=0.5"]
 OWN_DECODING = ["decoding=own", "decoding.function=my_lab:decode_by_first_token"]
 OWN_BASELINE = ["baseline=own", "baseline.function=my_lab:fit_by_length"]
 
