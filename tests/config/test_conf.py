@@ -185,6 +185,8 @@ def read_yaml(path: Path) -> dict[str, Any]:
 def overrides_of(group: str, choice: str) -> list[str]:
     chosen = [] if group in ("data", "experiment") else ["data=simulated"]
     chosen += ["baseline=best_single"] if (group, choice) == ("sweep", "baselines") else []
+    # A function of the user's has to be named.
+    chosen += [f"{group}.function=my_lab:function"] if choice == "own" else []
     return [f"{group}={choice}", *chosen, "run_dir=x"]
 
 
