@@ -132,7 +132,7 @@ REFUSED_OVERRIDES = {
     "lora.lora_r=null": ["lora.lora_r=null", "not Optional"],
     "data.tie_break=dearest": ["data.tie_break=dearest", "[cheapest, best_on_train, first, random]"],
     "target=names": ["'target/names'", "name score_class short_id token"],
-    "decoding.also=[beam]": ["decoding.also", "[free, constrained, scored, trie]"],
+    "decoding.also=[beam]": ["decoding.also", "[free, constrained, scored, trie, own]"],
     "parsing.mode=loose": ["parsing.mode=loose", "[strict, lenient, fuzzy]"],
     "lora=lorra": ["'lora/lorra'", "all_linear default none"],
     "experiment=quickstrat": ["'experiment/quickstrat'", "quickstart"],
@@ -319,7 +319,7 @@ def test_keys_of_another_source_are_refused(choice: str, key: str) -> None:
 def test_data_has_to_be_chosen(override: str) -> None:
     with pytest.raises(ValueError) as caught:
         compose_config([override])
-    listed = "hub, jsonl, llmrouter, routellm, routerbench, routerdc, simulated"
+    listed = "hub, jsonl, llmrouter, own, routellm, routerbench, routerdc, simulated"
     assert f"data must be one of {listed}: choose it with data=" in str(caught.value)
 
 

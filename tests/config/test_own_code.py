@@ -46,7 +46,7 @@ def test_what_cannot_be_called_like_that_is_refused(lab: str, name: str, message
 
 def test_a_run_folder_may_not_name_code() -> None:
     assert own_functions(SETTINGS) == {"data.function": "lab:read"}
-    with pytest.raises(ValueError, match="data.function must be given again, as data.function=lab:read"):
+    with pytest.raises(ValueError, match=r"data\.function must be given again, as data\.function=lab:read"):
         refuse_code("outputs/a", SETTINGS, ["run_dir=outputs/a", "objective.function=lab:read"])
     refuse_code("outputs/a", SETTINGS, ["data.function=lab:read"])
     refuse_code("outputs/a", SETTINGS, ["data=jsonl"])

@@ -38,6 +38,12 @@ VARIANTS: dict[str, tuple[str, Mapping[Any, type]]] = {
     BASELINE: ("method", schema.BASELINE_SCHEMAS),
 }
 """Node whose keys depend on the value of one of them -> that key, and the schema for each value."""
+ADDED_KEYS: dict[str, dict[str, Any]] = {
+    "base_model": {"hub_name": None},
+    "objective": {"function": None, "options": {}},
+    "decoding": {"function": None, "options": {}},
+}
+"""Keys that run folders of earlier versions lack, and the values that stand for what those versions did."""
 COMPOSITION_ERRORS = (HydraException, OmegaConfBaseException, yaml.YAMLError)
 
 
@@ -131,9 +137,9 @@ def load_run_config(run_dir: Path) -> dict[str, Any]:
         if not isinstance(loaded, dict):
             raise ValueError("it holds no keys")
         loaded = _without_keys_of_other_variants(loaded)
-        # Run folders from before this key.
-        if isinstance(loaded.get("base_model"), dict):
-            loaded["base_model"].setdefault("hub_name", None)
+        for group, keys in ADDED_KEYS.items():
+            if isinstance(loaded.get(group), dict):
+                loaded[group] = {**keys, **loaded[group]}
         resolve_config(loaded, schema.TrainConfig)
     except (ValueError, yaml.YAMLError) as error:
         problem = "; ".join(" ".join(line.split()) for line in str(error).splitlines())

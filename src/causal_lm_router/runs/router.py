@@ -7,6 +7,7 @@ from typing import Any
 
 from causal_lm_router.config import TrainConfig
 from causal_lm_router.config.compose import load_run_config, resolve_config
+from causal_lm_router.config.own_code import refuse_code
 from causal_lm_router.generation.decoder import Decoder
 from causal_lm_router.generation.generator import Generator
 from causal_lm_router.models.precision import resolve_precision
@@ -60,9 +61,12 @@ class CausalLMRouter:
 
         Raises:
             FileNotFoundError: the folder holds no trained router.
+            ValueError: the run's config names a function of the user's, and no `config` is given.
         """
         router = cls.__new__(cls)
         plain = {**load_run_config(Path(run_dir)), "run_dir": str(run_dir)}
+        if config is None:
+            refuse_code(run_dir, plain, given=())
         router.config = config or resolve_config(plain, TrainConfig)
         router.files = None
         router._folder = RunFolder(Path(run_dir))
