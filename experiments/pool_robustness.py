@@ -78,7 +78,7 @@ def parse_renaming(text: str) -> tuple[str, str]:
     """Return (old, new) of `old=new`; raise ValueError for anything else."""
     old, _, new = text.partition("=")
     if not old or not new:
-        raise ValueError(f"--rename {text!r}: allowed is old=new")
+        raise ValueError(f"--rename must be old=new, got {text!r}")
     return old, new
 
 
@@ -132,7 +132,7 @@ def order_sensitivity(examples: Sequence[RoutingExample], routes: Sequence[Route
     Between two orders: the share of differing pairs of orders per query, averaged over queries.
     """
     if len(routes) < 2:
-        raise ValueError(f"--orders {len(routes)}: allowed is at least 2")
+        raise ValueError(f"--orders must be at least 2, got {len(routes)}")
     by_query = list(zip(*routes, strict=True))
     pairs = [[one != other for one, other in combinations(row, 2)] for row in by_query]
     scores = sorted((mean_score(examples, row) for row in routes), key=lambda figure: figure.value)

@@ -106,7 +106,7 @@ def test_order_sensitivity_counts_queries_and_pairs_of_orders(script: ModuleType
     # Pairs that differ, of three: 0, 2, 2, 2. Mean scores: 2.5, 1 and 2.5 of 4.
     assert values == pytest.approx([3 / 4, (0 + 3 * 2 / 3) / 4, 1 / 4, 2.5 / 4])
     assert found[0].figure == rate_estimate(3, 4)
-    with pytest.raises(ValueError, match="--orders 1: allowed is at least 2"):
+    with pytest.raises(ValueError, match="--orders must be at least 2, got 1"):
         script.order_sensitivity(asked, [[A, A, A, A]])
 
 
@@ -128,7 +128,7 @@ def test_a_held_out_candidate_is_set_against_the_oracle(script: ModuleType) -> N
 @pool_robustness
 def test_renamings_are_pairs(script: ModuleType) -> None:
     assert script.parse_renaming("a=b=c") == ("a", "b=c")
-    with pytest.raises(ValueError, match="--rename 'a': allowed is old=new"):
+    with pytest.raises(ValueError, match="--rename must be old=new, got 'a'"):
         script.parse_renaming("a")
 
 

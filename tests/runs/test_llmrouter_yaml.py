@@ -320,11 +320,11 @@ def test_missing_file_names_the_key_and_the_places_tried(folder: Path, write: Ca
     with pytest.raises(FileNotFoundError) as caught:
         CausalLMRouter(yaml_path=path)
     places = f"{folder / 'data' / 'nothing.json'}, {Path.cwd() / 'data' / 'nothing.json'}"
-    assert str(caught.value) == f"{path}: data_path.llm_data='data/nothing.json': not found (tried {places})"
+    assert str(caught.value) == f"{path}: data_path.llm_data must be a file at one of {places}, got 'data/nothing.json'"
 
 
 def test_missing_yaml_file(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match=r"yaml_path=.*absent\.yaml: no such file"):
+    with pytest.raises(FileNotFoundError, match=r"yaml_path must be a file, got .*absent\.yaml"):
         CausalLMRouter(yaml_path=tmp_path / "absent.yaml")
 
 
@@ -334,27 +334,30 @@ def test_missing_yaml_file(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("sections", "message"),
     [
-        ({"hparams": {}}, "unknown key hparams; allowed is data_path | model_path | metric | hparam | api_endpoint"),
-        ({"hparam": {"lora_rank": 8}}, "unknown key hparam.lora_rank; allowed is base_model | use_lora | lora_r | "),
-        ({"model_path": {"save_path": "x"}}, "unknown key model_path.save_path; allowed is ini_model_path | save_mod"),
-        ({"data": {"routing_data": "x"}}, "unknown key data_path.routing_data; allowed is query_data_train | query_"),
-        ({"metric": {"weight": {}}}, "unknown key metric.weight; allowed is weights"),
-        ({"metric": {"weights": {"speed": 0}}}, "unknown key metric.weights.speed; allowed is performance | cost | l"),
-        ({"metric": {"weights": {"cost": 0.5}}}, "metric.weights={'cost': 0.5}: only performance can have a weight"),
-        ({"metric": {"weights": 1}}, "metric.weights holds 1, not keys and values"),
-        ({"hparam": ["lora_r"]}, "hparam holds ['lora_r'], not keys and values"),
-        ({"data": {}}, "data_path.routing_data_train is needed"),
-        ({"data": {"routing_data_train": ["a", "b"]}}, "data_path.routing_data_train=['a', 'b']: allowed is a path"),
-        ({"model_path": {"save_model_path": 5}}, "model_path.save_model_path=5: allowed is a path"),
-        ({"hparam": {"lora_r": "sixteen"}}, "hparam.lora_r='sixteen': allowed is an integer"),
-        ({"hparam": {"lora_r": 16.5}}, "hparam.lora_r=16.5: allowed is an integer"),
-        ({"hparam": {"num_epochs": True}}, "hparam.num_epochs=True: allowed is an integer"),
-        ({"hparam": {"num_epochs": None}}, "hparam.num_epochs=None: allowed is an integer"),
-        ({"hparam": {"use_lora": "yes"}}, "hparam.use_lora='yes': allowed is true | false"),
-        ({"hparam": {"learning_rate": "2e-5"}}, "hparam.learning_rate='2e-5': allowed is a number such as 0.00002"),
-        ({"hparam": {"lora_target_modules": "q_proj"}}, "hparam.lora_target_modules='q_proj': allowed is a list of"),
-        ({"hparam": {"base_model": 7}}, "hparam.base_model=7: allowed is a text"),
-        ({"hparam": {"report_to": "all"}}, "hparam.report_to='all': allowed is none | wandb | tensorboard"),
+        ({"hparams": {}}, "the key hparams is unknown; it must be one of data_path | model_path | metric | hparam | "),
+        ({"hparam": {"lora_rank": 8}}, "the key hparam.lora_rank is unknown; it must be one of base_model | use_lora"),
+        ({"model_path": {"save_path": "x"}}, "the key model_path.save_path is unknown; it must be one of ini_model"),
+        ({"data": {"routing_data": "x"}}, "the key data_path.routing_data is unknown; it must be one of query_data"),
+        ({"metric": {"weight": {}}}, "the key metric.weight is unknown; it must be one of weights"),
+        ({"metric": {"weights": {"speed": 0}}}, "the key metric.weights.speed is unknown; it must be one of perform"),
+        (
+            {"metric": {"weights": {"cost": 0.5}}},
+            "metric.weights.cost must be 0, since only performance counts, got 0.5",
+        ),
+        ({"metric": {"weights": 1}}, "metric.weights must hold keys and values, got 1"),
+        ({"hparam": ["lora_r"]}, "hparam must hold keys and values, got ['lora_r']"),
+        ({"data": {}}, "data_path.routing_data_train must be a path, got None"),
+        ({"data": {"routing_data_train": ["a", "b"]}}, "data_path.routing_data_train must be a path, got ['a', 'b']"),
+        ({"model_path": {"save_model_path": 5}}, "model_path.save_model_path must be a path, got 5"),
+        ({"hparam": {"lora_r": "sixteen"}}, "hparam.lora_r must be an integer, got 'sixteen'"),
+        ({"hparam": {"lora_r": 16.5}}, "hparam.lora_r must be an integer, got 16.5"),
+        ({"hparam": {"num_epochs": True}}, "hparam.num_epochs must be an integer, got True"),
+        ({"hparam": {"num_epochs": None}}, "hparam.num_epochs must be an integer, got None"),
+        ({"hparam": {"use_lora": "yes"}}, "hparam.use_lora must be true or false, got 'yes'"),
+        ({"hparam": {"learning_rate": "2e-5"}}, "hparam.learning_rate must be a number such as 0.00002, got '2e-5'"),
+        ({"hparam": {"lora_target_modules": "q_proj"}}, "hparam.lora_target_modules must be a list of names, got 'q_"),
+        ({"hparam": {"base_model": 7}}, "hparam.base_model must be a text, got 7"),
+        ({"hparam": {"report_to": "all"}}, "hparam.report_to must be one of none | wandb | tensorboard, got 'all'"),
         ({"hparam": {"batch_size": 0}}, "hparam.batch_size must be an integer of at least 1, got 0"),
         ({"hparam": {"gradient_accumulation_steps": -1}}, "hparam.gradient_accumulation_steps must be an int"),
         ({"hparam": {"learning_rate": float("nan")}}, "hparam.learning_rate must be a number above 0, got nan"),
@@ -374,19 +377,22 @@ def test_mistakes_name_the_file_and_the_key(sections: dict[str, Any], message: s
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("hparam: {lora_r: 8\n", "broken YAML: "),
-        ("hparam:\n  lora_r: 8\n  lora_r: 16\n", "broken YAML: twice in one place: ['lora_r'] "),
-        ("", "the file holds None, not keys and values"),
-        ("just a text", "the file holds 'just a text', not keys and values"),
-        ("- data_path\n", "the file holds ['data_path'], not keys and values"),
-        ("a: !!python/object/apply:os.system ['true']", "broken YAML: "),
+        ("hparam: {lora_r: 8\n", " must be YAML, got: "),
+        (
+            "hparam:\n  lora_r: 8\n  lora_r: 16\n",
+            " must be YAML, got: a key must stand once in its place, got twice ['lora_r'] ",
+        ),
+        ("", ": the file must hold keys and values, got None"),
+        ("just a text", ": the file must hold keys and values, got 'just a text'"),
+        ("- data_path\n", ": the file must hold keys and values, got ['data_path']"),
+        ("a: !!python/object/apply:os.system ['true']", " must be YAML, got: "),
     ],
 )
 def test_what_is_no_file_of_keys_and_values(text: str, message: str, write: Callable[..., Path]) -> None:
     path = write(text)
     with pytest.raises(ValueError) as caught:
         read_llmrouter_yaml(path)
-    assert str(caught.value).startswith(f"{path}: {message}")
+    assert str(caught.value).startswith(f"{path}{message}")
     assert "\n" not in str(caught.value)
 
 
@@ -442,5 +448,5 @@ def test_bad_test_query_names_file_and_line(line: str, message: str, folder: Pat
 
 
 def test_route_batch_without_test_queries_needs_a_batch(write: Callable[..., Path]) -> None:
-    with pytest.raises(ValueError, match=r"data_path\.query_data_test: not set"):
+    with pytest.raises(ValueError, match=r"data_path\.query_data_test must be set .*, got None"):
         CausalLMRouter(yaml_path=write()).route_batch()
