@@ -198,7 +198,7 @@ def test_a_run_folder_can_be_moved(router: CausalLMRouter, smoke_run: Path, tmp_
 
 def test_a_folder_that_is_no_run(tmp_path: Path) -> None:
     with pytest.raises(
-        FileNotFoundError, match=rf"run_dir={tmp_path}: no config\.yaml there, this is not a run folder"
+        FileNotFoundError, match=rf"run_dir must be a run folder, got {tmp_path}: no config\.yaml there"
     ):
         CausalLMRouter.from_run(tmp_path)
 

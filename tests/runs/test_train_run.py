@@ -233,7 +233,7 @@ def test_an_interrupted_run_goes_on_with_other_tracking(
         (["data.validation_fraction=0"], r"evaluation\.split must .* got 'validation'"),
         (["data.test_fraction=0"], r"evaluation\.final_split must .* got 'test'"),
         (["parsing.fallback_candidate=nobody"], r"parsing\.fallback_candidate must .* got 'nobody'"),
-        (["prompt.max_length=20"], r"prompt\.max_length=20"),
+        (["prompt.max_length=20"], r"prompt\.max_length must be .*, got 20"),
         (["base_model.origin=hub", "base_model.name=./nowhere"], r"base_model\.name='\./nowhere'"),
     ],
 )

@@ -61,6 +61,7 @@ def run_baseline(config: BaselineRunConfig, workbench: Workbench | None = None) 
     if not is_first_process():
         return None
     with open_workbench(workbench) as workbench:
+        # Mistakes in data and settings show here, before anything is written.
         data = load_data(config.data, workbench)
         check_splits(config.evaluation, data)
         start = time.perf_counter()
@@ -78,11 +79,13 @@ def _open_baseline(
     config: BaselineRunConfig, data: PreparedData, folder: RunFolder, workbench: Workbench
 ) -> Iterator[Evaluate]:
     """Yield what evaluates the baseline on examples; torch and all random state are afterwards as they were."""
+    # A prompted baseline is the bare base model under another prompt, read out as a trained router is.
     if config.baseline.method in PROMPTED:
         prompting = prompting_config(config, data, load_vocabulary(config.base_model, {}, workbench)[1])
         with open_session(prompting, folder, data, workbench) as session:
             yield functools.partial(session.evaluate, None, also=prompting.decoding.also)
         return
+    # The others are fitted here, and may use torch: to embed queries, or for a small network.
     with keep_random_state(), keep_torch_settings():
         if config.trainer.num_threads is not None:
             torch.set_num_threads(config.trainer.num_threads)
@@ -141,6 +144,7 @@ def _evaluate(
 def _outcome(
     example: RoutingExample, label: str, predicted: dict[str, float], preferred: Sequence[str]
 ) -> RouteOutcome:
+    # No text is generated: the candidate's name stands for it, so that outcomes of all routers look alike.
     route = max(preferred, key=lambda name: predicted[name])
     return RouteOutcome(
         example=example,
@@ -161,6 +165,7 @@ def prompting_config(config: BaselineRunConfig, data: PreparedData, tokenizer: P
     prompt = config.prompt
     targets = Targets(config.target.kind, tuple(data.candidate_names), prompt.target)
     text = PromptFormat(prompt.template, targets, prompt.neutralise_markers, prompt.shuffle_seed)
+    # Shots come from the training queries alone, so none of them is asked later.
     if isinstance(config.baseline, FewShotConfig):
         shots = draw_shots(data.train, data.labels, config.baseline.num_shots, config.seed)
         text = replace(text, template=few_shot_template(text, shots, data.labels))

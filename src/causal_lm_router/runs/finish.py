@@ -1,8 +1,9 @@
 """The end of a run, of a trained router as of a baseline: validate, evaluate, draw, record, write the report."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
@@ -23,7 +24,7 @@ from causal_lm_router.runs.model_card import model_card
 from causal_lm_router.runs.run_folder import RouterMetadata, RunFolder
 from causal_lm_router.runs.session import record_evaluation
 from causal_lm_router.runs.sweep_folder import sweep_of
-from causal_lm_router.runs.tracking import Tracking, read_metrics
+from causal_lm_router.runs.tracking import MetricRow, Tracking, read_metrics
 from causal_lm_router.terminal import name_work
 
 Evaluate = Callable[..., Evaluation]
@@ -43,37 +44,61 @@ def finish_run(
 
     `encoder` is that of a trained router; with it the folder also gets the learning curve and the model card.
     """
-    # Mean costs are for decoding with a cost weight, which a baseline does not do.
+    # Routing later needs the pool. Mean costs are for decoding with a cost weight, which a baseline does not do.
     folder.write_metadata(RouterMetadata(data.splits.pool, data.best_single, data.mean_costs if encoder else None))
     # A baseline takes no steps: it has no metrics before its evaluation, which is recorded at step 0.
     rows = read_metrics(folder.metrics) if encoder else []
     step = max((row.step for row in rows), default=0)
+    # The whole validation split comes first: models are chosen by it, and predictions are calibrated on it, never on
+    # the queries that the report is about.
     validation = _validate(config, folder, data, evaluate, tracking, step)
-    # Predictions are calibrated on the validation queries, never on those that the report is about.
     split = config.evaluation.final_split
     with name_work(split.value):
         evaluation = evaluate(data.examples(split), with_predictions=True, validation=validation)
     record_evaluation(tracking, evaluation, split.value, step)
-    recorded = [folder.report]
     if encoder is not None:
-        recorded.append(folder.path / "learning_curve.png")
-        save_figure(draw_learning_curve([(row.step, row.name, row.value) for row in rows]), recorded[-1])
-        adapter = is_adapter(folder.weights)
-        write_text(folder.card, model_card(config, data, encoder, evaluation.report, split, adapter=adapter))
+        _describe_router(config, folder, data, encoder, evaluation.report, rows)
     # The report is the last file that is written: it marks a finished run.
     facts = {**report_facts(config, data, split), "fit_seconds": fit_seconds}
     pictures = write_evaluation(folder.path, evaluation, facts)
     confusion = folder.path / "confusion.png"
     tracking.log_confusion(data.candidate_names, evaluation.report.confusion, split.value, step, confusion)
     tracking.log_pictures(pictures, split.value, step)
-    if encoder is not None:
-        tracking.log_adapter(folder.weights)
-    tracking.log_files(recorded)
-    # A sweep prints a table over all its jobs instead.
-    if sweep_of(folder.path) is None:
-        print_report(evaluation.report, Console())
-        print(f"\nrun folder: {os.path.relpath(folder.path)}")
+    _record_files(folder, tracking, is_trained=encoder is not None)
+    _print_end(folder, evaluation.report)
     return evaluation.report
+
+
+def _curve_path(folder: RunFolder) -> Path:
+    return folder.path / "learning_curve.png"
+
+
+def _record_files(folder: RunFolder, tracking: Tracking, *, is_trained: bool) -> None:
+    """Record the report; of a trained router its weights and learning curve too."""
+    if is_trained:
+        tracking.log_adapter(folder.weights)
+    tracking.log_files([folder.report, *([_curve_path(folder)] if is_trained else [])])
+
+
+def _describe_router(
+    config: TrainConfig,
+    folder: RunFolder,
+    data: PreparedData,
+    encoder: Encoder,
+    report: RoutingReport,
+    rows: Sequence[MetricRow],
+) -> None:
+    """Leave what only a trained router has: a drawing of its metrics over the steps, and a card with its weights."""
+    save_figure(draw_learning_curve([(row.step, row.name, row.value) for row in rows]), _curve_path(folder))
+    adapter, split = is_adapter(folder.weights), config.evaluation.final_split
+    write_text(folder.card, model_card(config, data, encoder, report, split, adapter=adapter))
+
+
+def _print_end(folder: RunFolder, report: RoutingReport) -> None:
+    """Print the report of a single run; a sweep prints a table over all its jobs instead."""
+    if sweep_of(folder.path) is None:
+        print_report(report, Console())
+        print(f"\nrun folder: {os.path.relpath(folder.path)}")
 
 
 def _validate(
@@ -85,6 +110,7 @@ def _validate(
         return None
     with name_work(Split.validation.value):
         evaluation = evaluate(examples)
+    # Under a name of its own: evaluations while training cover a part of the same split.
     record_evaluation(tracking, evaluation, "final_validation", step)
     write_evaluation(folder.validation, evaluation, report_facts(config, data, Split.validation), with_pictures=False)
     return evaluation
@@ -105,11 +131,12 @@ def report_facts(config: TrainConfig, data: PreparedData, split: Split) -> dict[
         "num_validation": len(splits.validation),
         "num_test": len(splits.test),
         "num_skipped_rows": len(splits.skipped_rows),
-        "skipped_rows": [asdict(row) for row in splits.skipped_rows[:20]],
+        "skipped_rows": [asdict(row) for row in splits.skipped_rows[:20]],  # enough to see what is wrong with them
         "leakage": splits.audit.to_dict(),
     }
     if isinstance(config, BaselineRunConfig):
         facts["baseline"] = config.baseline.method.value
+        # Its config has them all the same, since it is that of the router it is compared with.
         if config.baseline.method not in PROMPTED:
             for key in ("base_model", "precision", "backend", "temperature"):
                 del facts[key]

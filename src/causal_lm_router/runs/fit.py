@@ -37,6 +37,7 @@ def fit(session: Session, tracking: Tracking) -> None:
     On several processes each comes back from here; the first one writes.
     """
     config, encoder, folder = session.config, session.encoder, session.folder
+    # The rows first: data that cannot be encoded shows before a base model is loaded.
     rows = _encode_rows(session)
     lent_model = _lend_model(session)
     trainer = make_trainer(config.trainer, folder.path, tracking.loggers)
@@ -46,22 +47,19 @@ def fit(session: Session, tracking: Tracking) -> None:
         _reuse_hidden_states(session, rows, model) as hidden,
     ):
         loader = _make_loader(session, rows, trainer, hidden)
-        num_steps = len(loader) * config.trainer.num_epochs
-        if trainer.max_steps > 0:
-            num_steps = min(num_steps, trainer.max_steps)
+        num_steps = _count_steps(session, trainer, loader)
         _log_start(session, trainer, model, num_steps)
-        trainer.callbacks += [  # type: ignore[attr-defined]
-            _make_evaluation(session, tracking, steps_per_epoch=len(loader)),
-            # After the evaluation, so that a checkpoint stands for a step that is wholly done.
-            LastCheckpoint(folder.checkpoints, config.trainer.checkpoint_every_n_steps),
-        ]
+        # The loader counts the steps of an epoch, so these callbacks come after the trainer is made.
+        trainer.callbacks += _make_callbacks(session, tracking, len(loader))  # type: ignore[attr-defined]
         module = RouterModule(
             model.train(), config.optim, num_steps, config.seed, config.trainer.log_every_n_steps, loss
         )
+        # Recorded once: a run that goes on from a checkpoint has recorded it already.
         checkpoint = last_checkpoint(folder.checkpoints)
         if checkpoint is None:
             tracking.log_report({"truncation_rate": float(np.mean(rows["was_cut"][:]))}, "train", 0)
         _run(trainer, module, loader, checkpoint)
+        # All processes hold the same weights; one of them writes.
         if trainer.is_global_zero:
             save_weights(model.cpu(), encoder.tokenizer, folder.weights)
 
@@ -99,6 +97,7 @@ def _reuse_hidden_states(
     if not config.trainer.reuse_frozen_layers:
         return nullcontext()
     assert config.lora.num_layers is not None, "the config is checked"
+    # The states on disk are named by what they depend on: the base model with its new tokens, and the rows.
     identity = repr((config.base_model, encoder.targets.new_tokens))
     pad = encoder.tokenizer.pad_token_id
     return reuse_frozen_layers(model, rows, pad, config.lora.num_layers, identity, cache_dir())
@@ -108,14 +107,32 @@ def _make_loader(
     session: Session, rows: datasets.Dataset, trainer: pl.Trainer, hidden: HiddenStates | None
 ) -> StepLoader:
     """Return the loader of optimizer steps: each the rows of one step on all processes, in micro-batches."""
+    # Every process brings batches of its own, so a step has more rows where there are more processes.
     settings, pad = session.config.trainer, session.encoder.tokenizer.pad_token_id
     rows_per_step = settings.batch_size * settings.accumulate_grad_batches * trainer.world_size
     return StepLoader(rows, pad, rows_per_step, settings.max_tokens_per_batch, session.config.seed, trainer, hidden)
 
 
+def _count_steps(session: Session, trainer: pl.Trainer, loader: StepLoader) -> int:
+    """Return how many optimizer steps the training takes: the schedule of the learning rate spans them."""
+    num_steps = len(loader) * session.config.trainer.num_epochs
+    # Without a limit of its own a Trainer says -1.
+    return min(num_steps, trainer.max_steps) if trainer.max_steps > 0 else num_steps
+
+
+def _make_callbacks(session: Session, tracking: Tracking, steps_per_epoch: int) -> list[pl.Callback]:
+    """Return what happens between steps, in the order in which it happens."""
+    return [
+        _make_evaluation(session, tracking, steps_per_epoch),
+        # After the evaluation, so that a checkpoint stands for a step that is wholly done.
+        LastCheckpoint(session.folder.checkpoints, session.config.trainer.checkpoint_every_n_steps),
+    ]
+
+
 def _make_evaluation(session: Session, tracking: Tracking, steps_per_epoch: int) -> RoutingEvaluation[Evaluation]:
     """Return the callback that evaluates while training, on a fixed part of the split."""
     evaluation = session.config.evaluation
+    # Drawn by the split's seed, so that runs with other training seeds are evaluated on the same queries.
     examples = session.data.examples(evaluation.split, evaluation.max_queries, session.config.data.split_seed)
 
     def save(model: torch.nn.Module, weights_dir: Path) -> None:

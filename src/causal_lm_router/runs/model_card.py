@@ -51,6 +51,7 @@ def model_card(
     config: TrainConfig, data: PreparedData, encoder: Encoder, report: RoutingReport, split: Split, *, adapter: bool
 ) -> str:
     """Return the card as Markdown with the hub's front matter. It holds no path, time or name of the machine."""
+    # Of a base model that the hub lacks the last part of its path: the rest is about this machine.
     base = hub_name(config.base_model) or Path(config.base_model.name).name
     sections = {
         "What it is": f"A router: {base}, finetuned to generate the name of the LLM in a pool that answers a query "
@@ -68,6 +69,7 @@ def model_card(
 
 
 def _front_matter(config: TrainConfig, base: str, *, adapter: bool) -> str:
+    # The hub links a model to its base by this line, so it names only what the hub has.
     lines = [f"base_model: {base}"] if hub_name(config.base_model) else []
     lines += [PEFT_LIBRARY if adapter else WHOLE_LIBRARY, "pipeline_tag: text-generation", "tags:"]
     tags = ["llm-routing", "causal-lm-router", *(["lora"] if adapter else [])]
@@ -87,6 +89,7 @@ def _weights(config: TrainConfig, *, adapter: bool) -> str:
 def _base_model(config: TrainConfig, encoder: Encoder, base: str) -> str:
     revision = f" at revision `{config.base_model.revision}`" if config.base_model.revision else ""
     text = f"`{base}`{revision}."
+    # Two things a reader could not know from the name alone.
     if config.base_model.origin is BaseModelOrigin.tiny:
         text += " A random model of two layers for smoke runs: it knows nothing."
     if encoder.targets.new_tokens:
@@ -127,6 +130,7 @@ def _data(config: TrainConfig, data: PreparedData) -> str:
 
 
 def _results(report: RoutingReport, split: Split) -> str:
+    # The references show what a score is worth: between choosing blindly and always choosing the best.
     rows = [_result_row("the router", report, "")]
     for name, reference in report.references.items():
         rows.append(_result_row(REFERENCE_NAMES[name], reference, explain_reference(name, report.best_single)))
@@ -156,7 +160,9 @@ def _loading(config: TrainConfig, encoder: Encoder, base: str, *, adapter: bool)
         '    print(router.route_single({"query": "What is 17 times 23?"})["model_name"])'
     )
     blocks = {"With Causal LM Router": ours}
+    # The merge command makes an adapter whole. Weights that were all trained are whole already, in adapter/.
     whole = "path/to/merged" if adapter else "path/to/adapter"
+    # PEFT loads an adapter onto the base model of the hub, which lacks new tokens.
     if adapter and not encoder.targets.new_tokens:
         blocks["With PEFT"] = (
             "from peft import PeftModel\nfrom transformers import AutoModelForCausalLM, AutoTokenizer\n\n"
@@ -170,7 +176,7 @@ def _loading(config: TrainConfig, encoder: Encoder, base: str, *, adapter: bool)
             f'model = AutoModelForCausalLM.from_pretrained("{whole}")\n'
             f'tokenizer = AutoTokenizer.from_pretrained("{whole}")'
         )
-    # vLLM serves plain LoRA; what it cannot serve it loads merged.
+    # vLLM serves plain LoRA, of ranks in steps; what it cannot serve it loads merged.
     if adapter and not encoder.targets.new_tokens and not config.lora.use_dora:
         rank = next((rank for rank in LORA_RANKS if rank >= config.lora.lora_r), LORA_RANKS[-1])
         blocks["With vLLM"] = (

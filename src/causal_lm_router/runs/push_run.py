@@ -20,13 +20,14 @@ def push_run(config: PushConfig) -> bool:
         FileNotFoundError: the run has no such weights.
     """
     folder = RunFolder(Path(config.run_dir))
-    folder.read_metadata()
+    folder.read_metadata()  # raises where the folder holds no trained router
     weights = _complete_weights(folder, config.what)
     files = sorted(path for path in weights.rglob("*") if path.is_file())
     for path in files:
         print(f"{path.stat().st_size:>14,} bytes  {path.relative_to(weights)}")
     visibility = "private" if config.private else "public"
     target = f"{len(files)} files to the {visibility} repository {config.repo}"
+    # The files are listed in any case, so that a trial shows what would be public.
     if reason := _reason_to_wait(config):
         print(f"nothing was uploaded: {reason}; it would have been {target}")
         return False
@@ -46,7 +47,7 @@ def _complete_weights(folder: RunFolder, what: PushedWeights) -> Path:
     if not folder.merged.is_dir():
         raise FileNotFoundError(f"run_dir={folder.path}: no merged checkpoint there; write it with the merge command")
     card = folder.merged / "README.md"
-    # A run of an earlier version has no card.
+    # The card was written for the adapter, and names its library. A run of an earlier version has no card.
     if folder.card.is_file() and not card.is_file():
         text = folder.card.read_text(encoding="utf-8")
         write_text(card, text.replace(PEFT_LIBRARY, WHOLE_LIBRARY, 1))
@@ -55,6 +56,7 @@ def _complete_weights(folder: RunFolder, what: PushedWeights) -> Path:
 
 def _reason_to_wait(config: PushConfig) -> str | None:
     """Return why nothing can or should be uploaded now; None where all is there for it."""
+    # What costs nothing to find out comes first.
     if config.dry_run:
         return "dry_run=true"
     if huggingface_hub.get_token() is None:

@@ -17,6 +17,7 @@ def open_run_tracking(config: TrainConfig, folder: RunFolder) -> AbstractContext
     """Return the tracking of a run or of a job of a sweep, which goes on where an interrupted one was."""
     names = _wandb_names(config, folder)
     checkpoint = last_checkpoint(folder.checkpoints)
+    # With weights in place training is over: all of its metrics hold, also those after the last checkpoint.
     resume_step = None if folder.weights.is_dir() else checkpoint_step(checkpoint)
     tracking = replace(config.tracking, wandb=replace(config.tracking.wandb, group=names.group))
     return open_tracking(
@@ -44,9 +45,11 @@ def _wandb_names(config: TrainConfig, folder: RunFolder) -> _WandbNames:
     group, sweep = config.tracking.wandb.group, sweep_of(folder.path)
     if sweep is None:
         return _WandbNames(config.name, _digest(str(folder.path.resolve())), group)
+    # By the sweep's id, not its name: two sweeps may have the same name.
     metadata, job = sweep.read_metadata(), folder.path.name
     return _WandbNames(f"{config.name}-{job}", _digest(f"{metadata.uid}/{job}"), group or metadata.name)
 
 
 def _digest(text: str) -> str:
+    # 12 digits are enough to tell all runs of a project apart, and short enough to read in a list.
     return hashlib.sha256(text.encode()).hexdigest()[:12]

@@ -74,6 +74,7 @@ class Session:
         `also` names further decoding methods to evaluate beside the configured one. `with_predictions` and `validation`
         are those of `evaluate_outcomes`.
         """
+        # The generator outlives its weights: an evaluation while training changes nothing but them.
         self.generator.load_weights(weights_dir)
         config, data = self.config, self.data
         mean_costs = data.mean_costs
@@ -91,6 +92,7 @@ class Session:
             with_predictions=with_predictions,
             validation=validation,
         )
+        # Training may go on now, and needs the memory of the device.
         self.generator.sleep()
         return result
 
@@ -137,6 +139,7 @@ def open_session(
             torch.set_num_threads(config.trainer.num_threads)
         # After the threads are set: how fast a number format is depends on them.
         configured, config = config, resolve_precision(config)
+        # The generator is made at its first use: a baseline or a data check may never need one.
         source, encoder = make_encoder(config, data.candidate_names, data.best_single, workbench)
         session = Session(
             config=config,
@@ -186,6 +189,7 @@ def load_vocabulary(
 
 def make_generator(config: TrainConfig, source: str, encoder: Encoder, workbench: Workbench) -> Generator:
     """Return the configured backend over the base model at `source`; vLLM's engine is that of the workbench."""
+    # A prompt never has more tokens, so vLLM needs room for no more.
     room, tokenizer = encoder.max_prompt_tokens, encoder.tokenizer
     return open_generator(config.inference, config.base_model, config.lora, source, tokenizer, room, workbench.engine)
 
@@ -201,6 +205,7 @@ def check_pool_of_run(config: TrainConfig, metadata: RouterMetadata, data: Prepa
     Raises:
         ValueError: it is another one.
     """
+    # A renamed pool keeps its order: a name is replaced where it stands.
     known = [config.data.renamed_candidates.get(name, name) for name in metadata.candidate_names]
     if data.candidate_names != known:
         raise ValueError(f"data: its pool must be that of the run, {known}, got {data.candidate_names}")
@@ -212,6 +217,7 @@ def check_splits(config: EvaluationConfig, data: PreparedData) -> None:
     Raises:
         ValueError: one holds none.
     """
+    # An empty split shows now, and not after hours of training.
     evaluated = {"final_split": config.final_split}
     if config.every_n_epochs is not None or config.every_n_steps is not None:
         evaluated["split"] = config.split

@@ -75,6 +75,7 @@ class Workbench:
         before = _traces(base_model)
         model = adapt(base_model)
         yield model
+        # Only reached where the block did not raise. Weights that were trained themselves are no base model any more.
         if self._keeps_base_model and model is not base_model:
             base_model = model.unload().eval().requires_grad_(True)  # type: ignore[operator]
             if _traces(base_model) == before:

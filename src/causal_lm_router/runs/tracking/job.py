@@ -62,6 +62,7 @@ class Tracking:
         columns = [*candidates, NO_ROUTE]
         if [len(row) for row in counts] != [len(columns)] * len(candidates):
             widths = [len(row) for row in counts]
+            # Checked without W&B too, so that a mistake shows on every machine.
             raise ValueError(
                 f"confusion must have {len(candidates)} rows of {len(columns)} counts, got rows of {widths}"
             )
@@ -146,6 +147,7 @@ def open_tracking(
 def _file_loggers(config: TrackingConfig, run_dir: Path, resume_step: int | None) -> "list[Logger]":
     from causal_lm_router.runs.tracking.metrics_csv import MetricsCsv
 
+    # Always there: the learning curve and the report of a sweep are drawn from it.
     metrics_csv = MetricsCsv(run_dir)
     loggers: list[Logger] = [metrics_csv]
     # An interrupted job may have recorded steps after its last checkpoint; they will be done again.

@@ -34,6 +34,7 @@ def redact(config: Mapping[str, Any]) -> dict[str, Any]:
 
     None, booleans and empty texts stay even under the key of a secret: they hold no secret.
     """
+    # Secrets of the environment are taken out of every text, under any key.
     secrets = _environment_secrets()
     return {key: _redact_value(value, names_secret(str(key)), secrets) for key, value in config.items()}
 
@@ -86,6 +87,7 @@ def _redact_argument(argument: str, secrets: list[str]) -> str:
 
 
 def _redact_text(text: str, secrets: list[str]) -> str:
+    # Known secrets first, then what has the form of one.
     for secret in secrets:
         text = text.replace(secret, REDACTED)
     text = _URL_CREDENTIALS.sub(REDACTED, text)

@@ -21,6 +21,7 @@ class WandbRunLogger(WandbLogger):
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
         """Record metrics of one optimizer step."""
+        # Lightning's logger would raise where W&B's helper process is gone, and end the training.
         self._wandb_run.record("metrics", partial(super().log_metrics, metrics, step))
 
     @rank_zero_only

@@ -36,6 +36,7 @@ def choose_recording(mode: WandbMode, timeout_s: float) -> Recording:
         ValueError: under `online` there is no key, or none that can be used.
         ConnectionError: under `online` the server does not answer.
     """
+    # Neither a key nor a server matters to these two, so W&B is not even imported.
     if mode in (WandbMode.offline, WandbMode.disabled):
         return Recording("offline" if mode is WandbMode.offline else "disabled", f"{KEY}={mode}")
     settings = client_settings()
@@ -92,6 +93,7 @@ def _why_no_key() -> str | None:
 
 
 def _probe(settings: "wandb.Settings", timeout_s: float) -> str | None:
+    # Proxies that W&B is told of win over those of the environment.
     proxies = {"http": settings.http_proxy, "https": settings.https_proxy}
     own = {scheme: url for scheme, url in proxies.items() if url}
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({**urllib.request.getproxies(), **own}))

@@ -141,6 +141,7 @@ class WandbRun:
 
     def _wait_for_uploads(self) -> None:
         for artifact in self._uploads:
+            # In short waits, so that a server that goes away meanwhile is noticed.
             while not self.is_lost and not _is_uploaded(artifact):
                 if not self._server_answers():
                     return
@@ -179,6 +180,7 @@ def _is_uploaded(artifact: "wandb.Artifact") -> bool:
 
 
 def _cell(value: Any) -> Any:
+    # W&B's tables take scalars; a text shows everything else.
     if value is None or isinstance(value, bool | int | float):
         return value
     # A StrEnum becomes plain text, for W&B would show the name of its class.

@@ -56,12 +56,14 @@ def open_wandb_run(
         # What looking for the server has taken counts too.
         left_s = max(1.0, config.init_timeout_s - (time.monotonic() - start))
         wandb_run = _open(config.mode, recording, arguments, left_s, says_offline)
+        # 1 unless the block comes to its end, so that W&B shows a failed job as failed.
         exit_code = 1
         try:
             yield wandb_run
             exit_code = 0
         finally:
             wandb_run.close(exit_code)
+            # A dead helper process would fail the next run that this process opens.
             if wandb_run.is_lost:
                 _end_helper()
 
@@ -125,6 +127,7 @@ def _init_once(arguments: dict[str, Any], timeout_s: float) -> "wandb.Run":
         finish_timeout=FINISH_TIMEOUT_S,
         finish_timeout_raises=True,
     )
+    # A new run each time: jobs of a sweep run in one process, and W&B would hand out the run that is open.
     with _redact_command_line():
         return wandb.init(**arguments, reinit="create_new", settings=settings)
 
