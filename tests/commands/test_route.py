@@ -171,14 +171,17 @@ def test_bad_line_of_standard_input(call: Call, monkeypatch: pytest.MonkeyPatch)
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ([], "query, input=(None, None): allowed is exactly one of query=... and input=..."),
-        (["query=a", "input=q.txt"], "query, input=('a', 'q.txt'): allowed is exactly one of query=... and input=..."),
+        ([], "query, input must be given one at a time: query=... or input=..., got {'query': None, "),
+        (
+            ["query=a", "input=q.txt"],
+            "query, input must be given one at a time: query=... or input=..., got {'query': 'a', ",
+        ),
         (["query="], "query is empty"),
         (["query= "], "query is empty"),
         (["input=absent.jsonl"], "input=absent.jsonl: no such file"),
         (["input=q.txt", "output=no/such/folder.jsonl"], "output=no/such/folder.jsonl: its folder does not exist"),
         (["query=a", "outputs=x"], "Could not override 'outputs'; Key 'outputs' not in 'RouteConfig' (key: outputs); "),
-        (["query=a", "inference.temperature=-1"], "inference.temperature=-1.0: allowed is a number of at least 0"),
+        (["query=a", "inference.temperature=-1"], "inference.temperature must be a number of at least 0, got -1.0"),
     ],
 )
 @pytest.mark.usefixtures("no_loading")
