@@ -37,6 +37,8 @@ EXPERIMENTS = CHECKOUT / "experiments"
 ON_RUN = {"evaluate", "route", "resume", "merge", "push"}
 SHOWING = {"--help", "--cfg", "job", "-m", "--multirun"}
 """Words of a command line that are no overrides."""
+OWN_FOLDER = {"--config-dir", "hydra.searchpath=[mine]"}
+"""Words of the commands that take the user's own YAML files."""
 OTHER_PROGRAMMES = {"source", "eval"}
 PRESENT = [page for page in PAGES if page.name not in ("LOG.md", "CHANGELOG.md")]
 """Pages that speak of what there is, not of what there was."""
@@ -60,7 +62,11 @@ def run_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("command", [one for one in COMMANDS if one.words[0] == "causal-lm-router"], ids=str)
+@pytest.mark.parametrize(
+    "command",
+    [one for one in COMMANDS if one.words[0] == "causal-lm-router" and OWN_FOLDER.isdisjoint(one.words)],
+    ids=str,
+)
 def test_commands_parse_or_compose(command: Command, run_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     name, arguments = command.words[1], list(command.words[2:])
     if name.startswith("-"):
@@ -76,6 +82,20 @@ def test_commands_parse_or_compose(command: Command, run_dir: Path, monkeypatch:
         assert any(word.startswith("run_dir=") for word in overrides)
         overrides = [f"run_dir={run_dir}" if word.startswith("run_dir=") else word for word in overrides]
     compose_every_value(name, overrides)
+
+
+def test_own_experiments_and_choices_compose(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    page = CHECKOUT / "docs" / "configuration.md"
+    named = [span for span in spans(page) if span.startswith("mine/")]
+    for name, text in zip(named, blocks(page, "yaml"), strict=True):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text, encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    shown = [one.words[2:] for one in commands(page) if not OWN_FOLDER.isdisjoint(one.words)]
+    # tests/config/test_own_configs.py runs commands with either way of naming the folder.
+    assert {word for words in shown for word in words} == {*OWN_FOLDER, "mine", "experiment=short"}
+    config = compose_config(["hydra.searchpath=[mine]", "experiment=short", "run_dir=x"])
+    assert (config.name, config.data.source, config.trainer.num_epochs) == ("short", "jsonl", 1)
 
 
 @pytest.mark.parametrize("command", [one for one in COMMANDS if one.words[0] == "python"], ids=str)

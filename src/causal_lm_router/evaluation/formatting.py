@@ -112,8 +112,8 @@ def explain_reference(name: str, best_single: str) -> str:
     return {
         "random": "a random LLM",
         "best_single": f"always {best_single}",
-        "oracle": "the best LLM in hindsight",
-        "bayes": "the highest expected score",
+        "oracle": "best LLM in hindsight",
+        "bayes": "highest expected score",
     }[name]
 
 
