@@ -274,7 +274,7 @@ def is_setting(word: str) -> bool:
     key, is_override, value = word.lstrip("+~").partition("=")
     if is_override and key in GROUPS and GROUPS[key]:
         return all(choice in GROUPS[key] | {"...", ""} for choice in value.split(","))
-    if not re.fullmatch(r"[a-z_]+(\.[\w-]+)+", key) or re.search(r"\.(json|yaml|csv|md|py|png|jsonl)$", key):
+    if not re.fullmatch(r"[a-z_]+(\.[\w-]+)+", key) or re.search(r"\.(json|yaml|csv|md|py|png|jsonl|log)$", key):
         return True
     first = key.split(".")[0]
     return first not in config_keys() or any(has_key(kind, key.split(".")) for kind in SCHEMAS.values())
