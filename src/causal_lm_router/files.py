@@ -57,6 +57,7 @@ def write_folder(path: Path) -> Iterator[Path]:
     Raises:
         FileExistsError: `path` exists and is not an empty folder, or becomes so while the block runs.
     """
+    # Refused before the work as well as at its end: what the block does may take hours.
     _refuse_occupied(path)
     temporary = _name_temporary(path)
     temporary.mkdir()
@@ -67,6 +68,7 @@ def write_folder(path: Path) -> Iterator[Path]:
             _sync(inside)
         _rename_folder(temporary, path)
     finally:
+        # Still there only where something failed.
         if temporary.exists():
             shutil.rmtree(temporary)
     _sync(path.parent)  # the rename itself is an entry in the parent folder
@@ -104,6 +106,7 @@ def _rename_folder(source: Path, target: Path) -> None:
 
 
 def _refuse_occupied(path: Path) -> None:
+    # A link counts as occupied even where it leads nowhere: the rename would not replace what it leads to.
     if path.is_symlink() or (path.exists() and (not path.is_dir() or any(path.iterdir()))):
         raise FileExistsError(_OCCUPIED.format(path))
 
@@ -112,6 +115,7 @@ def _sync(path: Path) -> None:
     """Flush a file, or the entries of a folder, to disk; links are left alone."""
     if path.is_symlink():
         return
+    # A folder cannot be opened to write, and flushing does not need it.
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -133,6 +137,7 @@ def code_alone(source: str) -> str:
     Two sources with the same text run the same, so a hash of it tells changed code from mended prose. A text that
     stands as a statement, such as the explanation below a field, counts as a docstring.
     """
+    # Comments are not part of the tree; docstrings are, and are taken out of every body.
     tree = ast.parse(source)
     for node in ast.walk(tree):
         if isinstance(body := getattr(node, "body", None), list):

@@ -32,6 +32,7 @@ class TerminalHandler(logging.Handler):
         is_ours = record.name.partition(".")[0] == _PACKAGE
         if not is_ours and record.levelno < logging.ERROR:
             return
+        # As the logging module's own handlers do: a message that cannot be written must not end the job.
         try:
             source = "" if is_ours else f"{record.name}: "
             tqdm.write(f"{_PREFIXES.get(record.levelno, '')}{source}{self.format(record)}", file=sys.stdout)
@@ -59,6 +60,7 @@ def show_bars(shown: bool) -> None:
 @contextlib.contextmanager
 def name_work(name: str) -> Iterator[None]:
     """Have the progress bars inside the block say what the work belongs to, such as the split that is evaluated."""
+    # A context variable: threads and nested blocks do not see one another's names.
     token = _work.set((*_work.get(), name))
     try:
         yield
@@ -79,6 +81,7 @@ def progress_bar(
     It shows where standard error is a terminal, after `DELAY_S`, and disappears at its end. With `per_unit` that many
     steps are one unit. Of items whose number is not known it shows how many there were.
     """
+    # Generators have no length: without a total the bar counts up and shows the time taken.
     if total is None and isinstance(items, Sized):
         total = len(items)
     counts = "{n:,.0f} {unit}, {elapsed}" if total is None else "{n:,.0f}/{total:,.0f} {unit}, {remaining} left"
@@ -102,6 +105,7 @@ def divert_output() -> Iterator[None]:
     That includes what native code and child processes write. Both are restored at the end. After an error other than a
     ValueError, whose message says it all, what was written is shown.
     """
+    # The descriptors themselves are changed, since native code and child processes do not know Python's streams.
     with _open_log() as log:
         start = log.seek(0, os.SEEK_END)
         _flush()
@@ -119,6 +123,7 @@ def divert_output() -> Iterator[None]:
             for descriptor, original in zip((1, 2), kept, strict=True):
                 os.dup2(original, descriptor)
                 os.close(original)
+            # Only what this block has written, not the log before it.
             if is_unclear:
                 log.seek(start)
                 os.write(2, log.read())
@@ -126,6 +131,7 @@ def divert_output() -> Iterator[None]:
 
 def _open_log() -> IO[bytes]:
     """Open the log file that a command has set up, else a temporary file."""
+    # Opened to append: the handler goes on writing to the same file.
     for handler in logging.getLogger().handlers:
         if isinstance(handler, logging.FileHandler):
             return open(handler.baseFilename, "a+b")

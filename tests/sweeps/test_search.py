@@ -17,7 +17,7 @@ from optuna.trial import FrozenTrial, TrialState
 from causal_lm_router.evaluation.metrics import evaluate_outcomes
 from causal_lm_router.routing import Generation, ParsedRoute, RouteOutcome, RoutingExample
 from causal_lm_router.runs.sweep_folder import SweepFolder
-from causal_lm_router.sweeps.search import Search, open_trial, read_figures
+from causal_lm_router.sweeps.search import Search, open_trial, read_validation_metrics
 from causal_lm_router.sweeps.search_spec import SAMPLERS, SearchSpec
 
 PARAMS = {
@@ -401,7 +401,7 @@ def test_figures_are_those_of_the_validation_report(tmp_path: Path) -> None:
     with pytest.raises(
         ValueError, match=r"validation/report\.json: missing; a search needs evaluation\.final_validation"
     ):
-        read_figures(tmp_path)
+        read_validation_metrics(tmp_path)
     outcomes = []
     for number in range(4):
         example = RoutingExample(str(number), "text", "task", {"cheap": 1.0, "strong": 0.0})
@@ -411,6 +411,6 @@ def test_figures_are_those_of_the_validation_report(tmp_path: Path) -> None:
     (tmp_path / "validation").mkdir()
     plain = {"split": "validation", "seed": 0, **report.to_dict()}
     (tmp_path / "validation" / "report.json").write_text(json.dumps(plain))
-    figures = read_figures(tmp_path)
+    figures = read_validation_metrics(tmp_path)
     assert figures["routing_accuracy"] == 0.75
     assert "mean_cost" not in figures

@@ -17,6 +17,7 @@ class Settings:
 
     def problems(self) -> Iterator[str]:
         """Yield a sentence for each value that cannot be used, those of the parts inside included."""
+        # Its own first, then group by group in the order of the fields, so that messages always come in one order.
         yield from self._own_problems()
         for value in vars(self).values():
             if isinstance(value, Settings):
@@ -30,6 +31,7 @@ class Settings:
         """Yield a problem for each of these fields of the group that is below 1."""
         for name in names:
             value = getattr(self, name)
+            # null passes here: a field that must not be null is refused by its type.
             fits = value is None or value >= 1
             yield from check(fits, f"{group}.{name}", AT_LEAST_1 + (", or null" if or_null else ""), value)
 
@@ -47,6 +49,7 @@ def check_fraction(key: str, value: float) -> Iterator[str]:
 
 def check_function(key: str, name: str | None, *, needed: bool) -> Iterator[str]:
     """Yield a problem for a function that is named where none is used, missing, or of another form."""
+    # Whether a function is needed depends on the choice of its group: only `own` takes one.
     if needed:
         what = "the name of a Python function, package.module:function"
         yield from check(name is not None and names_a_function(name), key, what, name)
@@ -60,4 +63,5 @@ def one_of(names: tuple[str, ...]) -> str:
 
 
 def _plain(value: object) -> object:
+    # As the user writes it: an enum's own form would show the name of a class.
     return value.value if isinstance(value, Enum) else value

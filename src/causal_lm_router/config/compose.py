@@ -48,7 +48,11 @@ COMPOSITION_ERRORS = (HydraException, OmegaConfBaseException, yaml.YAMLError)
 
 
 def conf_dir() -> str:
-    """Absolute path of the config folder: the one inside the installed package, else the checkout's `conf/`."""
+    """Return the absolute path of the config folder: inside the installed package, else the checkout's `conf/`.
+
+    Raises:
+        FileNotFoundError: there is neither.
+    """
     package = Path(__file__).resolve().parents[1]
     for folder in (package / "conf", package.parents[1] / "conf"):
         if (folder / "train.yaml").is_file():
@@ -58,10 +62,11 @@ def conf_dir() -> str:
 
 def register_schemas() -> None:
     """Make the schemas known to Hydra; calling it again changes nothing."""
+    # The schemas of whole commands, from which the files under conf/ start.
     store = ConfigStore.instance()
     for name, node in SCHEMAS.items():
         store.store(name=name, node=node)
-    # In the group `hydra`, which --help leaves out.
+    # Schemas of single choices lie in the group `hydra`, which --help leaves out.
     for group, (_, variants) in VARIANTS.items():
         for value, node in variants.items():
             store.store(group=f"hydra/schema/{group}", name=str(value), node=node)
@@ -72,6 +77,7 @@ def register_schemas() -> None:
 
 def job_id(config: schema.TrainConfig) -> str:
     """Return the id of a job (12 hexadecimal digits), a hash of all settings that its result depends on."""
+    # Sorted keys: the same settings written in another order are the same job. 12 digits are short enough for a folder.
     return hashlib.sha256(json.dumps(identity_of(config_dict(config)), sort_keys=True).encode()).hexdigest()[:12]
 
 
@@ -81,6 +87,7 @@ def resolve_job(composed: DictConfig) -> schema.TrainConfig:
     Raises:
         ValueError: as `resolve_config`.
     """
+    # Our schema knows nothing of Hydra's own node.
     ours = [str(key) for key in composed if key != "hydra"]
     return resolve_config(OmegaConf.masked_copy(composed, ours), schema.TrainConfig)
 
@@ -102,15 +109,18 @@ def register_run(arguments: list[str], *, required: bool, takes_baselines: bool)
         ValueError: the config there is not that of a run, or of a baseline where none is taken, or `run_dir=` is
             required and missing.
     """
+    # Read before Hydra runs, since what it composes depends on the folder.
     run_dirs = [argument for argument in arguments if argument.startswith("run_dir=")]
     if not run_dirs:
         if required:
             raise ValueError("run_dir must be the folder of a run, got none: give it as run_dir=<folder>")
         return
+    # The last one wins, as for every override. Hydra's parser knows its quotes and escapes.
     run_dir = str(OverridesParser.create().parse_override(run_dirs[-1]).value())
     node = load_run_config(Path(run_dir))
     if BASELINE in node and not takes_baselines:
         raise ValueError(f"run_dir must hold a trained router, got {run_dir}, which holds a baseline")
+    # A folder may come from elsewhere: it is data, and must not choose code to run.
     refuse_code(run_dir, node, arguments)
     # A group chosen on the command line takes the place of the run's own, whose keys may be others.
     chosen = {argument.split("=")[0] for argument in arguments}
@@ -132,6 +142,7 @@ def load_run_config(run_dir: Path) -> dict[str, Any]:
     path = run_dir / "config.yaml"
     if not path.is_file():
         raise FileNotFoundError(f"run_dir must be a run folder, got {run_dir}: no config.yaml there")
+    # Bring folders of earlier versions up to date, then check the whole as if it were composed now.
     try:
         loaded = yaml.safe_load(path.read_text(encoding="utf-8"))
         if not isinstance(loaded, dict):
@@ -142,6 +153,7 @@ def load_run_config(run_dir: Path) -> dict[str, Any]:
                 loaded[group] = {**keys, **loaded[group]}
         resolve_config(loaded, schema.TrainConfig)
     except (ValueError, yaml.YAMLError) as error:
+        # One line for the terminal.
         problem = "; ".join(" ".join(line.split()) for line in str(error).splitlines())
         raise ValueError(f"{path}: this is not the config of a run: {problem}") from error
     del loaded["run_dir"]
@@ -158,6 +170,7 @@ def _without_keys_of_other_variants(settings: Mapping[str, Any]) -> dict[str, An
         part = settings.get(group)
         variant = variants.get(part.get(key)) if isinstance(part, Mapping) else None
         if isinstance(part, Mapping) and variant is not None:
+            # Only keys that another variant knows are dropped: a key that none knows is a mistake and stays to be told.
             of_all = {field.name for each in variants.values() for field in fields(each)}
             foreign = of_all - {field.name for field in fields(variant)}
             kept[group] = {name: value for name, value in part.items() if name not in foreign}
@@ -181,6 +194,7 @@ def resolve_config(composed: DictConfig | Mapping[str, Any], target: type[Schema
     except OmegaConfBaseException as error:
         raise ValueError(f"config: {describe_error(error)}") from error
     assert isinstance(resolved, target)
+    # Types fit by now. Values are checked next, and all problems are told at once.
     if problems := list(resolved.problems()):
         raise ValueError("\n".join(problems))
     return resolved
@@ -190,10 +204,12 @@ def _schema_of(settings: Any, target: type) -> Any:
     """Return the empty schema of these settings: `target`, with the subclass that each of VARIANTS asks for."""
     if target is schema.TrainConfig and BASELINE in settings:
         target = schema.BaselineRunConfig
+    # OmegaConf takes a node's keys from its class, so the class must be that of the chosen source and method.
     node = OmegaConf.structured(target)
     for group, (key, variants) in VARIANTS.items():
         part = settings.get(group)
         variant = variants.get(part.get(key)) if isinstance(part, Mapping) else None
+        # `prepare` has no data, so not every schema has every group.
         if variant is not None and group in {field.name for field in fields(target)}:
             node[group] = OmegaConf.structured(variant)
     return node
@@ -220,6 +236,7 @@ def compose_config(overrides: list[str], config_name: str = "train") -> schema.T
 
 def describe_error(error: Exception) -> str:
     """Return in one line what a failed composition says: the file or the override, the dotted key, what is allowed."""
+    # Hydra says which override failed; OmegaConf, whose error it wraps, says why.
     reason = error.__cause__ if isinstance(error.__cause__, OmegaConfBaseException) else None
     text = f"{error}\n{reason or ''}"
     if missing := _find_unchosen(text):
@@ -229,6 +246,7 @@ def describe_error(error: Exception) -> str:
         text = re.sub(r"To append to your config use .*", "", text)
     # Folders that were searched, links and Python types help nobody who typed a wrong key.
     text = re.sub(r"Config search path:(\n\t.*)*|See https:.*|^ *(reference|object)_type=.*", "", text, flags=re.M)
+    # OmegaConf puts the key on a line of its own; here it follows the sentence.
     text = re.sub(r"\n *full_key: *(\S*)", r" (key: \1)", text).replace(" (key: )", "").replace("\n\t", " ")
     # For a wrong key the right ones.
     keys_of = getattr(reason or error, "object_type", None)
@@ -255,7 +273,7 @@ def _choices(group: str) -> list[str]:
 
 
 def quote_text(argument: str) -> str:
-    """Return `key=text` as an override that stands for exactly this text, whatever characters are in it."""
+    """Return `key=text` as an override that stands for exactly this text, with any characters in it."""
     key, _, text = argument.partition("=")
     # In quotes, Hydra takes backslashes for an escape where a quote follows, and only there.
     escaped = re.sub(r"(\\*)('|$)", lambda match: match[1] * 2 + match[2].replace("'", "\\'"), _literal(text))

@@ -43,6 +43,7 @@ def refuse_code(where: object, settings: Mapping[str, Any], given: Iterable[str]
         ValueError: the settings name a function that is not given again.
     """
     allowed = {argument.split("=")[0] for argument in given}
+    # Each function on its own: to allow one is not to allow another.
     for key, name in own_functions(settings).items():
         if key not in allowed and key.partition(".")[0] not in allowed:
             raise ValueError(f"{key} must be given again, as {key}={name}: a run folder ({where}) may not name code")
@@ -58,10 +59,12 @@ def load_function(key: str, name: str, protocol: Any) -> Any:
     """
     module_name, _, function_name = name.partition(":")
     _look_in_working_directory()
+    # Importing runs the module's code; other errors in it pass through, for the user to see.
     try:
         function = getattr(importlib.import_module(module_name), function_name)
     except (ImportError, AttributeError) as error:
         raise ValueError(f"{key} must name a function that can be imported, got {name!r}: {error}") from error
+    # Checked by the number of arguments now, so that a wrong function does not fail after hours. Without `self`.
     parameters = list(inspect.signature(protocol.__call__).parameters)[1:]
     if not callable(function) or not _takes(function, parameters):
         expected = f"{function_name}({', '.join(parameters)})"
@@ -72,6 +75,7 @@ def load_function(key: str, name: str, protocol: Any) -> Any:
 def find_source(name: str) -> Path | None:
     """Return the file that holds the function, None where it has none (a module without source, a missing one)."""
     _look_in_working_directory()
+    # To find a module inside a package Python imports the package, which may be missing.
     try:
         spec = importlib.util.find_spec(name.partition(":")[0])
     except ImportError:
@@ -80,7 +84,7 @@ def find_source(name: str) -> Path | None:
 
 
 def _look_in_working_directory() -> None:
-    # `python -m` looks there by itself, an installed command does not.
+    # `python -m` looks there by itself, an installed command does not. Last, so that no file there hides a library.
     if os.getcwd() not in sys.path:
         sys.path.append(os.getcwd())
 

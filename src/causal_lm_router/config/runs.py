@@ -62,6 +62,7 @@ class TrainConfig(Settings):
         yield from check(safe, "name", "a name without /, and not of dots alone", self.name)
         # NumPy, torch and vLLM all take seeds of 31 bits.
         yield from check(0 <= self.seed < 2**31, "seed", "an integer in 0..2147483647", self.seed)
+        # Checks above are about one key; these are about several that must fit together.
         yield from self._objective_problems()
 
     def _objective_problems(self) -> Iterator[str]:
@@ -75,6 +76,7 @@ class TrainConfig(Settings):
         normalisation = self.decoding.normalisation
         fits = kind is not ObjectiveKind.per_candidate or normalisation is Normalisation.sum
         yield from check(fits, "decoding.normalisation", "sum after objective.kind=per_candidate", normalisation)
+        # Frozen layers can only be run once for all epochs where some layers are frozen and rows never change.
         if self.trainer.reuse_frozen_layers:
             has_frozen = self.lora.use_lora and self.lora.num_layers is not None
             yield from check(has_frozen, "trainer.reuse_frozen_layers", "false unless lora.num_layers is set", True)
@@ -104,7 +106,7 @@ class EvaluateConfig(TrainConfig):
     """A run's own config, with what the `evaluate` command adds."""
 
     output_dir: str
-    """Folder of the report, outcomes and figures."""
+    """Folder of the report, outcomes and drawings."""
 
 
 @dataclass
@@ -120,6 +122,7 @@ class RouteConfig(TrainConfig):
 
     def _own_problems(self) -> Iterator[str]:
         yield from super()._own_problems()
+        # Exactly one of both: neither is nothing to do, and both would leave open which one is meant.
         given = {"query": self.query, "input": self.input}
         one = (self.query is None) != (self.input is None)
         yield from check(one, "query, input", "given one at a time: query=... or input=...", given)
@@ -146,7 +149,9 @@ class PushConfig(TrainConfig):
     """List what would be uploaded, and upload nothing."""
 
     def problems(self) -> Iterator[str]:
+        """Yield a sentence for each value that cannot be used, the repository's name last."""
         yield from super().problems()
+        # The hub allows letters, digits, and the characters _ . - in both parts.
         fits = re.fullmatch(r"[\w.-]+/[\w.-]+", self.repo) is not None
         yield from check(fits, "repo", "a repository of the hub as owner/name", self.repo)
 

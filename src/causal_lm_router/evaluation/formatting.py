@@ -31,7 +31,7 @@ HEADINGS = {
     "regret": "regret",
     "mean_cost": "USD per 1,000 queries",
 }
-"""Figure of a report -> its heading."""
+"""Metric of a report -> its heading."""
 
 
 @dataclass(frozen=True)

@@ -70,7 +70,7 @@ def read_evaluation(folder: Path) -> RunEvaluation:
         evaluation = _evaluation(str(plain["split"]), report, rows)
     except (KeyError, TypeError, AttributeError, ValueError, OSError) as error:
         raise ValueError(f"{path}: cannot be read: {type(error).__name__}: {error}") from error
-    # A report and outcomes of different evaluations would give figures that do not fit one another.
+    # A report and outcomes of different evaluations would give estimates that do not fit one another.
     if len(set(evaluation.query_ids)) != report.num_queries or len(rows) != report.num_queries:
         raise ValueError(f"{path}: must hold a row for each of {report.num_queries} queries, got {len(rows)} rows")
     return evaluation
@@ -110,7 +110,7 @@ def _report(folder: Path, plain: Mapping[str, Any]) -> RoutingReport:
 
 
 def _evaluation(split: str, report: RoutingReport, rows: Sequence[Mapping[str, Any]]) -> RunEvaluation:
-    # The figures of a row rather than those of the table: the oldest rows hold no scores of all candidates.
+    # The values of a row rather than those of the table: the oldest rows hold no scores of all candidates.
     values = {
         "routing_accuracy": _numbers([row["is_correct"] for row in rows]),
         "mean_score": _numbers([row["score"] for row in rows]),

@@ -67,7 +67,7 @@ class RunFolder:
 
     @property
     def metrics(self) -> Path:
-        """Figures over the steps of training."""
+        """Metrics over the steps of training."""
         return self.path / "metrics.csv"
 
     @property

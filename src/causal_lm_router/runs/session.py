@@ -230,7 +230,7 @@ def check_splits(config: EvaluationConfig, data: PreparedData) -> None:
 
 
 def record_evaluation(tracking: Tracking, evaluation: Evaluation, split: str, step: int) -> None:
-    """Send an evaluation's figures and outcomes to every tracker, under the name of its split."""
+    """Send an evaluation's metrics and outcomes to every tracker, under the name of its split."""
     tracking.log_report(evaluation.report.to_metrics(), split, step)
     tracking.log_outcomes(outcome_rows(evaluation.outcomes), split, step)
 

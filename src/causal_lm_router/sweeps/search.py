@@ -88,13 +88,13 @@ class Search:
                 )
                 self._study.add_trial(again)
 
-    def complete(self, number: int, job: str, figures: Mapping[str, float]) -> None:
+    def complete(self, number: int, job: str, metrics: Mapping[str, float]) -> None:
         """Tell the study that a trial is done: by which job, and the metrics of its validation report by name.
 
         Raises:
             ValueError: an objective is not among the metrics; the study then stays as it was.
         """
-        values = [_objective(figures, figure) for figure in self._spec.figures]
+        values = [_objective(metrics, name) for name in self._spec.objective_names]
         self._storage.set_trial_user_attr(_trial_id(self._storage, number), _JOB, job)
         self._study.tell(number, values)
 
@@ -109,12 +109,12 @@ class Search:
         """
         one_of_job: dict[str, dict[str, Any]] = {}
         for trial in sorted(self._study.best_trials, key=lambda trial: trial.number):
-            values = dict(zip(self._spec.figures, trial.values, strict=True))
+            values = dict(zip(self._spec.objective_names, trial.values, strict=True))
             job = trial.user_attrs[_JOB]
             found = {"number": trial.number, "values": values, "params": trial.params, "job": job}
             one_of_job.setdefault(job, found)
         best = list(one_of_job.values())
-        return best if len(self._spec.figures) > 1 else best[:1]
+        return best if len(self._spec.objective_names) > 1 else best[:1]
 
     def _ask(self) -> None:
         """Add a running trial: a new sampler suggests it on a copy in memory, then the study stores it whole."""
@@ -142,7 +142,7 @@ class TrialMonitor:
         self._objectives = list(self._study.user_attrs[_SPEC]["objectives"])
         self._trial_id = _trial_id(storage, number)
 
-    def report(self, figures: Mapping[str, float], step: int) -> bool:
+    def report(self, metrics: Mapping[str, float], step: int) -> bool:
         """Record the objective at an optimizer step; return True when the trial is to be pruned there.
 
         Trials are compared at equal steps. A job that was interrupted may report a step twice: the first value and the
@@ -161,7 +161,7 @@ class TrialMonitor:
         if step <= trial.user_attrs.get(_KEPT_AT, -1):
             return False
         if step not in trial.intermediate_values:
-            value = _objective(figures, self._objectives[0])
+            value = _objective(metrics, self._objectives[0])
             self._storage.set_trial_intermediate_value(self._trial_id, step, value)
         is_pruned = self._study.pruner.prune(self._study, self._storage.get_trial(self._trial_id))
         self._storage.set_trial_user_attr(self._trial_id, _PRUNED_AT if is_pruned else _KEPT_AT, step)
@@ -181,10 +181,11 @@ def open_trial(sweep_dir: Path, number: int) -> TrialMonitor:
     return TrialMonitor(_open_storage(sweep), number)
 
 
-def read_figures(run_dir: Path) -> dict[str, float]:
-    """Return the known figures of a finished run over its validation split, by name.
+def read_validation_metrics(run_dir: Path) -> dict[str, float]:
+    """Return the metrics of a finished run over its validation split by name, without those that are unknown.
 
-    Raises ValueError where the run has not evaluated that split.
+    Raises:
+        ValueError: the run has not evaluated that split.
     """
     path = RunFolder(run_dir).validation / "report.json"
     if not path.is_file():
@@ -230,10 +231,10 @@ def _trial_id(storage: JournalStorage, number: int) -> int:
     return storage.get_trial_id_from_study_id_trial_number(study._study_id, number)
 
 
-def _objective(figures: Mapping[str, float], figure: str) -> float:
-    if figure not in figures:
-        raise ValueError(f"objectives must be metrics of this run ({', '.join(sorted(figures))}), got {figure!r}")
-    return figures[figure]
+def _objective(metrics: Mapping[str, float], name: str) -> float:
+    if name not in metrics:
+        raise ValueError(f"objectives must be metrics of this run ({', '.join(sorted(metrics))}), got {name!r}")
+    return metrics[name]
 
 
 def _check_same(sweep: SweepFolder, there: Mapping[str, Any], here: Mapping[str, Any]) -> None:

@@ -26,7 +26,7 @@ SAMPLERS: dict[str, type[BaseSampler]] = {
     "gp": GPSampler,
 }
 PRUNERS: dict[str, type[BasePruner]] = {"none": NopPruner, "median": MedianPruner, "asha": SuccessiveHalvingPruner}
-FIGURES = (
+METRICS = (
     *(name for name, kind in get_type_hints(RoutingReport).items() if kind is Estimate or Estimate in get_args(kind)),
     *(f"parse_failures/{kind}" for kind in ParseFailure),
     "queries_per_second",
@@ -63,9 +63,9 @@ class SearchSpec:
         for key in ("objectives", "params"):
             if not getattr(self, key):
                 raise ValueError(f"{key} must hold at least one entry, got none")
-        for figure, direction in self.objectives.items():
-            _check_choice("objectives", figure, FIGURES)
-            _check_choice(f"objectives.{figure}", direction, _DIRECTIONS)
+        for name, direction in self.objectives.items():
+            _check_choice("objectives", name, METRICS)
+            _check_choice(f"objectives.{name}", direction, _DIRECTIONS)
         if len(self.objectives) > 1 and self.pruner != "none":
             raise ValueError(f"pruner must be none with several objectives, got {self.pruner!r}")
         # Make both once: a wrong argument fails here, before any trial runs.
@@ -73,14 +73,14 @@ class SearchSpec:
         make_pruner(self.pruner, self.pruner_args)
 
     @property
-    def figures(self) -> list[str]:
+    def objective_names(self) -> list[str]:
         """Names of the objectives, in the order in which the study holds their values."""
         return sorted(self.objectives)
 
     @property
     def directions(self) -> list[StudyDirection]:
         """The direction of each objective, in the same order."""
-        return [StudyDirection[self.objectives[figure].upper()] for figure in self.figures]
+        return [StudyDirection[self.objectives[name].upper()] for name in self.objective_names]
 
     def make_sampler(self, number: int) -> BaseSampler:
         """Return the sampler of the trial with this number."""

@@ -16,7 +16,7 @@ from causal_lm_router.config.plain import config_dict, identity_of
 from causal_lm_router.files import write_text
 from causal_lm_router.runs.job_log import JobState, read_statuses
 from causal_lm_router.sweeps.launched_jobs import SweepJob, SweepJobs
-from causal_lm_router.sweeps.search import Search, read_figures
+from causal_lm_router.sweeps.search import Search, read_validation_metrics
 from causal_lm_router.sweeps.search_space import distribution_of, edges
 from causal_lm_router.sweeps.search_spec import SearchSpec
 
@@ -136,7 +136,7 @@ class TrialJobs:
             search.stop(number, pruned=status is not None and status.state is JobState.pruned)
             return True
         try:
-            search.complete(number, job.id, read_figures(self._jobs.folder.run_dir(job.id)))
+            search.complete(number, job.id, read_validation_metrics(self._jobs.folder.run_dir(job.id)))
         except ValueError as error:
             logger.error("trial %d failed: job %s: %s", number, job.id, error)
             search.stop(number, pruned=False)

@@ -1,4 +1,4 @@
-"""RoutingEvaluation: decides when a run is evaluated while it trains, and passes the figures on."""
+"""RoutingEvaluation: decides when a run is evaluated while it trains, and passes the results on."""
 
 import tempfile
 from collections.abc import Callable

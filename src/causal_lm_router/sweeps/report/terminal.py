@@ -13,7 +13,7 @@ from causal_lm_router.sweeps.report.findings import Findings, say_cautions, say_
 
 
 def print_summary(findings: Findings, folder: Path, console: Console) -> None:
-    """Print the configurations with their main figures, what was chosen, what differs, and where the report lies."""
+    """Print the configurations with their main estimates, what was chosen, what differs, and where the report lies."""
     console.print(Text(findings.progress))
     if findings.summaries:
         console.print(_table(findings))
@@ -31,7 +31,7 @@ def _table(findings: Findings) -> Table:
     for heading in ("Seeds", "Routing\naccuracy", "Parse\nfailures", "Mean\nscore"):
         table.add_column(heading, justify="right")
     for one in findings.summaries:
-        figures = [
+        estimates = [
             format_two_lines(one.estimates[name], form_of(name))
             for name in ("routing_accuracy", "parse_failure_rate", "mean_score")
         ]
@@ -42,7 +42,7 @@ def _table(findings: Findings) -> Table:
             _short_name(one.configuration),
             str(len(one.configuration.runs)),
         ]
-        table.add_row(*map(Text, cells), *figures, style="bold" if is_chosen else "")
+        table.add_row(*map(Text, cells), *estimates, style="bold" if is_chosen else "")
     # References come last, without intervals: they are there for orientation.
     for reference in findings.references:
         accuracy, score = reference.estimates.routing_accuracy, reference.estimates.mean_score
