@@ -26,10 +26,10 @@ from run_routes import (
     Routes,
     compose_run,
     format_percent,
-    hit_figure,
+    hit_estimate,
     open_run,
     read_routes,
-    share_figure,
+    share_estimate,
     table_head,
     table_row,
 )
@@ -90,11 +90,11 @@ class Takeover:
 
 
 def main() -> None:
-    """Measure, print the table, write the figures."""
+    """Measure, print the table, write the estimates."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run_dir", type=Path)
     parser.add_argument("--queries", type=int, default=100, help="at most so many of the final split")
-    parser.add_argument("--output", type=Path, help="JSON file of all figures")
+    parser.add_argument("--output", type=Path, help="JSON file of all estimates")
     parser.add_argument("overrides", nargs="*", help="overrides of `causal-lm-router evaluate`")
     arguments = parser.parse_intermixed_args()
     config = compose_run(arguments.run_dir, arguments.overrides)
@@ -107,11 +107,11 @@ def main() -> None:
 
 
 def attack(session: Session, queries: Sequence[str]) -> dict[str, Any]:
-    """Print the table row by row and return all figures as plain values."""
+    """Print the table row by row and return all estimates as plain values."""
     prompt, names = session.config.prompt, session.data.candidate_names
     prompts = {setting: replace(prompt, neutralise_markers=neutral) for setting, neutral in SETTINGS.items()}
     clean = {setting: read_routes(session, queries, one) for setting, one in prompts.items()}
-    shares = {s: {name: hit_figure([r == name for r in clean[s]]).value for name in names} for s in SETTINGS}
+    shares = {s: {name: hit_estimate([r == name for r in clean[s]]).value for name in names} for s in SETTINGS}
     columns = [f"{setting}: {what}" for setting in SETTINGS for what in ("mean over candidates", "worst candidate")]
     print(f"{len(queries)} queries, decoding {session.config.decoding.method.value}\n")
     print(table_head("planted text", "where", *columns), flush=True)
@@ -158,7 +158,7 @@ def takeover(clean: Routes, planted: Mapping[str, Routes]) -> Takeover:
         for name, row, known in zip(planted, turned, counted, strict=True)
         if known.any()
     }
-    return Takeover(share_figure(np.nanmean(turned, axis=0)), by_candidate)
+    return Takeover(share_estimate(np.nanmean(turned, axis=0)), by_candidate)
 
 
 def turned_routes(clean: Routes, planted: Routes, name: str) -> NDArray[np.float64]:

@@ -106,7 +106,7 @@ def wait_until(path: Path, process: subprocess.Popen[str]) -> float:
 
 
 def time_training(folder: RunFolder, overrides: list[str]) -> float:
-    """Run to the end and return the seconds from the first figure to the trained weights."""
+    """Run to the end and return the seconds from the first metric to the trained weights."""
     process = start("train", folder, overrides)
     begin = wait_until(folder.metrics, process)
     end = wait_until(folder.weights, process)
@@ -115,7 +115,7 @@ def time_training(folder: RunFolder, overrides: list[str]) -> float:
 
 
 def kill_and_resume(folder: RunFolder, overrides: list[str], seconds: float, reference: RunFolder) -> Kill:
-    """Kill a fresh run so many seconds after its first figure, resume it and compare."""
+    """Kill a fresh run so many seconds after its first metric, resume it and compare."""
     process = start("train", folder, overrides)
     wait_until(folder.metrics, process)
     time.sleep(seconds)

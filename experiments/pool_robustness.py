@@ -23,10 +23,10 @@ from run_routes import (
     compose_run,
     format_percent,
     format_score,
-    hit_figure,
+    hit_estimate,
     open_run,
     read_routes,
-    share_figure,
+    share_estimate,
     table_head,
     table_row,
 )
@@ -42,27 +42,27 @@ from causal_lm_router.runs.workbench import Workbench
 
 @dataclass(frozen=True)
 class Finding:
-    """One figure: what was done to the pool, what was counted."""
+    """One estimate: what was done to the pool, what was counted."""
 
     check: str
     what: str
-    figure: Estimate
+    estimate: Estimate
     is_share: bool = True
 
     @property
     def row(self) -> str:
-        """The figure as a row of the table."""
-        return table_row(self.check, self.what, (format_percent if self.is_share else format_score)(self.figure))
+        """The estimate as a row of the table."""
+        return table_row(self.check, self.what, (format_percent if self.is_share else format_score)(self.estimate))
 
 
 def main() -> None:
-    """Run the checks that the run allows, print the table, write the figures."""
+    """Run the checks that the run allows, print the table, write the estimates."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run_dir", type=Path)
     parser.add_argument("--queries", type=int, default=200, help="at most so many of the final split")
     parser.add_argument("--orders", type=int, default=5, help="how many orders of the candidates to compare")
     parser.add_argument("--rename", nargs="*", default=[], metavar="OLD=NEW", help="candidates to rename, one by one")
-    parser.add_argument("--output", type=Path, help="JSON file of all figures")
+    parser.add_argument("--output", type=Path, help="JSON file of all estimates")
     parser.add_argument("overrides", nargs="*", help="overrides of `causal-lm-router evaluate`")
     arguments = parser.parse_intermixed_args()
     config = compose_run(arguments.run_dir, arguments.overrides)
@@ -89,7 +89,7 @@ def check_pool(
     num_orders: int,
     renamings: Sequence[tuple[str, str]],
 ) -> list[Finding]:
-    """Return the figures of every check that applies to the run; raise ValueError where none does."""
+    """Return the estimates of every check that applies to the run; raise ValueError where none does."""
     lists, held_out = CANDIDATES in config.prompt.template, config.data.held_out_candidates
     if not (lists or renamings or held_out):
         raise ValueError(
@@ -135,11 +135,11 @@ def order_sensitivity(examples: Sequence[RoutingExample], routes: Sequence[Route
         raise ValueError(f"--orders must be at least 2, got {len(routes)}")
     by_query = list(zip(*routes, strict=True))
     pairs = [[one != other for one, other in combinations(row, 2)] for row in by_query]
-    scores = sorted((mean_score(examples, row) for row in routes), key=lambda figure: figure.value)
+    scores = sorted((mean_score(examples, row) for row in routes), key=lambda estimate: estimate.value)
     check = f"{len(routes)} orders of the candidates"
     return [
-        Finding(check, "queries whose route is not the same under all", hit_figure([any(row) for row in pairs])),
-        Finding(check, "routes that differ between two", share_figure([float(np.mean(row)) for row in pairs])),
+        Finding(check, "queries whose route is not the same under all", hit_estimate([any(row) for row in pairs])),
+        Finding(check, "routes that differ between two", share_estimate([float(np.mean(row)) for row in pairs])),
         Finding(check, "mean score, lowest", scores[0], is_share=False),
         Finding(check, "mean score, highest", scores[-1], is_share=False),
     ]
@@ -154,10 +154,10 @@ def renamed(old: str, new: str, examples: Sequence[RoutingExample], before: Rout
     check = f"`{old}` called `{new}`"
     pairs = list(zip(before, same_names, strict=True))
     return [
-        Finding(check, "routes to it, old name", hit_figure([route == old for route in before])),
-        Finding(check, "routes to it, new name", hit_figure([route == old for route in same_names])),
-        Finding(check, "routes that change", hit_figure([one != other for one, other in pairs])),
-        Finding(check, "parse failures, new name", hit_figure([route is None for route in after])),
+        Finding(check, "routes to it, old name", hit_estimate([route == old for route in before])),
+        Finding(check, "routes to it, new name", hit_estimate([route == old for route in same_names])),
+        Finding(check, "routes that change", hit_estimate([one != other for one, other in pairs])),
+        Finding(check, "parse failures, new name", hit_estimate([route is None for route in after])),
         Finding(check, "mean score, old name", mean_score(examples, before), is_share=False),
         Finding(check, "mean score, new name", mean_score(examples, same_names), is_share=False),
     ]
@@ -168,9 +168,9 @@ def called_held_out(name: str, examples: Sequence[RoutingExample], routes: Route
     best = [example.best_candidates() for example in examples]
     check = f"`{name}` held out of training"
     return [
-        Finding(check, "routes to it", hit_figure([route == name for route in routes])),
-        Finding(check, "routes of the oracle to it", share_figure([(name in row) / len(row) for row in best])),
-        Finding(check, "queries on which it alone is best", hit_figure([row == [name] for row in best])),
+        Finding(check, "routes to it", hit_estimate([route == name for route in routes])),
+        Finding(check, "routes of the oracle to it", share_estimate([(name in row) / len(row) for row in best])),
+        Finding(check, "queries on which it alone is best", hit_estimate([row == [name] for row in best])),
         Finding(check, "mean score of the routes", mean_score(examples, routes), is_share=False),
     ]
 

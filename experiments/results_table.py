@@ -19,17 +19,17 @@ def main() -> None:
         report = yaml.safe_load((Path(folder) / "report.json").read_text(encoding="utf-8"))
         rows = [("**router**", report, interval(report["parse_failure_rate"], percent=True))]
         rows += [(name, report["references"][name], "") for name in report["references"]]
-        for index, (name, figures, failures) in enumerate(rows):
+        for index, (name, estimates, failures) in enumerate(rows):
             who = f"always `{report['best_single']}`" if name == "best_single" else name
             first = (report["name"], f"{report['num_queries']:,}") if index == 0 else ("", "")
-            score = interval(figures["mean_score"])
-            accuracy = interval(figures["routing_accuracy"], percent=True)
+            score = interval(estimates["mean_score"])
+            accuracy = interval(estimates["routing_accuracy"], percent=True)
             print(f"| {' | '.join((*first, who, score, accuracy, failures))} |")
 
 
-def interval(figure: dict[str, Any], percent: bool = False) -> str:
-    """Return a figure with its 95% interval."""
-    value, low, high = (figure[key] for key in ("value", "low", "high"))
+def interval(estimate: dict[str, Any], percent: bool = False) -> str:
+    """Return an estimate with its 95% interval."""
+    value, low, high = (estimate[key] for key in ("value", "low", "high"))
     if percent:
         return f"{value:.1%} [{low:.1%}, {high:.1%}]"
     return f"{value:.3f} [{low:.3f}, {high:.3f}]"

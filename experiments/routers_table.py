@@ -86,9 +86,9 @@ def main() -> None:
         print(format_row((row.router, row.decoding, str(len(row.evaluations))), row.estimates, gains))
     for name, baseline in rows[0].evaluations[0].report.references.items():
         if name not in {row.router for row in rows}:
-            figures = {"mean_score": baseline.mean_score, "routing_accuracy": baseline.routing_accuracy}
-            figures |= {"mean_cost": baseline.mean_cost} if baseline.mean_cost else {}
-            print(format_row((name, "", ""), figures, [""] * (1 + len(against))))
+            estimates = {"mean_score": baseline.mean_score, "routing_accuracy": baseline.routing_accuracy}
+            estimates |= {"mean_cost": baseline.mean_cost} if baseline.mean_cost else {}
+            print(format_row((name, "", ""), estimates, [""] * (1 + len(against))))
 
 
 def read_rows(folders: Sequence[Path]) -> list[Row]:
@@ -140,12 +140,12 @@ def find_baseline(rows: Sequence[Row], method: BaselineMethod) -> Row:
     raise ValueError(f"--against {method.value}: no run of this baseline in the folders")
 
 
-def format_row(names: Sequence[str], figures: Mapping[str, Estimate], gains: Sequence[str]) -> str:
+def format_row(names: Sequence[str], estimates: Mapping[str, Estimate], gains: Sequence[str]) -> str:
     """Return a row as Markdown: rates without their intervals, which `report` and `compare` print."""
-    shown = {name: f"{figure.value:.1%}" for name, figure in figures.items()}
-    cost = f"{1000 * figures['mean_cost'].value:.3f}" if "mean_cost" in figures else ""
+    shown = {name: f"{estimate.value:.1%}" for name, estimate in estimates.items()}
+    cost = f"{1000 * estimates['mean_cost'].value:.3f}" if "mean_cost" in estimates else ""
     rates = [shown.get(name, "") for name in ("routing_accuracy", "parse_failure_rate")]
-    return table_row(*names, format_score(figures["mean_score"]), *gains, *rates, cost)
+    return table_row(*names, format_score(estimates["mean_score"]), *gains, *rates, cost)
 
 
 def _decoded(router: str, configuration: Configuration) -> Iterator[Row]:

@@ -75,32 +75,32 @@ def read_routes(session: Session, queries: Sequence[str], prompt: PromptConfig |
     return [decoding.route.candidate for decoding in decoded]
 
 
-def share_figure(shares: Values) -> Estimate:
+def share_estimate(shares: Values) -> Estimate:
     """Return the mean of a share (0..1) per query with its 95% interval: the normal one, inside 0..1.
 
     For a mean of exactly 0 or 1, where the normal interval has no width, it is Wilson's. Raises ValueError for none.
     """
-    figure, num_queries = mean_estimate(shares), len(shares)
-    if figure.low is None or figure.high is None or figure.value in (0.0, 1.0):
-        return rate_estimate(round(figure.value * num_queries), num_queries)
-    return replace(figure, low=max(0.0, figure.low), high=min(1.0, figure.high))
+    estimate, num_queries = mean_estimate(shares), len(shares)
+    if estimate.low is None or estimate.high is None or estimate.value in (0.0, 1.0):
+        return rate_estimate(round(estimate.value * num_queries), num_queries)
+    return replace(estimate, low=max(0.0, estimate.low), high=min(1.0, estimate.high))
 
 
-def hit_figure(hits: Sequence[bool]) -> Estimate:
+def hit_estimate(hits: Sequence[bool]) -> Estimate:
     """Return the share of hits with its Wilson 95% interval."""
     return rate_estimate(int(np.sum(hits)), len(hits))
 
 
-def format_percent(figure: Estimate) -> str:
+def format_percent(estimate: Estimate) -> str:
     """Return a share with its interval as it is printed."""
-    return f"{figure.value:.1%} [{figure.low:.1%}, {figure.high:.1%}]"
+    return f"{estimate.value:.1%} [{estimate.low:.1%}, {estimate.high:.1%}]"
 
 
-def format_score(figure: Estimate) -> str:
+def format_score(estimate: Estimate) -> str:
     """Return a mean score with its interval as it is printed."""
-    if figure.low is None or figure.high is None:
-        return f"{figure.value:.3f}"
-    return f"{figure.value:.3f} [{figure.low:.3f}, {figure.high:.3f}]"
+    if estimate.low is None or estimate.high is None:
+        return f"{estimate.value:.3f}"
+    return f"{estimate.value:.3f} [{estimate.low:.3f}, {estimate.high:.3f}]"
 
 
 def table_row(*cells: str) -> str:

@@ -3,7 +3,7 @@ r"""What jobs that run one after another in one process cost, and whether its me
     python experiments/sweep_reuse.py [--jobs 50] [--overrides debug=smoke ...]
 
 The jobs share a workbench and differ in seed and rank; the last one is the first again. Prints seconds and resident
-memory after each job, the slope of the memory from job 10 on, and whether every figure of the last job equals the
+memory after each job, the slope of the memory from job 10 on, and whether every value of the last job equals the
 first's (losses bit for bit, every outcome, the adapter's bytes). Exit status 1 where any differs.
 
 With SmolLM2-135M and vLLM:
@@ -53,7 +53,7 @@ def main() -> None:
     if len(memory) > WARM_UP + 1:
         slope = np.polyfit(np.arange(WARM_UP, len(memory) + 1), memory[WARM_UP - 1 :], 1)[0]
         print(f"memory from job {WARM_UP} to {len(memory)}: {slope:+.2f} MiB a job")
-    print(f"the last job's figures are the first's: {'yes' if is_same else 'NO'}")
+    print(f"the last job's values are the first's: {'yes' if is_same else 'NO'}")
     raise SystemExit(not is_same)
 
 
@@ -67,9 +67,9 @@ def run_job(folder: RunFolder, overrides: list[str], variant: int, workbench: Wo
 
 
 def results(folder: RunFolder) -> list[object]:
-    """Return every figure of a run but how fast it was: metrics by step, outcomes, and the adapter's bytes."""
+    """Return every value of a run but how fast it was: metrics by step, outcomes, and the adapter's bytes."""
     rows = read_metrics(folder.metrics)
-    figures: list[object] = [
+    values: list[object] = [
         (row.step, row.epoch, row.name, row.value.hex()) for row in rows if "per_second" not in row.name
     ]
     files = [
@@ -77,7 +77,7 @@ def results(folder: RunFolder) -> list[object]:
         folder.validation / "outcomes.jsonl",
         *folder.weights.glob("*.safetensors"),
     ]
-    return figures + [path.read_bytes() for path in files if path.is_file()]
+    return values + [path.read_bytes() for path in files if path.is_file()]
 
 
 def resident_mib() -> float:

@@ -1,4 +1,4 @@
-"""Whether sweeps survive kills, give the same figures under every launcher, and how much sharing a process saves.
+"""Whether sweeps survive kills, give the same results under every launcher, and how much sharing a process saves.
 
     python experiments/sweep_survival.py [--kills 10] [--launchers joblib ray ...] [--separate] [--folder DIR]
 
@@ -8,7 +8,7 @@ Twelve jobs (2 learning rates x 2 ranks x 3 seeds; --swept and --overrides say o
 - once under each of the launchers;
 - with --separate once more as single runs, each in a process of its own, timed.
 
-Compared with the reference, job by job: every figure of the reports on test and validation, every route, the training
+Compared with the reference, job by job: every result of the reports on test and validation, every route, the training
 losses and the adapter, bit for bit. Exit status 1 where anything differs, a job ran again after completion, or a file
 of a finished job was written again.
 """
@@ -185,7 +185,7 @@ def ran_after_completion(sweep: SweepFolder) -> list[str]:
 
 
 def compare(name: str, reference: SweepFolder, other: SweepFolder) -> bool:
-    """Print how many jobs of a sweep have the figures of the reference, bit for bit."""
+    """Print how many jobs of a sweep have the results of the reference, bit for bit."""
     jobs = list(read_statuses(reference))
     same = [outcome(reference.run_dir(job)) == outcome(other.run_dir(job)) for job in jobs]
     print(f"{name}: {sum(same)} of {len(jobs)} jobs equal to the reference", flush=True)

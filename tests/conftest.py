@@ -165,7 +165,7 @@ def forkserver() -> ForkServerContext:
 def fit_tiny(
     tiny_base: TinyBase, tiny_config: Callable[..., Any], tmp_path: Path
 ) -> Callable[..., dict[str, list[float]]]:
-    """Function that trains the tiny base model on 22 queries and returns the figures of every step by name.
+    """Function that trains the tiny base model on 22 queries and returns the metrics of every step by name.
 
     It takes overrides, `folder` to go on in a run folder, and `workbench` to share the base model with other calls.
     Dropout is off unless an override puts it on; nothing is evaluated.
@@ -196,10 +196,10 @@ def fit_tiny(
         metrics_csv = MetricsCsv(folder)
         metrics_csv.drop_after(checkpoint_step(last_checkpoint(folder / "checkpoints")))
         fit(session, Tracking([metrics_csv], None, folder, log_adapter=False))
-        figures: dict[str, list[float]] = {}
+        metrics: dict[str, list[float]] = {}
         for row in read_metrics(folder / "metrics.csv"):
-            figures.setdefault(row.name.removeprefix("train/"), []).append(row.value)
-        return figures
+            metrics.setdefault(row.name.removeprefix("train/"), []).append(row.value)
+        return metrics
 
     return run
 

@@ -90,11 +90,11 @@ def test_a_candidate_that_every_clean_route_names_has_no_rate(script: ModuleType
 
 @run_routes
 def test_shares_of_queries_have_intervals_inside_0_to_1(script: ModuleType) -> None:
-    assert script.share_figure([1.0, 1.0, 1.0]) == rate_estimate(3, 3)
-    figure = script.share_figure([0.0, 0.0, 0.0, 0.5])
+    assert script.share_estimate([1.0, 1.0, 1.0]) == rate_estimate(3, 3)
+    estimate = script.share_estimate([0.0, 0.0, 0.0, 0.5])
     # Standard deviation 0.25, so the standard error is 0.125 and 1.96 of it leaves 0..1 below.
-    assert (figure.value, figure.standard_error, figure.low) == (0.125, 0.125, 0.0)
-    assert figure.high == pytest.approx(0.125 + 1.959964 * 0.125)
+    assert (estimate.value, estimate.standard_error, estimate.low) == (0.125, 0.125, 0.0)
+    assert estimate.high == pytest.approx(0.125 + 1.959964 * 0.125)
     assert script.table_row("a|b", "c") == r"| a\|b | c |"
 
 
@@ -102,10 +102,10 @@ def test_shares_of_queries_have_intervals_inside_0_to_1(script: ModuleType) -> N
 def test_order_sensitivity_counts_queries_and_pairs_of_orders(script: ModuleType) -> None:
     asked = examples({A: 1.0, B: 0.0}, {A: 1.0, B: 0.0}, {A: 0.0, B: 1.0}, {A: 0.5, B: 0.5})
     found = script.order_sensitivity(asked, [[A, A, A, A], [A, B, A, None], [A, B, B, A]])
-    values = [finding.figure.value for finding in found]
+    values = [finding.estimate.value for finding in found]
     # Pairs that differ, of three: 0, 2, 2, 2. Mean scores: 2.5, 1 and 2.5 of 4.
     assert values == pytest.approx([3 / 4, (0 + 3 * 2 / 3) / 4, 1 / 4, 2.5 / 4])
-    assert found[0].figure == rate_estimate(3, 4)
+    assert found[0].estimate == rate_estimate(3, 4)
     with pytest.raises(ValueError, match="--orders must be at least 2, got 1"):
         script.order_sensitivity(asked, [[A, A, A, A]])
 
@@ -114,7 +114,7 @@ def test_order_sensitivity_counts_queries_and_pairs_of_orders(script: ModuleType
 def test_a_renamed_candidate_is_the_same_candidate(script: ModuleType) -> None:
     asked = examples({A: 1.0, B: 0.0}, {A: 1.0, B: 0.25}, {A: 0.0, B: 1.0}, {A: 1.0, B: 0.0})
     found = script.renamed(A, "zeta", asked, [A, A, B, A], ["zeta", B, B, None])
-    assert [finding.figure.value for finding in found] == [3 / 4, 1 / 4, 2 / 4, 1 / 4, 1.0, 2.25 / 4]
+    assert [finding.estimate.value for finding in found] == [3 / 4, 1 / 4, 2 / 4, 1 / 4, 1.0, 2.25 / 4]
     assert found[1].row.startswith("| `alpha` called `zeta` | routes to it, new name | 25.0% [")
 
 
@@ -122,7 +122,7 @@ def test_a_renamed_candidate_is_the_same_candidate(script: ModuleType) -> None:
 def test_a_held_out_candidate_is_set_against_the_oracle(script: ModuleType) -> None:
     asked = examples({A: 1.0, B: 0.0}, {A: 1.0, B: 1.0}, {A: 0.0, B: 1.0}, {A: 0.0, B: 1.0})
     found = script.called_held_out(A, asked, [A, B, B, None])
-    assert [finding.figure.value for finding in found] == [1 / 4, (1 + 1 / 2) / 4, 1 / 4, 3 / 4]
+    assert [finding.estimate.value for finding in found] == [1 / 4, (1 + 1 / 2) / 4, 1 / 4, 3 / 4]
 
 
 @pool_robustness

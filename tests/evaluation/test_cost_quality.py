@@ -1,4 +1,4 @@
-"""Frontier, hull and the figures over them, on values worked out by hand and by brute force."""
+"""Frontier, hull and the values over them, on values worked out by hand and by brute force."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""The description of a data set and its print: every figure by hand, at 80 columns."""
+"""The description of a data set and its print: every number by hand, at 80 columns."""
 
 import io
 from dataclasses import replace

@@ -12,11 +12,11 @@ def test_wilson_interval_equals_published_and_independent_values() -> None:
     assert eight_of_ten.standard_error == pytest.approx((0.8 * 0.2 / 10) ** 0.5)
     assert (eight_of_ten.low, eight_of_ten.high) == pytest.approx((0.4901625, 0.9433178), abs=1e-7)
     for num_hits, num_total in [(0, 1), (0, 10), (3, 7), (10, 10), (499, 500)]:
-        figure, other = (
+        estimate, other = (
             rate_estimate(num_hits, num_total),
             binomtest(num_hits, num_total).proportion_ci(method="wilson"),
         )
-        assert (figure.low, figure.high) == pytest.approx((other.low, other.high), abs=1e-12)
+        assert (estimate.low, estimate.high) == pytest.approx((other.low, other.high), abs=1e-12)
     assert rate_estimate(0, 10).low == 0
     assert rate_estimate(10, 10).high == 1
 
@@ -29,10 +29,10 @@ def test_impossible_rates_are_errors(num_hits: int, num_total: int) -> None:
 
 def test_mean_interval() -> None:
     # 0, 1, 1, 2: variance 2 / 3, standard error sqrt(2 / 12) = 0.408248, half width 0.800152
-    figure = mean_estimate([0, 1, 1, 2])
-    assert figure.value == 1
-    assert figure.standard_error == pytest.approx(0.408248, abs=1e-6)
-    assert (figure.low, figure.high) == pytest.approx((0.199848, 1.800152), abs=1e-6)
+    estimate = mean_estimate([0, 1, 1, 2])
+    assert estimate.value == 1
+    assert estimate.standard_error == pytest.approx(0.408248, abs=1e-6)
+    assert (estimate.low, estimate.high) == pytest.approx((0.199848, 1.800152), abs=1e-6)
 
 
 def test_mean_of_one_value_has_no_interval() -> None:
@@ -48,10 +48,10 @@ def test_means_that_are_no_numbers_are_errors(values: list[float]) -> None:
 def test_ratio_interval() -> None:
     # Ratio 3 / 4; residuals 0.25, -0.75, 0.5: variance 0.875 / 2, its standard error sqrt(0.4375 / 3) = 0.381881,
     # over the mean divisor 4 / 3: 0.286411.
-    figure = ratio_estimate([1, 0, 2], [1, 1, 2])
-    assert figure is not None
-    assert figure.value == pytest.approx(0.75)
-    assert figure.standard_error == pytest.approx(0.286411, abs=1e-6)
-    assert figure.low == pytest.approx(0.75 - 1.959964 * 0.286411, abs=1e-5)
+    estimate = ratio_estimate([1, 0, 2], [1, 1, 2])
+    assert estimate is not None
+    assert estimate.value == pytest.approx(0.75)
+    assert estimate.standard_error == pytest.approx(0.286411, abs=1e-6)
+    assert estimate.low == pytest.approx(0.75 - 1.959964 * 0.286411, abs=1e-5)
     assert ratio_estimate([1, 2], [1, -1]) is None
     assert ratio_estimate([1, 2], [-1, -1]) is None

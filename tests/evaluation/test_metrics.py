@@ -1,4 +1,4 @@
-"""Figures of a report against values worked out by hand."""
+"""Estimates of a report against values worked out by hand."""
 
 import json
 from collections.abc import Mapping
@@ -170,7 +170,7 @@ def test_confusion_has_labels_by_routes_and_failures_last(report: RoutingReport)
     assert report.confusion == ((1, 1, 1, 0), (1, 0, 0, 1), (0, 0, 0, 0))
 
 
-def test_every_task_has_its_figures(report: RoutingReport) -> None:
+def test_every_task_has_its_estimates(report: RoutingReport) -> None:
     assert list(report.per_task) == ["x", "y"]
     x, y = report.per_task["x"], report.per_task["y"]
     assert (x.num_queries, x.routing_accuracy.value, x.num_parse_failures) == (3, 1, 0)

@@ -112,11 +112,11 @@ def bootstrap(statistic: Callable[..., float], *arrays: Floats, resamples: int =
 
 def test_bootstrap_agrees_with_the_formula_and_stays_paired() -> None:
     values = np.random.default_rng(4).random(400)
-    figure, formula = bootstrap(np.mean, values), mean_estimate(values)
-    assert figure.value == formula.value
+    estimate, formula = bootstrap(np.mean, values), mean_estimate(values)
+    assert estimate.value == formula.value
     for key in ("standard_error", "low", "high"):
-        assert getattr(figure, key) == pytest.approx(getattr(formula, key), rel=0.1, abs=0.003)
-    assert bootstrap(np.mean, values) == figure
+        assert getattr(estimate, key) == pytest.approx(getattr(formula, key), rel=0.1, abs=0.003)
+    assert bootstrap(np.mean, values) == estimate
     difference = bootstrap(lambda a, b: float(np.mean(a - b)), values, values - 0.25, resamples=50)
     assert (difference.low, difference.high) == (pytest.approx(0.25), pytest.approx(0.25))
 
@@ -172,12 +172,12 @@ def report() -> PredictionReport:
 
 def test_report_of_a_calibrated_router(report: PredictionReport) -> None:
     test = make_table(300, 3, 5)
-    figure = report.auroc["candidate-2"]
-    assert figure is not None and figure.low is not None and figure.high is not None
+    estimate = report.auroc["candidate-2"]
+    assert estimate is not None and estimate.low is not None and estimate.high is not None
     predicted = test.predicted
     assert predicted is not None
-    assert figure.value == calibration.auroc(test.scores[:, 2], predicted[:, 2])
-    assert figure.low < 0.83 < figure.high, "5 / 6 is the AUROC of uniform chances"
+    assert estimate.value == calibration.auroc(test.scores[:, 2], predicted[:, 2])
+    assert estimate.low < 0.83 < estimate.high, "5 / 6 is the AUROC of uniform chances"
     assert report.temperature == pytest.approx(1, abs=0.15)
     assert report.ece_scaled is not None and report.ece_scaled.value < 0.08
     assert report.brier.value == pytest.approx(brier_score_loss(test.scores.ravel(), predicted.ravel()))

@@ -83,7 +83,7 @@ def test_legend_explains_the_words() -> None:
     assert "95% interval" in text
 
 
-def test_unknown_figures_are_left_out_or_called_unknown() -> None:
+def test_unknown_estimates_are_left_out_or_called_unknown() -> None:
     text = printed(make_report(known=False, num_failed=0))
     assert row(text, "the router") == "the router 1.000 100.0% unknown"
     assert "best possible" not in text

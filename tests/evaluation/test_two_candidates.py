@@ -27,7 +27,7 @@ Floats = NDArray[np.float64]
 WEAK, STRONG = np.array([1.0, 0, 0, 0]), np.array([0.0, 1, 1, 0])
 
 
-def test_curve_and_figures_by_hand() -> None:
+def test_curve_and_measures_by_hand() -> None:
     # The two best queries are tied: both gain 1. Then one without gain, then one that loses 1. PGR is 0, 2, 2, 1.
     win_share = np.array([0.1, 0.9, 0.9, 0.5])
     curve = call_curve(WEAK, STRONG, win_share)
@@ -66,19 +66,19 @@ def test_order_of_rows_does_not_matter() -> None:
     random = np.random.default_rng(1)
     weak, strong, win_share = random.random(50), random.random(50) + 0.3, random.integers(5, size=50) / 5
     rows = random.permutation(50)
-    for figure in (apgr_paper, partial(cpt_paper, target=0.5)):
-        assert figure(weak, strong, win_share) == pytest.approx(figure(weak[rows], strong[rows], win_share[rows]))
+    for measure in (apgr_paper, partial(cpt_paper, target=0.5)):
+        assert measure(weak, strong, win_share) == pytest.approx(measure(weak[rows], strong[rows], win_share[rows]))
 
 
 def test_a_strong_candidate_that_is_not_better_has_no_gap() -> None:
     win_share = np.arange(4) / 4
-    figures = [apgr_paper, apgr_code, partial(cpt_paper, target=0.5), partial(cpt_code, target=0.5)]
-    assert np.isnan([figure(STRONG, WEAK, win_share) for figure in figures]).all()
+    measures = [apgr_paper, apgr_code, partial(cpt_paper, target=0.5), partial(cpt_code, target=0.5)]
+    assert np.isnan([measure(STRONG, WEAK, win_share) for measure in measures]).all()
     with pytest.raises(ValueError, match=r"target must be a PGR in 0\.\.1, got 1\.5"):
         cpt_paper(WEAK, STRONG, win_share, 1.5)
 
 
-def test_code_figures_equal_those_of_pandas() -> None:
+def test_code_measures_equal_those_of_pandas() -> None:
     random = np.random.default_rng(2)
     weak, win_share = random.integers(2, size=333).astype(float), random.random(333)
     strong = np.maximum(weak, win_share > 0.6)
@@ -107,7 +107,7 @@ def real_scores(
 
 
 @pytest.mark.parametrize(
-    ("figure", "expected"),
+    ("measure", "expected"),
     [
         (apgr_paper, 0.5),
         (apgr_code, 0.5),
@@ -119,16 +119,16 @@ def real_scores(
     ids=["apgr_paper", "apgr_code", "cpt50_paper", "cpt50_code", "cpt80_paper", "cpt80_code"],
 )
 def test_random_routers_on_real_data(
-    real_scores: tuple[Floats, Floats], figure: Callable[..., float], expected: float
+    real_scores: tuple[Floats, Floats], measure: Callable[..., float], expected: float
 ) -> None:
     # One random router misses a 95% interval in one of twenty cases, so several are drawn: their mean is near what is
     # expected of no knowledge, and about 95% of the intervals hold it.
     num_queries = len(real_scores[0])
     routers = [np.random.default_rng(seed).random(num_queries) for seed in range(25)]
-    values = [figure(*real_scores, router) for router in routers]
+    values = [measure(*real_scores, router) for router in routers]
     num_intervals = 15 if num_queries < 5_000 else 2
     drawn = [
-        bootstrap_estimates(lambda *rows: {"": figure(*rows)}, [*real_scores, router], resamples=100)[""]
+        bootstrap_estimates(lambda *rows: {"": measure(*rows)}, [*real_scores, router], resamples=100)[""]
         for router in routers[:num_intervals]
     ]
     intervals = [one for one in drawn if one is not None and one.low is not None and one.high is not None]

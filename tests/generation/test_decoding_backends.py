@@ -32,7 +32,7 @@ BACKENDS = ["vllm", "transformers"]
 
 @dataclasses.dataclass(frozen=True)
 class Rig:
-    """A base model under both backends, and the model itself for reference figures."""
+    """A base model under both backends, and the model itself for reference values."""
 
     model: Any
     tokenizer: Any

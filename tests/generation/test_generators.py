@@ -158,7 +158,7 @@ def process_state() -> dict[str, Any]:
     with torch.random.fork_rng():
         torch.manual_seed(0)
         left, right = torch.randn(65, 257), torch.randn(257, 129)
-        figures = torch.nn.functional.dropout((left @ right).softmax(dim=-1)).numpy().tobytes()
+        drawn = torch.nn.functional.dropout((left @ right).softmax(dim=-1)).numpy().tobytes()
     return {
         "random": random.getstate(),
         "numpy": np.random.get_state()[1].tobytes(),  # type: ignore[index,union-attr]
@@ -176,7 +176,7 @@ def process_state() -> dict[str, Any]:
         "settings": {
             name for name in os.environ if name in ("VLLM_ENABLE_V1_MULTIPROCESSING", "VLLM_CONFIGURE_LOGGING")
         },
-        "figures": figures,
+        "drawn": drawn,
     }
 
 

@@ -110,8 +110,8 @@ def test_baselines_agree_with_the_references_of_every_report(
 ) -> None:
     run_baseline(config(f"baseline={method}", "evaluation.final_validation=false"))
     report = read_report(tmp_path / "run")
-    for figure in ("mean_score", "mean_cost", "routing_accuracy", "regret"):
-        assert report[figure]["value"] == report["references"][known_as][figure]["value"], figure
+    for metric in ("mean_score", "mean_cost", "routing_accuracy", "regret"):
+        assert report[metric]["value"] == report["references"][known_as][metric]["value"], metric
 
 
 def test_the_highest_prediction_is_the_route_and_ties_go_to_the_best_on_train(

@@ -47,9 +47,9 @@ def test_what_the_trainer_refuses(tiny_config: Callable[..., Any], tmp_path: Pat
 
 
 def test_training_stops_at_max_steps(fit_tiny: Fit) -> None:
-    figures = fit_tiny("+trainer.extra.max_steps=4", "optim.schedule=linear")
+    metrics = fit_tiny("+trainer.extra.max_steps=4", "optim.schedule=linear")
     # Four steps have no warm-up (a tenth of them, rounded): a line that reaches 0 after the fourth.
-    assert figures["learning_rate"] == pytest.approx([0.01, 0.0075, 0.005, 0.0025])
+    assert metrics["learning_rate"] == pytest.approx([0.01, 0.0075, 0.005, 0.0025])
 
 
 @pytest.mark.parametrize(
@@ -89,10 +89,10 @@ def test_weights_are_evaluated_before_the_checkpoint_of_their_step(
     monkeypatch.setattr(Session, "evaluate", evaluate)
     monkeypatch.setattr("causal_lm_router.runs.fit.record_evaluation", record)
     every_step = ["evaluation.every_n_steps=2", "trainer.checkpoint_every_n_steps=2"]
-    figures = fit_tiny(*every_step, folder=tmp_path)
+    metrics = fit_tiny(*every_step, folder=tmp_path)
     assert recorded == [2, 4, 6]
     assert seen == [(True, []), (True, ["step_00000002.ckpt"]), (True, ["step_00000004.ckpt"])]
-    assert figures == fit_tiny()  # evaluating changes nothing of the training
+    assert metrics == fit_tiny()  # evaluating changes nothing of the training
 
 
 def test_progress_is_quiet_unless_wanted(tiny_config: Callable[..., Any], tmp_path: Path) -> None:

@@ -47,7 +47,7 @@ def results(folder: Path) -> dict[str, Any]:
 
 
 def state() -> list[Any]:
-    """What figures depend on besides the config."""
+    """What results depend on besides the config."""
     return [
         random.getstate(),
         np.random.get_state()[1].tobytes(),  # type: ignore[index,union-attr]

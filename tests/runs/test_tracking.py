@@ -61,7 +61,7 @@ def csv_logger(run_dir: Path) -> Any:
     return MetricsCsv(run_dir)
 
 
-def test_metrics_csv_has_one_row_per_figure(tmp_path: Path) -> None:
+def test_metrics_csv_has_one_row_per_metric(tmp_path: Path) -> None:
     logger = csv_logger(tmp_path / "run")
     logger.log_metrics({"train/loss": 0.1 + 0.2, "epoch": 1, "lr": 2e-05}, 7)
     logger.log_metrics({"test/task/a, b": 1}, 8)
@@ -134,7 +134,7 @@ def test_another_table_is_no_metrics_file(tmp_path: Path) -> None:
         read_metrics(tmp_path / "metrics.csv")
 
 
-def test_figures_without_step_or_with_a_line_break_in_the_name_are_refused(tmp_path: Path) -> None:
+def test_metrics_without_step_or_with_a_line_break_in_the_name_are_refused(tmp_path: Path) -> None:
     logger = csv_logger(tmp_path)
     with pytest.raises(ValueError, match=r"\['a'\] must come with a step"):
         logger.log_metrics({"a": 1.0})
@@ -242,7 +242,7 @@ def test_disabled_leaves_csv_and_tensorboard(tmp_path: Path) -> None:
     assert [(event.step, event.value) for event in events.Scalars("test/routing_accuracy")] == [(6, 0.75)]
 
 
-def test_resuming_drops_later_figures_in_csv_and_tensorboard(tmp_path: Path) -> None:
+def test_resuming_drops_later_metrics_in_csv_and_tensorboard(tmp_path: Path) -> None:
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     for resume_step, steps in ((None, (1, 2, 3)), (1, (2,))):

@@ -96,7 +96,7 @@ def test_a_run_leaves_its_folder(finished: tuple[TrainConfig, dict[str, Any]]) -
 
 
 @pytest.mark.slow
-def test_the_figures_of_a_run_agree_with_one_another(finished: tuple[TrainConfig, dict[str, Any]]) -> None:
+def test_the_estimates_of_a_run_agree_with_one_another(finished: tuple[TrainConfig, dict[str, Any]]) -> None:
     config, returned = finished
     folder = Path(config.run_dir)
     report = json.loads((folder / "report.json").read_text())
@@ -138,7 +138,9 @@ def evaluate_config(config: TrainConfig, output_dir: Path, **changes: Any) -> Ev
     return EvaluateConfig(**(fields | changes), output_dir=str(output_dir))
 
 
-def test_evaluating_again_reproduces_every_figure(finished: tuple[TrainConfig, dict[str, Any]], tmp_path: Path) -> None:
+def test_evaluating_again_reproduces_every_estimate(
+    finished: tuple[TrainConfig, dict[str, Any]], tmp_path: Path
+) -> None:
     folder = Path(finished[0].run_dir)
     evaluate_run(evaluate_config(finished[0], tmp_path / "again"))
     assert read_report(tmp_path / "again") == read_report(folder)

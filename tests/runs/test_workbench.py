@@ -88,9 +88,9 @@ def kept_model(workbench: Workbench) -> Any:
 def test_base_model_comes_back_as_it_was_loaded(
     overrides: list[str], workbench: Workbench, fit_tiny: Fit, tiny_config: Callable[..., Any], tiny_base: Any
 ) -> None:
-    figures = fit_tiny(*overrides, workbench=workbench)
+    metrics = fit_tiny(*overrides, workbench=workbench)
     kept, fresh = kept_model(workbench), load_base_model(tiny_base.path, tiny_config(*overrides).base_model)
-    assert figures["loss"][-1] != figures["loss"][0], "it was trained"
+    assert metrics["loss"][-1] != metrics["loss"][0], "it was trained"
     assert type(kept) is type(fresh)
     assert bits(kept) == bits(fresh)
     assert [(name, type(module), module.training) for name, module in kept.named_modules()] == [
@@ -115,7 +115,7 @@ def test_kept_base_model_trains_as_a_fresh_one_does(
     assert num_loads()[2] == 2, "once, and again after all its weights were trained"
     assert in_turn == [fit_tiny(*overrides) for overrides in varied]
     assert in_turn[0] == in_turn[-1]
-    assert len({figures["loss"][-1] for figures in in_turn}) == 4
+    assert len({metrics["loss"][-1] for metrics in in_turn}) == 4
 
 
 def test_base_model_whose_weights_were_trained_is_dropped(workbench: Workbench, fit_tiny: Fit) -> None:

@@ -1,4 +1,4 @@
-"""The same sweep under Hydra's parallel launchers: the same folders, the same figures, the same resume."""
+"""The same sweep under Hydra's parallel launchers: the same folders, the same results, the same resume."""
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -8,7 +8,7 @@ import pytest
 from causal_lm_router.runs.job_log import read_events, read_statuses
 from causal_lm_router.runs.sweep_folder import SweepFolder
 from tests.conftest import Result
-from tests.sweeps.test_sweep import SMALL, figures, snapshot
+from tests.sweeps.test_sweep import SMALL, results, snapshot
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
@@ -25,7 +25,7 @@ def no_cluster_left() -> Iterator[None]:
 
 
 @pytest.mark.parametrize("launcher", ["joblib", "ray", "submitit_local"])
-def test_a_launcher_gives_the_figures_of_one_process(
+def test_a_launcher_gives_the_results_of_one_process(
     launcher: str, main: Callable[..., Result], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
@@ -37,7 +37,7 @@ def test_a_launcher_gives_the_figures_of_one_process(
     jobs = list(read_statuses(plain))
     assert list(read_statuses(parallel)) == jobs
     for job in jobs:
-        assert figures(parallel.run_dir(job)) == figures(plain.run_dir(job))
+        assert results(parallel.run_dir(job)) == results(plain.run_dir(job))
     workers = {event.process for event in read_events(parallel) if event.process}
     assert workers.isdisjoint({event.process for event in read_events(plain)})
     written = snapshot(parallel.path)

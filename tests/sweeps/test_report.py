@@ -165,10 +165,10 @@ def test_numbers_are_traceable_to_run_folders(sweep: Path) -> None:
     for row in read_csv(sweep / "report" / "configurations.csv")[:2]:
         folders = row["runs"].split(";")
         assert len(folders) == int(row["seeds"])
-        for figure in ("routing_accuracy", "mean_score", "parse_failure_rate", "regret", "mean_cost"):
-            own = [json.loads((sweep / name / "report.json").read_text())[figure]["value"] for name in folders]
-            assert float(row[figure]) == pytest.approx(np.mean(own))
-            assert [float(runs[name][figure]) for name in folders] == pytest.approx(own)
+        for metric in ("routing_accuracy", "mean_score", "parse_failure_rate", "regret", "mean_cost"):
+            own = [json.loads((sweep / name / "report.json").read_text())[metric]["value"] for name in folders]
+            assert float(row[metric]) == pytest.approx(np.mean(own))
+            assert [float(runs[name][metric]) for name in folders] == pytest.approx(own)
     compared = read_csv(sweep / "report" / "comparisons.csv")
     assert compared[0]["runs"] == "job-16-0;job-16-1"
     assert compared[0]["baseline_runs"] == "job-4-0;job-4-1"

@@ -38,7 +38,7 @@ run_search(Path(sys.argv[2]), PRUNED, num_parallel=int(sys.argv[3]), pause_s=0.0
 PRUNED = replace(SPEC, pruner="median", sampler_args={"n_startup_trials": 5})
 
 
-def figures_of(trial: FrozenTrial) -> dict[str, float]:
+def metrics_of(trial: FrozenTrial) -> dict[str, float]:
     params = trial.params
     accuracy = 1 - abs(params["optim.learning_rate"] - 1e-3) - 0.01 * params["lora.lora_r"]
     return {"routing_accuracy": accuracy, "mean_cost": 0.1 * params["trainer.num_epochs"]}
@@ -59,7 +59,7 @@ def run_search(
                 if pruned[trial.number]:
                     search.stop(trial.number, pruned=True)
                 else:
-                    search.complete(trial.number, f"job{trial.number}", figures_of(trial))
+                    search.complete(trial.number, f"job{trial.number}", metrics_of(trial))
                 log.write(f"done {trial.number}\n")
     return search
 
@@ -68,7 +68,7 @@ def is_pruned(folder: Path, trial: FrozenTrial, pause_s: float) -> bool:
     monitor = open_trial(folder, trial.number)
     for step in (1, 2, 3):
         time.sleep(pause_s)
-        if monitor.report({name: value * step for name, value in figures_of(trial).items()}, step):
+        if monitor.report({name: value * step for name, value in metrics_of(trial).items()}, step):
             return True
     return False
 
@@ -82,9 +82,9 @@ def ask(search: Search) -> int:
     return trial.number
 
 
-def complete(search: Search, **figures: float) -> int:
+def complete(search: Search, **metrics: float) -> int:
     number = ask(search)
-    search.complete(number, f"job{number}", figures)
+    search.complete(number, f"job{number}", metrics)
     return number
 
 
@@ -130,7 +130,7 @@ def test_every_sampler_goes_on_as_if_not_interrupted(
     calm = run_search(tmp_path / "calm", spec, 7, num_parallel)
     while batch := Search(SweepFolder(tmp_path), spec).next_batch(7, num_parallel):
         for trial in batch:
-            Search(SweepFolder(tmp_path), spec).complete(trial.number, f"job{trial.number}", figures_of(trial))
+            Search(SweepFolder(tmp_path), spec).complete(trial.number, f"job{trial.number}", metrics_of(trial))
     # Only the undisturbed search has reported steps.
     assert [row[:4] for row in told(Search(SweepFolder(tmp_path), spec))] == [row[:4] for row in told(calm)]
     assert len({str(trial.params) for trial in calm.trials}) >= 5
@@ -373,7 +373,7 @@ def test_best_names_the_first_of_equal_trials_and_of_those_that_share_a_job(tmp_
     }
 
 
-def test_a_missing_figure_leaves_the_trial_untold(tmp_path: Path) -> None:
+def test_a_missing_metric_leaves_the_trial_untold(tmp_path: Path) -> None:
     search = Search(SweepFolder(tmp_path), replace(SPEC, objectives=COSTLY))
     number = ask(search)
     with pytest.raises(
@@ -397,7 +397,7 @@ def test_failed_trials_are_tried_again_beyond_the_number_of_trials(tmp_path: Pat
     assert [trial.number for trial in search.next_batch(3, 1)] == [3]
 
 
-def test_figures_are_those_of_the_validation_report(tmp_path: Path) -> None:
+def test_metrics_are_those_of_the_validation_report(tmp_path: Path) -> None:
     with pytest.raises(
         ValueError, match=r"validation/report\.json: missing; a search needs evaluation\.final_validation"
     ):
@@ -411,6 +411,6 @@ def test_figures_are_those_of_the_validation_report(tmp_path: Path) -> None:
     (tmp_path / "validation").mkdir()
     plain = {"split": "validation", "seed": 0, **report.to_dict()}
     (tmp_path / "validation" / "report.json").write_text(json.dumps(plain))
-    figures = read_validation_metrics(tmp_path)
-    assert figures["routing_accuracy"] == 0.75
-    assert "mean_cost" not in figures
+    metrics = read_validation_metrics(tmp_path)
+    assert metrics["routing_accuracy"] == 0.75
+    assert "mean_cost" not in metrics

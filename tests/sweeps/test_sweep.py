@@ -47,7 +47,7 @@ def snapshot(folder: Path) -> dict[str, int]:
     return {str(path): path.stat().st_mtime_ns for path in folder.glob("*/**/*") if path.is_file()}
 
 
-def figures(run_dir: Path) -> dict[str, Any]:
+def results(run_dir: Path) -> dict[str, Any]:
     """All that a run found out, without what depends on the clock."""
     report = json.loads((run_dir / "report.json").read_text())
     report = {key: value for key, value in report.items() if key not in ("queries_per_second", "fit_seconds")}
@@ -222,7 +222,7 @@ def test_a_killed_sweep_goes_on_where_it_stopped(
     undisturbed = [argument for argument in swept if argument != "sweep.name=s"] + ["sweep.name=u"]
     assert main("train", *undisturbed).status == 0
     for job in (first, second):
-        assert figures(sweep.run_dir(job)) == figures(sweep.path.parent / "u" / job)
+        assert results(sweep.run_dir(job)) == results(sweep.path.parent / "u" / job)
 
 
 def test_an_isolated_job_that_is_killed_costs_only_itself(

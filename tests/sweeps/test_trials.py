@@ -1,4 +1,4 @@
-"""The search as a sweep: on planted runs, whose figures follow from their settings, and on real ones."""
+"""The search as a sweep: on planted runs, whose estimates follow from their settings, and on real ones."""
 
 import json
 import math
@@ -77,7 +77,7 @@ class Planted:
         run_dir = Path(config.run_dir)
         (run_dir / "validation").mkdir(parents=True, exist_ok=True)
         (run_dir / "validation" / "report.json").write_text(text)
-        # The test figures are the opposite: whoever chooses by them is found out.
+        # The test estimates are the opposite: whoever chooses by them is found out.
         opposite = make_report(20 - right_of_20(config), self.cost(config))
         (run_dir / "report.json").write_text(json.dumps(opposite.to_dict()))
         return report
@@ -334,7 +334,7 @@ def test_trials_whose_parameters_do_not_go_together_fail_alone(
 
 
 @pytest.mark.parametrize("objectives", ["{mean_cost:minimize}", "{mean_cost:minimize,routing_accuracy:maximize}"])
-def test_without_a_figure_the_trial_fails_and_says_so(
+def test_without_a_metric_the_trial_fails_and_says_so(
     main: Callable[..., Result], planted: Planted, sweep: SweepFolder, objectives: str
 ) -> None:
     result = main("train", *SEARCH, *SPACE, f"hydra.sweeper.objectives={objectives}", "hydra.sweeper.n_trials=2")

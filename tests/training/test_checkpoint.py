@@ -132,7 +132,7 @@ def break_at(monkeypatch: pytest.MonkeyPatch, step: int) -> None:
 
 
 def results(folder: Path) -> tuple[str, bytes]:
-    """All figures with step and epoch, and the adapter's bytes."""
+    """All metrics with step and epoch, and the adapter's bytes."""
     return (folder / "metrics.csv").read_text(), (folder / "adapter" / "adapter_model.safetensors").read_bytes()
 
 

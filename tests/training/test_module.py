@@ -76,10 +76,10 @@ def test_training_is_that_of_a_plain_loop(
         optimizer.step()
         optimizer.zero_grad()
         losses.append(loss.item())
-    figures = fit_tiny()
-    assert figures["loss"] == pytest.approx(losses, rel=ROUNDING)
-    assert figures["gradient_norm"] == pytest.approx(norms, rel=1e-2)
-    assert figures["learning_rate"] == pytest.approx(rates, rel=1e-9)
+    metrics = fit_tiny()
+    assert metrics["loss"] == pytest.approx(losses, rel=ROUNDING)
+    assert metrics["gradient_norm"] == pytest.approx(norms, rel=1e-2)
+    assert metrics["learning_rate"] == pytest.approx(rates, rel=1e-9)
 
 
 @pytest.mark.parametrize(
@@ -95,9 +95,9 @@ def test_training_is_that_of_a_plain_loop(
     ids=" ".join,
 )
 def test_what_does_not_change_the_losses(fit_tiny: Fit, change: list[str]) -> None:
-    expected, figures = fit_tiny(), fit_tiny(*change)
-    assert figures["loss"] == pytest.approx(expected["loss"], rel=ROUNDING)
-    assert len(figures["loss"]) == 6
+    expected, metrics = fit_tiny(), fit_tiny(*change)
+    assert metrics["loss"] == pytest.approx(expected["loss"], rel=ROUNDING)
+    assert len(metrics["loss"]) == 6
 
 
 def test_the_same_seed_gives_the_same_losses_bit_for_bit(fit_tiny: Fit) -> None:
