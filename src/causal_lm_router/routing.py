@@ -99,7 +99,7 @@ class ParsedRoute:
         assert (self.candidate is None) != (self.failure is None)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RouteOutcome:
     """One query's label, generation and route; `called` is the LLM that would be called, the route or the fallback."""
 

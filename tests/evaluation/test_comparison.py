@@ -37,7 +37,16 @@ def write_run(
         parsed = ParsedRoute(None, ParseFailure.empty) if route == "-" else ParsedRoute(route)
         generation = Generation("one\u2028line", "stop")
         predicted = {name: score / 2 for name, score in scores.items()}
-        outcomes.append(RouteOutcome(example, "a", generation, parsed, parsed.candidate, predicted=predicted))
+        outcomes.append(
+            RouteOutcome(
+                example=example,
+                label="a",
+                generation=generation,
+                route=parsed,
+                called=parsed.candidate,
+                predicted=predicted,
+            )
+        )
     folder.mkdir(parents=True)
     report = evaluate_outcomes(outcomes, names, best_single, None).report.to_dict()
     (folder / "report.json").write_text(json.dumps({"split": split, **report}))

@@ -45,7 +45,14 @@ def outcome(
 ) -> RouteOutcome:
     example = RoutingExample(str(index), "text", task, scores, costs)
     parsed = ParsedRoute(route) if route else ParsedRoute(None, ParseFailure.empty)
-    return RouteOutcome(example, next(iter(scores)), Generation("text", "stop"), parsed, route, predicted=predicted)
+    return RouteOutcome(
+        example=example,
+        label=next(iter(scores)),
+        generation=Generation("text", "stop"),
+        route=parsed,
+        called=route,
+        predicted=predicted,
+    )
 
 
 def four_outcomes() -> list[RouteOutcome]:

@@ -35,7 +35,13 @@ def outcome(
         query_id, "text", task, by_name(scores), costs, by_name(expected_scores) if expected else None
     )
     route = ParsedRoute(None, ParseFailure.unknown) if candidate is None else ParsedRoute(candidate)
-    return RouteOutcome(example, label, Generation("text", "stop"), route, called_candidate(route, fallback))
+    return RouteOutcome(
+        example=example,
+        label=label,
+        generation=Generation("text", "stop"),
+        route=route,
+        called=called_candidate(route, fallback),
+    )
 
 
 def report_of(*outcomes: RouteOutcome, best_single: str = "b") -> RoutingReport:

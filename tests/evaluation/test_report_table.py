@@ -31,7 +31,11 @@ def make_report(
             str(index), "text", task, scores, costs if known else None, expected if known else None
         )
         route = ParsedRoute(None, ParseFailure.ambiguous) if index < num_failed else ParsedRoute(best)
-        outcomes.append(RouteOutcome(example, best, Generation("text", "stop"), route, route.candidate))
+        outcomes.append(
+            RouteOutcome(
+                example=example, label=best, generation=Generation("text", "stop"), route=route, called=route.candidate
+            )
+        )
     return evaluate_outcomes(outcomes, names, names[1], queries_per_second=12.34 if known else None).report
 
 

@@ -43,7 +43,11 @@ def confusion_of(names: list[str]) -> Figure:
         label = names[index % len(names)]
         example = RoutingExample(str(index), "text", "task", {name: float(name == label) for name in names})
         route = ParsedRoute(label) if index < 2 * len(names) else ParsedRoute(None, ParseFailure.empty)
-        outcomes.append(RouteOutcome(example, label, Generation("text", "stop"), route, route.candidate))
+        outcomes.append(
+            RouteOutcome(
+                example=example, label=label, generation=Generation("text", "stop"), route=route, called=route.candidate
+            )
+        )
     return draw_confusion(names, np.array(evaluate_outcomes(outcomes, names, names[0], None).report.confusion))
 
 

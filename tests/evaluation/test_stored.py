@@ -15,11 +15,11 @@ from causal_lm_router.routing import Generation, ParsedRoute, RouteOutcome, Rout
 def written(tmp_path: Path) -> tuple[Evaluation, Path]:
     outcomes = [
         RouteOutcome(
-            RoutingExample(query_id, f"line\u2028{query_id}", "task", scores, {"a": 0.1, "b": 0.2}),
-            "a",
-            Generation(" a\u2028", "stop"),
-            ParsedRoute("a"),
-            "a",
+            example=RoutingExample(query_id, f"line\u2028{query_id}", "task", scores, {"a": 0.1, "b": 0.2}),
+            label="a",
+            generation=Generation(" a\u2028", "stop"),
+            route=ParsedRoute("a"),
+            called="a",
         )
         for query_id, scores in (("q2", {"a": 0.5, "b": 1.0}), ("q1", {"a": 1.0, "b": 0.0}))
     ]

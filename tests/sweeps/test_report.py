@@ -58,7 +58,15 @@ def write_evaluation(folder: Path, split: str, share_right: float, prefix: str =
         route = ParsedRoute(right if index < round(share_right * NUM_QUERIES) else wrong)
         if index >= NUM_QUERIES - 2:
             route = ParsedRoute(None, ParseFailure.unknown)
-        outcomes.append(RouteOutcome(example, right, Generation("a\u2028b", "stop"), route, route.candidate))
+        outcomes.append(
+            RouteOutcome(
+                example=example,
+                label=right,
+                generation=Generation("a\u2028b", "stop"),
+                route=route,
+                called=route.candidate,
+            )
+        )
     rows = outcome_rows(outcomes)
     rows = [row | {"scores": dict(one.example.scores)} for row, one in zip(rows, outcomes, strict=True)]
     folder.mkdir(parents=True, exist_ok=True)

@@ -17,7 +17,11 @@ from causal_lm_router.sweeps.report.runs import Run
 QUICK = Resampling(resamples=300)
 EXAMPLE = RoutingExample("0", "text", "task", {"a": 1.0, "b": 0.0})
 REPORT = evaluate_outcomes(
-    [RouteOutcome(EXAMPLE, "a", Generation("a", "stop"), ParsedRoute("a"), "a")] * 2, ["a", "b"], "a", None
+    [RouteOutcome(example=EXAMPLE, label="a", generation=Generation("a", "stop"), route=ParsedRoute("a"), called="a")]
+    * 2,
+    ["a", "b"],
+    "a",
+    None,
 ).report
 
 

@@ -406,7 +406,15 @@ def test_metrics_are_those_of_the_validation_report(tmp_path: Path) -> None:
     for number in range(4):
         example = RoutingExample(str(number), "text", "task", {"cheap": 1.0, "strong": 0.0})
         route = ParsedRoute("cheap" if number else "strong")
-        outcomes.append(RouteOutcome(example, "cheap", Generation("text", "stop"), route, route.candidate))
+        outcomes.append(
+            RouteOutcome(
+                example=example,
+                label="cheap",
+                generation=Generation("text", "stop"),
+                route=route,
+                called=route.candidate,
+            )
+        )
     report = evaluate_outcomes(outcomes, ("cheap", "strong"), "strong", queries_per_second=None).report
     (tmp_path / "validation").mkdir()
     plain = {"split": "validation", "seed": 0, **report.to_dict()}

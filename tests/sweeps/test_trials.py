@@ -53,7 +53,11 @@ def make_report(num_right: int, cost: float | None = None) -> RoutingReport:
         costs = None if cost is None else {"a": cost, "b": cost}
         example = RoutingExample(str(number), "text", "task", {"a": 1.0, "b": 0.0}, costs)
         route = ParsedRoute("a" if number < num_right else "b")
-        outcomes.append(RouteOutcome(example, "a", Generation("text", "stop"), route, route.candidate))
+        outcomes.append(
+            RouteOutcome(
+                example=example, label="a", generation=Generation("text", "stop"), route=route, called=route.candidate
+            )
+        )
     return evaluate_outcomes(outcomes, ("a", "b"), "b", queries_per_second=None).report
 
 

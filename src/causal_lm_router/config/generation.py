@@ -1,4 +1,4 @@
-"""Settings of the groups `inference`, `decoding` and `parsing`: how routes come about."""
+"""Settings of the groups `inference`, `decoding` and `parsing`: how a route is generated and read."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace

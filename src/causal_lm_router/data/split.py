@@ -113,7 +113,7 @@ def _assign(
 
 
 def _group_strata(examples: Iterable[RoutingExample], min_share: float) -> list[list[RoutingExample]]:
-    """Return the queries of every task, but one group of all tasks of which `min_share` is less than one query."""
+    """Return a group of queries per task, and one for all tasks so small that `min_share` of them is below 1."""
     tasks: dict[str, list[RoutingExample]] = defaultdict(list)
     for example in examples:
         tasks[example.task].append(example)

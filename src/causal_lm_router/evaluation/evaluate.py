@@ -106,7 +106,7 @@ def _decoding_reports(
     # Only a method that looks at every target knows their total probability.
     masses = [decoding.valid_mass for row in decoded.values() for decoding in row if decoding.valid_mass is not None]
     differing = {}
-    # Two parse failures are no difference, whatever their texts.
+    # Two parse failures are no difference, even with different texts.
     for one, other in itertools.combinations(outcomes, 2):
         pairs = zip(outcomes[one], outcomes[other], strict=True)
         num_different = sum(first.route.candidate != second.route.candidate for first, second in pairs)

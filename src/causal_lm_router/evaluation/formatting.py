@@ -83,7 +83,7 @@ def _parts(estimate: Estimate | float | None, form: Form) -> tuple[str, str]:
     """The value with its unit, and its interval in brackets: empty where there is none."""
     if estimate is None:
         return "unknown", ""
-    # A bare number is an estimate of which only the value is shown.
+    # A bare number is shown as an estimate without an interval.
     value, low, high = (estimate, None, None) if isinstance(estimate, float) else _numbers(estimate)
     # The bounds have the digits of the value.
     spec = form.small_spec if form.small_spec and abs(form.scale * value) < 0.1 else form.spec

@@ -27,7 +27,7 @@ from causal_lm_router.terminal import divert_output, progress_bar
 BASE = "base"
 """Name of the base model's own weights, where an adapter's are named by a hash of their content."""
 ROOM = ("max_model_len", "max_lora_rank")
-"""Arguments of which a running engine may have more than is asked for."""
+"""Sizes of an engine: one that runs with a larger size than a job asks for can serve the job."""
 
 
 class VllmEngine:

@@ -43,7 +43,7 @@ def base_model_source(config: BaseModelConfig, new_tokens: Mapping[str, str]) ->
 
 def _extend(source: str, config: BaseModelConfig, new_tokens: Mapping[str, str], folder: Path) -> None:
     tokenizer = load_tokenizer(source, config)
-    # In the dtype of its file, so that whatever loads it later finds what it would find in the base model.
+    # In the dtype of its file, so that programs that load it later get the dtype of the base model.
     options = {"revision": config.revision, "trust_remote_code": config.trust_remote_code}
     model = AutoModelForCausalLM.from_pretrained(source, dtype="auto", **options)
     # Before the new tokens are added, so that no text is encoded by one of them.

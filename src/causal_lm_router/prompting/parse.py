@@ -1,7 +1,7 @@
 """From generated text to a route: the candidate a generation names, or the named failure to name one.
 
 Text and names compare in Unicode NFC and with case; white space around the text is ignored. Names must have passed
-`check_pool`; then no name is ever taken for another, whichever contains which.
+`check_pool`; then no name is taken for another, even where one contains another.
 """
 
 import re

@@ -46,7 +46,7 @@ class PromptFormat:
             name: f"{shown} = {name}" if shows_id else name
             for name, shown in zip(self.candidate_names, self.targets.shown, strict=False)
         }
-        # In the order of the pool, whatever the order of `listed`.
+        # Always in the order of the pool, not in the order of `listed`.
         names = [name for name in self.candidate_names if name in listed]
         if self.shuffle_seed is not None:
             # Seeded by a text, Python's generator draws the same in every process; `hash` would not.

@@ -62,7 +62,7 @@ def launch_job(config: TrainConfig, workbench: Workbench) -> None:
     run_dir = Path(config.run_dir)
     sweep = SweepFolder(run_dir.parent)
     if not is_first_process():
-        # A cluster started several processes for this job. The first one waits for this one, whatever the log says.
+        # A cluster started several processes for this job. The first waits for the others, so the log does not matter.
         complete_run(config, workbench)
         return
     if not read_status(sweep, run_dir.name).is_due(config.sweep.retry_failed):

@@ -30,7 +30,7 @@ LIBRARIES = (
 )
 
 
-@functools.cache  # the process runs what it imported, whatever is edited meanwhile
+@functools.cache  # the process runs what it imported, even if files are edited meanwhile
 def code_version() -> str:
     """Return a hash of this package's code, followed by the versions of the main libraries that are installed.
 

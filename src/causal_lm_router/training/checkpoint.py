@@ -51,7 +51,7 @@ def _save_state(state: dict[str, Any], path: Path) -> None:
     try:
         torch.save(state, path)
     except RuntimeError as error:
-        # All that torch says of a full disk is a position in the file that it did not expect.
+        # On a full disk torch only reports an unexpected position in the file, so ask the disk itself.
         if shutil.disk_usage(path.parent).free >= _NO_SPACE_BYTES:
             raise
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path)) from error

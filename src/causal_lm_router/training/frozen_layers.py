@@ -119,7 +119,7 @@ def decoder_layers(model: nn.Module) -> nn.ModuleList:
 
 
 class _IdentityLayer(nn.Module):
-    """A layer that passes the hidden states on, whatever else it is given."""
+    """A layer that passes the hidden states on and ignores its other arguments."""
 
     def forward(self, hidden_states: Tensor, *arguments: Any, **options: Any) -> Tensor:
         return hidden_states

@@ -50,7 +50,7 @@ class WandbRun:
         """Do `action`, which records something; warn where W&B cannot take it. `what` names it in the warning.
 
         Raises:
-            Exception: whatever `action` raises, unless W&B's helper process is gone or, with `asks_server`, the server
+            Exception: as `action`, unless W&B's helper process is gone or, with `asks_server`, the server
                 refuses.
         """
         if self.is_lost:

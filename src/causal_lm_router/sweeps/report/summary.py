@@ -70,7 +70,7 @@ def summarise(configuration: Configuration, resampling: Resampling) -> Summary:
         for metric in CHOICE_METRICS
         if len(validations) == len(tests)
     }
-    # Seeds with their own split ask different queries, all of which count.
+    # Seeds with their own split ask different queries, and all of these count.
     queries = {(test.queries, query_id) for test in tests for query_id in test.query_ids}
     return Summary(
         configuration=configuration,

@@ -72,7 +72,7 @@ def comparison_rows(comparisons: Sequence[Comparison], baseline: str, base: Path
 
 
 def run_rows(runs: Sequence[Run], configurations: Sequence[Configuration], base: Path) -> list[Row]:
-    """Return a plain row per run with its own metrics, of which the other tables hold means."""
+    """Return a plain row per run with its own metrics, whose means the other tables hold."""
     numbers = {run.folder: one.number for one in configurations for run in one.runs}
     swept = list(configurations[0].swept) if configurations else []
     rows = []
