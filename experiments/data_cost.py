@@ -18,6 +18,7 @@ from causal_lm_router.config.compose import compose_config
 from causal_lm_router.data.prepared import prepare_data
 from causal_lm_router.models.base_model import load_tokenizer, prepare_base_model
 from causal_lm_router.prompting.encoder import Encoder
+from causal_lm_router.runs.session import run_targets
 from causal_lm_router.training.rows import encode_examples
 
 NUM_WORDS, NUM_CANDIDATES = 60, 9
@@ -40,7 +41,8 @@ def main() -> None:
         data = prepare_data(config.data)
         read = time.perf_counter()
         report("read, split, audit, label", num_queries, read - start)
-        encoder = Encoder(load_tokenizer(base, config.base_model), config.prompt, data.candidate_names)
+        targets = run_targets(config, data.candidate_names, data.best_single)
+        encoder = Encoder(load_tokenizer(base, config.base_model), config.prompt, targets)
         encode_examples(data.train, data.labels, encoder, Path(folder))
         encoded = time.perf_counter()
         report("encode", len(data.train), encoded - read)

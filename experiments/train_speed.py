@@ -24,6 +24,7 @@ from causal_lm_router.config.compose import compose_config
 from causal_lm_router.data.prepared import PreparedData, prepare_data
 from causal_lm_router.models.base_model import apply_lora, load_base_model, load_tokenizer, prepare_base_model
 from causal_lm_router.prompting.encoder import Encoder
+from causal_lm_router.runs.session import run_targets
 from causal_lm_router.training.batches import StepLoader
 from causal_lm_router.training.module import RouterModule
 from causal_lm_router.training.rows import encode_examples
@@ -42,7 +43,8 @@ def main() -> None:
         )
         data = prepare_data(config.data)
         base = prepare_base_model(config.base_model)
-        encoder = Encoder(load_tokenizer(base, config.base_model), config.prompt, data.candidate_names)
+        targets = run_targets(config, data.candidate_names, data.best_single)
+        encoder = Encoder(load_tokenizer(base, config.base_model), config.prompt, targets)
         num_tokens, ours = time_ours(config, data, base, encoder, folder)
         usual = time_usual(config, data, base, encoder, folder)
     active = active_parameters(base, config)

@@ -8,7 +8,7 @@ import os
 import shutil
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from multiprocessing.context import ForkServerContext
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import pytest
 from omegaconf import OmegaConf
 
-from causal_lm_router.config import DataConfig
+from causal_lm_router.config import DataConfig, PromptConfig
 from causal_lm_router.config.compose import compose_config
 
 pytest_plugins = ["tests.light", "tests.wandb_server"]
@@ -183,7 +183,7 @@ def fit_tiny(
         still = ["lora.lora_dropout=0.0", "evaluation=final_only", "trainer.num_epochs=2", "optim.learning_rate=0.01"]
         config = tiny_config(*still, "trainer.batch_size=8", *overrides)
         folder = folder or Path(tempfile.mkdtemp(dir=tmp_path))
-        encoder = Encoder(tiny_base.tokenizer, config.prompt, ["alpha", "beta-2"])
+        encoder = Encoder(tiny_base.tokenizer, config.prompt, name_targets(["alpha", "beta-2"], config.prompt))
         session = Session(
             config=config,
             configured=config,
@@ -202,6 +202,14 @@ def fit_tiny(
         return metrics
 
     return run
+
+
+def name_targets(names: Sequence[str], config: PromptConfig) -> Any:
+    """The targets of a pool whose candidates stand for themselves."""
+    from causal_lm_router.config.prompting import TargetKind
+    from causal_lm_router.prompting.targets import Targets
+
+    return Targets(TargetKind.name, tuple(names), config.target)
 
 
 def tiny_data() -> Any:

@@ -21,7 +21,7 @@ from causal_lm_router.prompting.encoder import Encoder
 from causal_lm_router.prompting.targets import Targets
 from causal_lm_router.prompting.token_trie import TokenTrie
 from causal_lm_router.routing import Generation, RoutingExample
-from tests.conftest import Result
+from tests.conftest import Result, name_targets
 
 NAMES = ("alpha", "beta-2")
 
@@ -53,7 +53,7 @@ class Script:
 def make_decoder(tiny_base: Any, tiny_config: Callable[..., Any]) -> Callable[..., tuple[Decoder, Encoder]]:
     def make(script: Script, *overrides: str, targets: Targets | None = None, costs: Any = None) -> Any:
         config = tiny_config(*overrides)
-        encoder = Encoder(tiny_base.tokenizer, config.prompt, targets or NAMES)
+        encoder = Encoder(tiny_base.tokenizer, config.prompt, targets or name_targets(NAMES, config.prompt))
         decoder = Decoder(script, encoder, config.decoding, config.objective, config.parsing, costs)
         return decoder, encoder
 

@@ -36,6 +36,7 @@ from causal_lm_router.models.base_model import (
 from causal_lm_router.prompting.encoder import Encoder
 from causal_lm_router.prompting.parse import parse_generation
 from causal_lm_router.routing import Generation
+from tests.conftest import name_targets
 
 pytestmark = pytest.mark.slow
 
@@ -758,7 +759,7 @@ def test_every_name_survives_tokens_and_parse(base: Base) -> None:
     # Some tokenizers ask for this clean-up, which would take spaces out of names.
     tokenizer.clean_up_tokenization_spaces = True
     tokenizer.clean_up_tokenization_spaces_for_bpe_even_though_it_will_corrupt_output = True
-    encoder = Encoder(tokenizer, base.config.prompt, NAMES)
+    encoder = Encoder(tokenizer, base.config.prompt, name_targets(NAMES, base.config.prompt))
     for name in NAMES:
         ids = encoder.target_ids[name]
         assert ids[-1] == EOS

@@ -20,6 +20,7 @@ from causal_lm_router.models.base_model import load_tokenizer
 from causal_lm_router.prompting.encoder import CUT_MARK, EncodedPrompt, Encoder
 from causal_lm_router.routing import RoutingExample
 from causal_lm_router.training.rows import Supervision, encode_examples
+from tests.conftest import name_targets
 
 NAMES = ["alpha", "beta-2"]
 PAD, EOS = 0, 2
@@ -33,8 +34,8 @@ BETA = [223, 68, 71, 86, 67, 15, 20, EOS]
 def make_encoder(
     tiny_base: Any, tiny_config: Callable[..., Any], names: Sequence[str] = NAMES, **prompt: Any
 ) -> Encoder:
-    config = tiny_config().prompt
-    return Encoder(tiny_base.tokenizer, dataclasses.replace(config, **prompt), names)
+    config = dataclasses.replace(tiny_config().prompt, **prompt)
+    return Encoder(tiny_base.tokenizer, config, name_targets(names, config))
 
 
 @pytest.fixture(scope="module")
@@ -225,7 +226,8 @@ def test_the_fingerprint_knows_changed_code_from_changed_comments(
 
 
 def test_cached_rows_are_not_encoded_again(tiny_base: Any, tiny_config: Callable[..., Any], tmp_path: Path) -> None:
-    encoder = Counting(tiny_base.tokenizer, tiny_config().prompt, NAMES)
+    config = tiny_config().prompt
+    encoder = Counting(tiny_base.tokenizer, config, name_targets(NAMES, config))
     first = encode_examples(*make_examples(["a", "b"], NAMES), encoder, tmp_path)
     assert encoder.num_encoded == 2
     again = encode_examples(*make_examples(["a", "b"], NAMES), encoder, tmp_path)
@@ -243,8 +245,9 @@ def test_whatever_matters_is_encoded_anew(tiny_base: Any, tiny_config: Callable[
         {"template": "Q: {query}\nA:"},
         {"target": "{name}"},
     ]
-    encoders = [Counting(tiny_base.tokenizer, dataclasses.replace(config, **change), NAMES) for change in changes]
-    encoders.append(Counting(tiny_base.tokenizer, config, [*NAMES, "gamma"]))
+    configs = [dataclasses.replace(config, **change) for change in changes]
+    encoders = [Counting(tiny_base.tokenizer, each, name_targets(NAMES, each)) for each in configs]
+    encoders.append(Counting(tiny_base.tokenizer, config, name_targets([*NAMES, "gamma"], config)))
     for encoder in encoders:
         encode_examples(*make_examples(["a", "b"], NAMES), encoder, tmp_path)
         assert encoder.num_encoded == 2
@@ -266,7 +269,7 @@ class Halting(Encoder):
 
 
 def encode_in_process(path: str, config: Any, cache: Path, halt: Callable[[], Any]) -> None:
-    encoder = Halting(load_tokenizer(path, config.base_model), config.prompt, NAMES)
+    encoder = Halting(load_tokenizer(path, config.base_model), config.prompt, name_targets(NAMES, config.prompt))
     encoder.halt = halt
     rows = encode_examples(*make_examples(["a b?", "c"], NAMES), encoder, cache)
     assert rows["input_ids"][:] == [PROMPT_AB + ALPHA, PROMPT_C + BETA]

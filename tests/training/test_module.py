@@ -17,6 +17,7 @@ from causal_lm_router.training.batches import plan_epoch
 from causal_lm_router.training.checkpoint import last_checkpoint
 from causal_lm_router.training.module import RouterModule, hash_seed, schedule_factor
 from causal_lm_router.training.rows import MicroBatch, collate, encode_examples
+from tests.conftest import name_targets, tiny_data
 
 Losses = dict[str, list[float]]
 Fit = Callable[..., Losses]
@@ -26,10 +27,9 @@ ROUNDING = 1e-4
 
 @pytest.fixture
 def tiny_rows(tiny_base: Any, tiny_config: Callable[..., Any], tmp_path: Path) -> list[dict[str, Any]]:
-    from tests.conftest import tiny_data
-
     data = tiny_data()
-    encoder = Encoder(tiny_base.tokenizer, tiny_config().prompt, data.candidate_names)
+    config = tiny_config().prompt
+    encoder = Encoder(tiny_base.tokenizer, config, name_targets(data.candidate_names, config))
     return list(encode_examples(data.train, data.labels, encoder, tmp_path))
 
 

@@ -12,7 +12,6 @@ from functools import cached_property
 from transformers import PreTrainedTokenizerBase
 
 from causal_lm_router.config import CutSide, PromptConfig
-from causal_lm_router.config.prompting import TargetKind
 from causal_lm_router.files import code_alone
 from causal_lm_router.prompting.prompt import PromptFormat
 from causal_lm_router.prompting.targets import Targets
@@ -37,9 +36,8 @@ class EncodedPrompt:
 class Encoder:
     """Prompts and targets of one pool in the tokens of one base model; the same for training and inference.
 
-    `targets` are those of the pool, or its candidate names where these are the targets. Every prompt leaves room for
-    the longest target, so that a prompt does not depend on its label. A special token's text inside a query is
-    encoded as plain text.
+    `targets` are those of the pool. Every prompt leaves room for the longest target, so that a prompt does not depend
+    on its label. A special token's text inside a query is encoded as plain text.
 
     Raises:
         ValueError: `prompt.max_length` has no room for the query, or a target is a token that the tokenizer lacks.
@@ -49,12 +47,10 @@ class Encoder:
         self,
         tokenizer: PreTrainedTokenizerBase,
         config: PromptConfig,
-        targets: Targets | Sequence[str],
+        targets: Targets,
     ) -> None:
         self.tokenizer = tokenizer
         self.config = config
-        if not isinstance(targets, Targets):
-            targets = Targets(TargetKind.name, tuple(targets), config.target)
         self.targets = targets
         self.format = PromptFormat(config.template, self.targets, config.neutralise_markers, config.shuffle_seed)
         texts = zip(self.targets.shown, self.targets.texts, strict=True)
