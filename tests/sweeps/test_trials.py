@@ -364,9 +364,15 @@ def test_without_a_metric_the_trial_fails_and_says_so(
         ([*SPACE, "hydra.sweeper.sampler=grid"], "hydra.sweeper.sampler must be one of gp, nsgaii, qmc"),
         ([*SPACE, "hydra.sweeper.n_trials=0"], "hydra.sweeper.n_trials must be an integer of at least 1, got 0"),
         ([*SPACE, "hydra.sweeper.n_trial=9"], "n_trial"),
-        ([*SPACE, "evaluation.final_validation=false"], "evaluation.final_validation=false"),
-        ([*SPACE, "hydra.sweeper.pruner=median", "evaluation.split=test"], "evaluation.split=test: allowed"),
-        ([*SPACE, "hydra.sweeper.pruner=asha", "evaluation.every_n_epochs=null"], "a pruner needs one of them"),
+        ([*SPACE, "evaluation.final_validation=false"], "evaluation.final_validation must be true"),
+        (
+            [*SPACE, "hydra.sweeper.pruner=median", "evaluation.split=test"],
+            "evaluation.split must be validation with a pruner, got 'test'",
+        ),
+        (
+            [*SPACE, "hydra.sweeper.pruner=asha", "evaluation.every_n_epochs=null"],
+            "evaluation.every_n_steps must be set for a pruner, got null",
+        ),
         (["optim.learning_rate=tag(lg,interval(1,2))"], "tags must be log, for a range or an interval, got ['lg']"),
     ],
 )

@@ -35,7 +35,8 @@ class EpochBar(TQDMProgressBar):
 def make_trainer(config: TrainerConfig, run_dir: Path, loggers: list[Logger]) -> pl.Trainer:
     """Return the Trainer of a config; `config.extra` wins over every other setting.
 
-    Raises ValueError for an argument that the Trainer does not take or a value it refuses.
+    Raises:
+        ValueError: an argument that the Trainer does not take, or a value that it refuses.
     """
     arguments: dict[str, Any] = {
         "max_epochs": config.num_epochs,
