@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 import pytest
 from omegaconf import OmegaConf
 
+from causal_lm_router import terminal
 from causal_lm_router.config import DataConfig, PromptConfig
 from causal_lm_router.config.compose import compose_config
 
@@ -39,6 +40,7 @@ def root_logging() -> Iterator[None]:
     """Take away the log handlers that a command run inside a test leaves behind: they write to that test's streams."""
     handlers, level = logging.root.handlers[:], logging.root.level
     yield
+    terminal.show_bars(True)
     logging.captureWarnings(False)
     logging.root.handlers[:] = handlers
     logging.root.setLevel(level)

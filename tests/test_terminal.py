@@ -46,9 +46,9 @@ def test_the_terminal_shows_our_lines_and_the_log_file_the_rest(tmp_path: Path) 
     before, heading, report = shown.partition("12 queries, 6 LLMs to choose from")
     assert heading
     lines = [line for line in before.splitlines() if line.strip()]
-    assert [line for line in lines if not re.match("training, epoch 1 of 1: |Training: |Epoch 0: ", line)] == [
-        f"preparing base model tiny-llama in {tmp_path}/cache/base_models/tiny-llama"
-    ]
+    own = [line for line in lines if not re.match("training, epoch 1 of 1: |Training: |Epoch 0: ", line)]
+    assert own[:2] == [f"preparing base model tiny-llama in {tmp_path}/cache/base_models/tiny-llama", "run folder: run"]
+    assert [line.partition(":")[0] for line in own[2:]] == ["data", "base model", "training"]
     assert any("6/6" in line and "loss=" in line for line in lines)
     assert "v_num" not in before
     assert re.search(rf"warning|\bINFO\b|\btip\b|{LIBRARIES}", report, re.IGNORECASE) is None
@@ -62,6 +62,8 @@ def test_the_terminal_shows_our_lines_and_the_log_file_the_rest(tmp_path: Path) 
 def test_a_library_gets_through_with_errors_alone(capsys: pytest.CaptureFixture[str]) -> None:
     handler = TerminalHandler()
     logging.root.addHandler(handler)
+    # Python's own default; a command that ran in this process before may have lowered it.
+    logging.root.setLevel(logging.WARNING)
     for name in ("causal_lm_router.runs.fit", "other.part", "causal_lm_router_like"):
         for level in (logging.INFO, logging.WARNING, logging.ERROR):
             logging.getLogger(name).log(level, "message")

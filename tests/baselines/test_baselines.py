@@ -28,7 +28,7 @@ POOL = tuple(Candidate(name) for name in NAMES)
 PRICED = (Candidate("large", 2.0, 8.0), Candidate("small", 0.2, 0.8), Candidate("tiny", 0.3, 0.7))
 ORACLES = {"oracle", "cheapest_oracle"}
 PROMPTING = {"zero_shot", "few_shot"}
-FITTED = [method.value for method in BaselineMethod if method not in PROMPTING]
+FITTED = [method.value for method in BaselineMethod if method not in (*PROMPTING, BaselineMethod.own)]
 QUICK = [method for method in FITTED if method != "encoder_classifier"]
 
 

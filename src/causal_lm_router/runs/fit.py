@@ -1,6 +1,7 @@
 """Finetuning: encoded data, module and callbacks put into a Lightning Trainer."""
 
 import logging
+import os
 import signal
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
@@ -165,7 +166,7 @@ def _log_start(session: Session, trainer: pl.Trainer, model: torch.nn.Module, nu
     sizes = f"{len(data.train):,} to train on, {len(splits.validation):,} validation, {len(splits.test):,} test"
     parameters = list(model.parameters())
     num_trained = sum(parameter.numel() for parameter in parameters if parameter.requires_grad)
-    logger.info("run folder: %s", session.folder.path)
+    logger.info("run folder: %s", os.path.relpath(session.folder.path))
     logger.info("data: %s, queries: %s; %d LLMs in the pool", config.data.source.value, sizes, len(splits.pool))
     num_all = sum(parameter.numel() for parameter in parameters)
     logger.info("base model: %s, %s of %s parameters train", config.base_model.name, f"{num_trained:,}", f"{num_all:,}")

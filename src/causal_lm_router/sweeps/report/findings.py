@@ -163,7 +163,10 @@ def _say_runs(findings: Findings) -> list[str]:
         for key, version in run.data.items():
             versions.setdefault(key, set()).add(version)
     if any(len(found) > 1 for found in versions.values()):
-        cautions.append("The data changed between jobs (sweep.allow_mixed=true): their results cannot be compared.")
+        cautions.append(
+            "The data, or a function that the config names, changed between jobs (sweep.allow_mixed=true): their "
+            "results cannot be compared."
+        )
     return cautions
 
 
