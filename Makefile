@@ -21,11 +21,11 @@ $(STAMP): lock/$(VARIANT).txt pyproject.toml
 demo: setup
 	$(BIN)/causal-lm-router train experiment=quickstart
 
-# Types are checked beside the tests: each takes about one of two cores.
+# Types are checked beside the tests, each in one process: two cores are enough.
 check: setup
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
-	$(BIN)/mypy & types=$$!; $(BIN)/python -m pytest --quiet -m 'not slow' --numprocesses 2 && wait $$types
+	$(BIN)/mypy & types=$$!; $(BIN)/python -m pytest --quiet -m 'not slow' && wait $$types
 
 test: setup
 	$(BIN)/python -m pytest --numprocesses 2 --dist worksteal

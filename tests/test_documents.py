@@ -67,6 +67,7 @@ def run_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     [one for one in COMMANDS if one.words[0] == "causal-lm-router" and OWN_FOLDER.isdisjoint(one.words)],
     ids=str,
 )
+@pytest.mark.slow
 def test_commands_parse_or_compose(command: Command, run_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     name, arguments = command.words[1], list(command.words[2:])
     if name.startswith("-"):
@@ -99,6 +100,7 @@ def test_own_experiments_and_choices_compose(tmp_path: Path, monkeypatch: pytest
 
 
 @pytest.mark.parametrize("command", [one for one in COMMANDS if one.words[0] == "python"], ids=str)
+@pytest.mark.slow
 def test_scripts_take_their_arguments(command: Command, run_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     script, arguments = command.words[1], list(command.words[2:])
     if script == "-m":

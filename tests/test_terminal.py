@@ -59,16 +59,21 @@ def test_the_terminal_shows_our_lines_and_the_log_file_the_rest(tmp_path: Path) 
     assert "[py.warnings][WARNING]" in log
 
 
-def test_a_library_gets_through_with_errors_alone(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_library_gets_through_with_errors_alone(
+    capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
     handler = TerminalHandler()
     logging.root.addHandler(handler)
-    # Python's own default; a command that ran in this process before may have lowered it.
-    logging.root.setLevel(logging.WARNING)
-    for name in ("causal_lm_router.runs.fit", "other.part", "causal_lm_router_like"):
+    names = ("causal_lm_router.runs.fit", "other.part", "causal_lm_router_like")
+    # As Hydra sets the levels for a command; caplog puts them back.
+    for name in ("", "causal_lm_router", *names):
+        caplog.set_level(logging.INFO, name)
+    for name in names:
         for level in (logging.INFO, logging.WARNING, logging.ERROR):
             logging.getLogger(name).log(level, "message")
     logging.root.removeHandler(handler)
     assert capsys.readouterr().out.splitlines() == [
+        "message",
         "warning: message",
         "error: message",
         "error: other.part: message",

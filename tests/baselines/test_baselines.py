@@ -112,6 +112,7 @@ def test_random_knows_nothing_of_random_labels() -> None:
     assert abs(agreed - 1000) < 110
 
 
+@pytest.mark.slow
 def test_cheapest_and_most_expensive_go_by_mean_train_cost() -> None:
     # means 0.3, 0.2, 0.4
     train = [example("1", 1, 1, 1, costs=(0.1, 0.3, 0.4)), example("2", 1, 1, 1, costs=(0.5, 0.1, 0.4))]
@@ -228,6 +229,7 @@ def around(number: int, noise: float = 0.1) -> tuple[list[RoutingExample], Calla
 
 
 @pytest.mark.parametrize("method", ["svm", "mlp", "matrix_factorisation"])
+@pytest.mark.slow
 def test_learners_find_the_best_candidate_of_queries_not_seen(method: str) -> None:
     rows, embed = around(40)
     train, there = rows[::2], rows[1::2]
@@ -400,6 +402,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
+@pytest.mark.slow
 def test_packaged_model_embeds_each_text_once(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     long = "one two three four " * 80  # 320 tokens, more than its window
     texts = ["How do I bake bread?", "A recipe for a loaf", "Solve x + 3 = 5", long, long + "and then some"]
@@ -428,6 +431,7 @@ def test_packaged_model_embeds_each_text_once(cache: Path, monkeypatch: pytest.M
     assert [path for path in cache.rglob("*") if path.name.endswith(".tmp")] == []
 
 
+@pytest.mark.slow
 def test_encoder_classifier_learns_from_the_text_alone(cache: Path) -> None:
     words = ["bread", "soup", "cake", "pasta", "rice", "salad", "tea", "curry"]
     cooking = [example(f"c{word}", 1, 0, 0.5, query=f"How do I cook {word}?") for word in words]

@@ -74,6 +74,7 @@ def test_run_dir_without_a_run(command: str, refuses: Callable[..., str], tmp_pa
 
 @pytest.mark.parametrize("command", ON_RUN)
 @pytest.mark.parametrize(("text", "reason"), FOREIGN.values(), ids=FOREIGN)
+@pytest.mark.slow
 def test_run_dir_of_something_else(
     command: str, text: str, reason: str, refuses: Callable[..., str], tmp_path: Path
 ) -> None:
@@ -171,6 +172,7 @@ def test_a_query_is_taken_as_it_is_typed(
 
 
 @pytest.mark.parametrize("arguments", [[], ["query=x", "input=y"]])
+@pytest.mark.slow
 def test_route_needs_one_source_of_queries(arguments: list[str], refuses: Callable[..., str], run_dir: Path) -> None:
     line = refuses("route", f"run_dir='{run_dir}'", *arguments)
     assert line.startswith("query, input must be given one at a time")
@@ -190,6 +192,7 @@ def test_route_needs_one_source_of_queries(arguments: list[str], refuses: Callab
         ("data", "lora", "'lora'"),
     ],
 )
+@pytest.mark.slow
 def test_bad_config(command: str, override: str, part: str, refuses: Callable[..., str]) -> None:
     assert part in refuses(*command.split(), override)
 
@@ -200,6 +203,7 @@ def test_traceback_on_demand(main: Callable[..., Result], monkeypatch: pytest.Mo
         main("data", "data=simulated", "lora.lora_r=0")
 
 
+@pytest.mark.slow
 def test_further_processes_start_as_the_commands_module(main: Callable[..., Result]) -> None:
     main("data", "--help")
     spec = sys.modules["__main__"].__spec__
@@ -236,6 +240,7 @@ BAD_DATA = {
 
 
 @pytest.mark.parametrize(("text", "part"), BAD_DATA.values(), ids=BAD_DATA)
+@pytest.mark.slow
 def test_bad_data(text: str, part: str, refuses: Callable[..., str], tmp_path: Path) -> None:
     (tmp_path / "data.jsonl").write_text(text, encoding="utf-8")
     line = refuses("data", "data=jsonl", "data.path=data.jsonl")
@@ -251,5 +256,6 @@ def test_bad_data(text: str, part: str, refuses: Callable[..., str], tmp_path: P
         (["data=routellm", "data.path=."], "data.path='.': "),
     ],
 )
+@pytest.mark.slow
 def test_missing_data(arguments: list[str], line: str, refuses: Callable[..., str]) -> None:
     assert refuses("data", *arguments).startswith(line)

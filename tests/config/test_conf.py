@@ -233,6 +233,7 @@ def test_choices_inherit_from_their_groups_parent_alone(group: str, choice: str)
 
 
 @pytest.mark.parametrize(("group", "choice"), CHOICES)
+@pytest.mark.slow
 def test_every_choice_composes_to_what_its_file_says(group: str, choice: str) -> None:
     composed = config_dict(compose_config(overrides_of(group, choice), command_of(group, choice)))
     said = read_yaml(CONF / group / f"{choice}.yaml")
@@ -245,6 +246,7 @@ def test_every_choice_composes_to_what_its_file_says(group: str, choice: str) ->
 
 @pytest.mark.parametrize("debug", [choice for group, choice in CHOICES if group == "debug"])
 @pytest.mark.parametrize("experiment", [choice for group, choice in CHOICES if group == "experiment"])
+@pytest.mark.slow
 def test_every_preset_composes_with_every_other(experiment: str, debug: str) -> None:
     composed = compose_config([f"experiment={experiment}", f"debug={debug}", "run_dir=x"])
     assert composed.name == debug, "debug presets come last"
@@ -284,12 +286,14 @@ FORMATS = {
 
 
 @pytest.mark.parametrize("overrides", FORMATS)
+@pytest.mark.slow
 def test_number_formats(overrides: str) -> None:
     composed = compose_config([*overrides.split(), "run_dir=x"])
     assert (composed.trainer.precision, composed.base_model.dtype, composed.inference.dtype) == FORMATS[overrides]
 
 
 @pytest.mark.parametrize(("group", "choice"), [("data", source) for source in SOURCES] + [("baseline", "svm")])
+@pytest.mark.slow
 def test_every_field_has_a_value_and_there_is_no_other(group: str, choice: str) -> None:
     def check(plain: dict[str, Any], settings: Any, prefix: str) -> None:
         assert list(plain) == [field.name for field in dataclasses.fields(settings)], prefix
@@ -309,6 +313,7 @@ OF_OTHERS = {
 
 
 @pytest.mark.parametrize(("choice", "key"), [(choice, key) for choice, keys in OF_OTHERS.items() for key in keys])
+@pytest.mark.slow
 def test_keys_of_another_source_are_refused(choice: str, key: str) -> None:
     for override in (f"{key}=x", f"+{key}=x"):
         with pytest.raises(ValueError, match=rf"key: {key}\)"):
@@ -316,6 +321,7 @@ def test_keys_of_another_source_are_refused(choice: str, key: str) -> None:
 
 
 @pytest.mark.parametrize("override", ["seed=0", "data.path=x", "data.seed=0", "data.test_fraction=0.2", "debug=smoke"])
+@pytest.mark.slow
 def test_data_has_to_be_chosen(override: str) -> None:
     with pytest.raises(ValueError) as caught:
         compose_config([override])
@@ -336,6 +342,7 @@ def test_a_baselines_run_is_named_after_its_method(method: str) -> None:
 
 
 @pytest.mark.parametrize(("group", "choice"), SWEEPS)
+@pytest.mark.slow
 def test_sweep_presets_sweep_over_what_there_is(group: str, choice: str) -> None:
     settings = read_yaml(CONF / group / f"{choice}.yaml")["hydra"]
     assert settings["mode"] == "MULTIRUN"
@@ -365,6 +372,7 @@ def test_every_field_is_documented_and_has_no_default() -> None:
 
 
 @pytest.mark.parametrize(("key", "value"), REFUSED_VALUES.items())
+@pytest.mark.slow
 def test_values_out_of_range(key: str, value: object, defaults: dict[str, Any]) -> None:
     plain = copy.deepcopy(defaults)
     *parents, last = key.split(".")
@@ -376,6 +384,7 @@ def test_values_out_of_range(key: str, value: object, defaults: dict[str, Any]) 
 
 
 @pytest.mark.parametrize(("overrides", "message"), [*REFUSED_OF_CHOICES.items(), *CROSS_CHECKS.items()])
+@pytest.mark.slow
 def test_values_that_do_not_go_together(overrides: str, message: str) -> None:
     command = "baseline" if overrides.startswith("baseline=") else "train"
     # A space inside a value is no end of an override.
@@ -397,6 +406,7 @@ def test_all_problems_are_told_at_once() -> None:
 
 
 @pytest.mark.parametrize(("override", "parts"), REFUSED_OVERRIDES.items(), ids=REFUSED_OVERRIDES)
+@pytest.mark.slow
 def test_wrong_overrides(override: str, parts: list[str]) -> None:
     with pytest.raises(ValueError) as caught:
         compose_config(["data=hub", override, "run_dir=x"])
@@ -413,6 +423,7 @@ def test_no_error_advises_what_would_fail(override: str) -> None:
 
 
 @pytest.mark.parametrize(("file", "old", "new", "parts"), REFUSED_FILES.values(), ids=REFUSED_FILES)
+@pytest.mark.slow
 def test_wrong_files(
     file: str, old: str, new: str, parts: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -43,6 +43,7 @@ def test_scores_shrink_to_their_task() -> None:
     assert [one.scores for one in shrink_to_task(examples, 1.0)][1] == {"a": 0.5, "b": 0.0}
 
 
+@pytest.mark.slow
 def test_shrinkage_is_for_training_alone(tiny_config: Callable[..., Any]) -> None:
     plain, shrunk = (prepare_data(tiny_config(f"data.task_shrinkage={value}").data) for value in (0, 1))
     assert shrunk.splits == plain.splits
@@ -63,6 +64,7 @@ def test_renamed() -> None:
             rename_candidates(data if "c" in bad else RoutingData([], POOL), bad)
 
 
+@pytest.mark.slow
 def test_held_out_of_training_but_not_of_the_pool(tiny_config: Callable[..., Any]) -> None:
     name = "borealis-large"
     data = prepare_data(tiny_config(f"data.held_out_candidates=[{name}]").data)

@@ -40,6 +40,7 @@ def fingerprint(data: RoutingData) -> str:
     return hashlib.sha256(repr(data).encode()).hexdigest()
 
 
+@pytest.mark.slow
 def test_queries_are_distinct_and_short(data: RoutingData) -> None:
     assert len(data.examples) == 630
     assert len({" ".join(example.query.lower().split()) for example in data.examples}) == 630
@@ -182,6 +183,7 @@ def test_bad_tasks_are_refused(load: Load, tasks: list[str]) -> None:
         load(tasks=tasks)
 
 
+@pytest.mark.slow
 def test_too_few_distinct_questions_are_reported(load: Load) -> None:
     # The easy prime factorisations are those of 2 to 4999.
     with pytest.raises(ValueError, match=r"data\.simulated\.num_queries .*6000 .*'prime_factorization' at level 0"):

@@ -275,6 +275,7 @@ def test_audit_goes_to_json_and_back(make_config: MakeConfig) -> None:
     assert audit["test"]["examples"][0]["split"] == "test"
 
 
+@pytest.mark.slow
 def test_real_files_leak_119_test_queries(data_dir: Path, make_data_config: MakeConfig) -> None:
     config = make_data_config(source="routerdc", path=str(data_dir / "llmrouter"))
     data = load_source(config)

@@ -290,6 +290,7 @@ def random_outcomes(names: list[str], number: int, is_known: bool, failing: bool
         (17, 40, True, True, {"routes_by_task", "scores", "reliability", "frontier"}),
     ],
 )
+@pytest.mark.slow
 def test_an_evaluation_is_drawn_as_far_as_it_is_known(
     size: int, number: int, is_known: bool, failing: bool, files: set[str], tmp_path: Path
 ) -> None:

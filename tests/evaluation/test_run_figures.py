@@ -58,6 +58,7 @@ def png_size(path: Path) -> tuple[int, int]:
 
 
 @pytest.mark.parametrize("size", [2, 3, 9, 30])
+@pytest.mark.slow
 def test_confusion_is_a_png_for_any_pool(size: int, tmp_path: Path) -> None:
     path = tmp_path / "confusion.png"
     save_figure(confusion_of([f"vendor/some-long-candidate-name-{index}-instruct" for index in range(size)]), path)
@@ -152,6 +153,7 @@ def test_of_repeated_steps_the_last_counts() -> None:
 
 
 @pytest.mark.parametrize("rows", [CURVE, CURVE[:1], CURVE[:60], CURVE[-8:], []])
+@pytest.mark.slow
 def test_learning_curve_is_a_png_for_any_log(rows: list[MetricRow], tmp_path: Path) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")

@@ -55,6 +55,7 @@ def test_seeds_alone_have_the_unbiased_standard_error_and_few_degrees_of_freedom
     assert mean.high == pytest.approx(0.55 + stats.t.ppf(0.975, 2) * standard_error, rel=0.02)
 
 
+@pytest.mark.slow
 def test_other_queries_are_drawn_on_their_own() -> None:
     values = np.repeat([0.0, 1.0], 100)
     same, other = (

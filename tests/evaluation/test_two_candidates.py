@@ -118,6 +118,7 @@ def real_scores(
     ],
     ids=["apgr_paper", "apgr_code", "cpt50_paper", "cpt50_code", "cpt80_paper", "cpt80_code"],
 )
+@pytest.mark.slow
 def test_random_routers_on_real_data(
     real_scores: tuple[Floats, Floats], measure: Callable[..., float], expected: float
 ) -> None:

@@ -173,6 +173,7 @@ def test_how_many_weights_train(tiny_base: Any, tiny_config: Callable[..., Any],
     assert sum(weight.numel() for weight in model.parameters() if weight.requires_grad) == num_trained
 
 
+@pytest.mark.slow
 def test_initialisation_follows_from_the_seed_alone(tiny_base: Any, tiny_config: Callable[..., Any]) -> None:
     def weights(seed: int) -> dict[str, torch.Tensor]:
         torch.rand(seed + 3)
@@ -193,6 +194,7 @@ VARIANTS = ["default", "lora.use_dora=true", "lora.use_rslora=true", "lora=all_l
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.slow
 def test_saved_and_merged_weights_give_the_same_logits(
     tiny_base: Any, tiny_config: Callable[..., Any], tmp_path: Path, variant: str
 ) -> None:
@@ -217,6 +219,7 @@ def test_saved_and_merged_weights_give_the_same_logits(
     assert load_tokenizer(str(tmp_path / "merged"), tiny_base.config).get_vocab() == tiny_base.tokenizer.get_vocab()
 
 
+@pytest.mark.slow
 def test_variants_are_what_they_are_called(tiny_base: Any, tiny_config: Callable[..., Any]) -> None:
     def first_layer(*overrides: str) -> Any:
         model = make_model(tiny_base, tiny_config(*overrides).lora)

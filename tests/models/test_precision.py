@@ -78,6 +78,7 @@ def test_every_auto_is_replaced_and_the_config_itself_stays(
     assert formats(config) == ("auto", "auto", "auto")
 
 
+@pytest.mark.slow
 def test_explicit_values_stay_and_nothing_is_measured_for_them(
     tiny_config: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -127,6 +127,7 @@ def test_a_cut_query_cannot_mimic_the_prompt(
     assert encoder.tokenizer.decode(prompt.input_ids).count("Best LLM:") == 1
 
 
+@pytest.mark.slow
 def test_a_query_of_a_million_characters_is_cut(encoder: Encoder) -> None:
     prompt = encoder.encode_prompts(["word " * 200_000])[0]
     assert prompt.was_cut
@@ -144,6 +145,7 @@ def real_queries(data_dir: Path) -> list[str]:
 
 @pytest.mark.parametrize("cut_side", list(CutSide))
 @pytest.mark.parametrize("max_length", [64, 512])
+@pytest.mark.slow
 def test_real_queries_keep_instruction_and_target(
     tiny_base: Any,
     tiny_config: Callable[..., Any],
@@ -210,6 +212,7 @@ class Counting(Encoder):
         return super().encode_prompts(queries, listed)
 
 
+@pytest.mark.slow
 def test_the_fingerprint_knows_changed_code_from_changed_comments(
     tiny_base: Any, tiny_config: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -104,6 +104,7 @@ def test_a_tokenizer_without_the_tokens_is_refused(tiny_base: Any, tiny_config: 
         Encoder(tiny_base.tokenizer, tiny_config().prompt, Targets(TargetKind.token, ("alpha", "beta-2")))
 
 
+@pytest.mark.slow
 def test_rows_of_new_tokens_train_and_are_saved_and_merged(
     tiny_base: Any, tiny_config: Callable[..., Any], extended: tuple[str, Targets], tmp_path: Path
 ) -> None:

@@ -71,6 +71,7 @@ def read_outcomes(folder: Path) -> list[dict[str, Any]]:
 # A run
 
 
+@pytest.mark.slow
 def test_a_baseline_leaves_a_run_folder(main: Main, data: list[str], tmp_path: Path) -> None:
     result = main("baseline", *data, "baseline=per_task_best")
     assert (result.status, result.errors) == (0, "")
@@ -105,6 +106,7 @@ def test_a_baseline_leaves_a_run_folder(main: Main, data: list[str], tmp_path: P
 
 
 @pytest.mark.parametrize(("method", "known_as"), [("best_single", "best_single"), ("cheapest_oracle", "oracle")])
+@pytest.mark.slow
 def test_baselines_agree_with_the_references_of_every_report(
     method: str, known_as: str, config: Callable[..., BaselineRunConfig], tmp_path: Path
 ) -> None:
@@ -114,6 +116,7 @@ def test_baselines_agree_with_the_references_of_every_report(
         assert report[metric]["value"] == report["references"][known_as][metric]["value"], metric
 
 
+@pytest.mark.slow
 def test_the_highest_prediction_is_the_route_and_ties_go_to_the_best_on_train(
     config: Callable[..., BaselineRunConfig], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -134,6 +137,7 @@ def test_the_highest_prediction_is_the_route_and_ties_go_to_the_best_on_train(
     assert {row["task"]: row["predicted"] for row in outcomes}["sums"] == {"small": 0.2, "large": 0.1, "huge": 0.3}
 
 
+@pytest.mark.slow
 def test_an_interrupted_baseline_resumes_and_a_finished_one_is_left_alone(
     main: Main, data: list[str], config: Callable[..., BaselineRunConfig], tmp_path: Path
 ) -> None:
@@ -154,6 +158,7 @@ def test_an_interrupted_baseline_resumes_and_a_finished_one_is_left_alone(
 
 
 @pytest.mark.parametrize(("method", "num_shots"), [("zero_shot", 0), ("few_shot", 2)])
+@pytest.mark.slow
 def test_the_bare_base_model_is_asked_about_the_candidates(
     method: str,
     num_shots: int,
@@ -239,6 +244,7 @@ def test_a_shot_is_the_prompt_of_one_short_line_and_its_label() -> None:
 # Sweeps
 
 
+@pytest.mark.slow
 def test_a_sweep_of_baselines_and_the_same_command_again(main: Main, data: list[str], tmp_path: Path) -> None:
     methods = ["random", "best_single", "oracle"]
     swept = ["-m", *data, "sweep=baselines", "sweep.name=s", "sweep.report=false", "evaluation.final_validation=false"]
@@ -281,6 +287,7 @@ def test_a_baseline_has_the_groups_of_a_router() -> None:
 
 
 @pytest.mark.parametrize("experiment", EXPERIMENTS)
+@pytest.mark.slow
 def test_a_baseline_takes_every_experiment(experiment: str) -> None:
     overrides = [f"experiment={experiment}", "run_dir=x"]
     baseline = compose_config([*overrides, "baseline=svm"], "baseline")
@@ -301,6 +308,7 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("overrides", REFUSED)
+@pytest.mark.slow
 def test_bad_input_is_one_line_and_no_folder(overrides: str, main: Main, data: list[str], tmp_path: Path) -> None:
     result = main("baseline", *data, *overrides.split())
     assert result.status == 1
@@ -310,6 +318,7 @@ def test_bad_input_is_one_line_and_no_folder(overrides: str, main: Main, data: l
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_what_goes_by_costs_needs_them(main: Main, data: list[str], tmp_path: Path) -> None:
     rows = [{"query": f"q{number}", "scores": {"a": number % 2, "b": 1 - number % 2}} for number in range(40)]
     (tmp_path / "free.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))

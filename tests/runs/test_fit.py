@@ -62,6 +62,7 @@ def test_training_stops_at_max_steps(fit_tiny: Fit) -> None:
         (None, None, []),
     ],
 )
+@pytest.mark.slow
 def test_when_an_evaluation_is_due(
     tiny_config: Callable[..., Any], epochs: int | None, steps: int | None, due: list[int]
 ) -> None:

@@ -254,6 +254,7 @@ def test_every_hparam_reaches_its_key(write: Callable[..., Path]) -> None:
     ("report_to", "wandb", "tensorboard"),
     [("none", "disabled", False), ("wandb", "auto", False), ("tensorboard", "disabled", True)],
 )
+@pytest.mark.slow
 def test_report_to(report_to: str, wandb: str, tensorboard: bool, write: Callable[..., Path]) -> None:
     config, _ = read_llmrouter_yaml(write(hparam={"report_to": report_to}))
     assert (config.tracking.wandb.mode.value, config.tracking.tensorboard) == (wandb, tensorboard)
@@ -278,6 +279,7 @@ def test_on_a_gpu(fp16: bool, precision: str, write: Callable[..., Path], monkey
         ("runs/other/merged", "runs/other"),
     ],
 )
+@pytest.mark.slow
 def test_load_model_path_is_a_run_folder_or_its_merged_folder(
     load_model_path: str | None, expected: str, write: Callable[..., Path]
 ) -> None:
@@ -366,6 +368,7 @@ def test_missing_yaml_file(tmp_path: Path) -> None:
     ],
     ids=lambda value: json.dumps(value)[:50] if isinstance(value, dict) else "",
 )
+@pytest.mark.slow
 def test_mistakes_name_the_file_and_the_key(sections: dict[str, Any], message: str, write: Callable[..., Path]) -> None:
     path = write(**sections)
     with pytest.raises(ValueError) as caught:
@@ -437,6 +440,7 @@ def test_train_and_route_as_in_llmrouters_documentation(
         ('["a"]', "the row must be an object, got list"),
     ],
 )
+@pytest.mark.slow
 def test_bad_test_query_names_file_and_line(line: str, message: str, folder: Path, write: Callable[..., Path]) -> None:
     queries = folder / "data" / "query_test.jsonl"
     queries.write_text(f'{{"query": "fine"}}\n\n{line}\n', encoding="utf-8")

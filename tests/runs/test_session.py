@@ -123,6 +123,7 @@ def test_a_run_without_workbench_closes_its_own(monkeypatch: pytest.MonkeyPatch)
     assert closed == [own, given], "a given one is closed by its owner alone"
 
 
+@pytest.mark.slow
 def test_a_generator_is_made_when_it_is_asked_for(
     opened: Callable[..., AbstractContextManager[Session]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -137,6 +138,7 @@ def test_a_generator_is_made_when_it_is_asked_for(
     assert closed == [generator]
 
 
+@pytest.mark.slow
 def test_threads_are_as_configured_inside_and_as_before_after(
     opened: Callable[..., AbstractContextManager[Session]],
 ) -> None:

@@ -242,6 +242,7 @@ def test_disabled_leaves_csv_and_tensorboard(tmp_path: Path) -> None:
     assert [(event.step, event.value) for event in events.Scalars("test/routing_accuracy")] == [(6, 0.75)]
 
 
+@pytest.mark.slow
 def test_resuming_drops_later_metrics_in_csv_and_tensorboard(tmp_path: Path) -> None:
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -452,6 +453,7 @@ def test_auto_without_a_key_records_offline_and_says_so_in_one_line(
     assert capfd.readouterr() == ("", "")
 
 
+@pytest.mark.slow
 def test_auto_follows_the_mode_of_wandb_itself(
     tmp_path: Path, server: FakeServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:

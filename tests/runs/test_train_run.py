@@ -70,6 +70,7 @@ def read_losses(folder: Path) -> list[tuple[str, str, str]]:
     return [(row["step"], row["epoch"], row["value"]) for row in rows if row["name"] == "train/loss"]
 
 
+@pytest.mark.slow
 def test_a_run_leaves_its_folder(finished: tuple[TrainConfig, dict[str, Any]]) -> None:
     folder = Path(finished[0].run_dir)
     assert {path.name for path in folder.iterdir()} == {
@@ -138,6 +139,7 @@ def evaluate_config(config: TrainConfig, output_dir: Path, **changes: Any) -> Ev
     return EvaluateConfig(**(fields | changes), output_dir=str(output_dir))
 
 
+@pytest.mark.slow
 def test_evaluating_again_reproduces_every_estimate(
     finished: tuple[TrainConfig, dict[str, Any]], tmp_path: Path
 ) -> None:
@@ -239,6 +241,7 @@ def test_an_interrupted_run_goes_on_with_other_tracking(
         (["base_model.origin=hub", "base_model.name=./nowhere"], r"base_model\.name='\./nowhere'"),
     ],
 )
+@pytest.mark.slow
 def test_what_cannot_run_leaves_no_folder(
     tiny_config: Callable[..., Any], tiny_base: Any, tmp_path: Path, overrides: list[str], message: str
 ) -> None:

@@ -153,6 +153,7 @@ def spoil_dtype(model: Any) -> None:
 
 
 @pytest.mark.parametrize("spoil", [spoil_dtype, spoil_weight, spoil_buffer, spoil_hooks, spoil_config])
+@pytest.mark.slow
 def test_every_trace_of_a_job_drops_the_base_model(
     spoil: Callable[[Any], None], workbench: Workbench, tiny_config: Callable[..., Any]
 ) -> None:
@@ -188,6 +189,7 @@ def test_a_single_job_frees_its_base_model(tiny_config: Callable[..., Any]) -> N
         assert kept_model(workbench) is None
 
 
+@pytest.mark.slow
 def test_each_thing_is_loaded_once_and_the_last_is_kept(
     workbench: Workbench, tiny_config: Callable[..., Any], num_loads: Callable[[], list[int]]
 ) -> None:
@@ -212,6 +214,7 @@ def test_each_thing_is_loaded_once_and_the_last_is_kept(
     assert num_loads() == [4, 4, 4]
 
 
+@pytest.mark.slow
 def test_a_config_changed_in_place_is_another_one(workbench: Workbench, tiny_config: Callable[..., Any]) -> None:
     config = tiny_config().data
     before = load_data(config, workbench)

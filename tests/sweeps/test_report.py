@@ -130,6 +130,7 @@ def read_csv(path: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
+@pytest.mark.slow
 def test_everything_is_written(sweep: Path) -> None:
     written = report(sweep)
     assert written.folder == sweep / "report"
@@ -143,6 +144,7 @@ def test_everything_is_written(sweep: Path) -> None:
     assert list(sweep.parent.glob(".*tmp")) == list(sweep.glob(".*tmp")) == []
 
 
+@pytest.mark.slow
 def test_table_holds_means_over_seeds_and_baselines(sweep: Path) -> None:
     rows = report(sweep).rows
     assert [row["who"] for row in rows] == [
@@ -166,6 +168,7 @@ def test_table_holds_means_over_seeds_and_baselines(sweep: Path) -> None:
     assert rows[3]["parse_failure_rate"] is None
 
 
+@pytest.mark.slow
 def test_numbers_are_traceable_to_run_folders(sweep: Path) -> None:
     report(sweep)
     runs = {row["run"]: row for row in read_csv(sweep / "report" / "runs.csv")}
@@ -182,6 +185,7 @@ def test_numbers_are_traceable_to_run_folders(sweep: Path) -> None:
     assert compared[0]["baseline_runs"] == "job-4-0;job-4-1"
 
 
+@pytest.mark.slow
 def test_the_best_is_chosen_on_validation_never_on_test(sweep: Path) -> None:
     written = report(sweep)
     selection = written.findings.selection
@@ -202,6 +206,7 @@ def test_of_equal_ones_the_first_is_chosen(sweep: Path) -> None:
     assert selection and selection.chosen and selection.chosen.configuration.number == 1
 
 
+@pytest.mark.slow
 def test_without_validation_nothing_is_chosen(sweep: Path) -> None:
     for folder in sweep.glob("job-*/validation"):
         shutil.rmtree(folder)
@@ -211,6 +216,7 @@ def test_without_validation_nothing_is_chosen(sweep: Path) -> None:
     assert not (written.folder / "figures" / "confusion.png").exists()
 
 
+@pytest.mark.slow
 def test_unfinished_and_failed_jobs_are_listed_with_their_reasons(sweep: Path) -> None:
     assert report(sweep).findings.progress == "6 runs: 4 done, 1 failed, 1 queued"
     rows = {row["run"]: row for row in read_csv(sweep / "report" / "runs.csv")}
@@ -304,6 +310,7 @@ def test_of_oracles_alone_none_is_chosen(tmp_path: Path) -> None:
     assert "No configuration is chosen: all are oracles" in (written.folder / "report.md").read_text()
 
 
+@pytest.mark.slow
 def test_a_split_seed_that_follows_the_seed_makes_replicates_on_their_own_queries(tmp_path: Path) -> None:
     for seed in (0, 1):
         folder = write_run(tmp_path / "s" / str(seed), 0.5, seed=seed, data__split_seed=seed)
@@ -371,6 +378,7 @@ def test_best_single_as_baseline(sweep: Path) -> None:
         ({"metric": "regret"}, "metric must be mean_score or routing_accuracy, got 'regret'"),
     ],
 )
+@pytest.mark.slow
 def test_wrong_options_leave_an_earlier_report_as_it_was(options: dict[str, str], message: str, sweep: Path) -> None:
     report(sweep)
     before = {path: path.read_bytes() for path in (sweep / "report").rglob("*.*")}
@@ -379,6 +387,7 @@ def test_wrong_options_leave_an_earlier_report_as_it_was(options: dict[str, str]
     assert {path: path.read_bytes() for path in (sweep / "report").rglob("*.*")} == before
 
 
+@pytest.mark.slow
 def test_a_failure_while_writing_leaves_an_earlier_report_as_it_was(
     sweep: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -396,6 +405,7 @@ def test_a_failure_while_writing_leaves_an_earlier_report_as_it_was(
     assert list(sweep.glob(".*tmp")) == []
 
 
+@pytest.mark.slow
 def test_a_newer_report_takes_the_place_of_an_earlier_one(sweep: Path) -> None:
     report(sweep)
     (sweep / "report" / "figures" / "stale.png").write_text("old")
@@ -413,12 +423,14 @@ def test_a_folder_that_is_no_report_is_not_replaced(sweep: Path, tmp_path: Path)
     assert (tmp_path / "precious" / "thesis.tex").read_text() == "text"
 
 
+@pytest.mark.slow
 def test_equal_runs_give_equal_files(sweep: Path, tmp_path: Path) -> None:
     one, other = report(sweep, output=tmp_path / "one").folder, report(sweep, output=tmp_path / "other").folder
     files = [path.relative_to(one) for path in sorted(one.rglob("*")) if path.is_file()]
     assert [path for path in files if (one / path).read_bytes() != (other / path).read_bytes()] == []
 
 
+@pytest.mark.slow
 def test_latex_is_escaped(sweep: Path) -> None:
     text = (report(sweep).folder / "configurations.tex").read_text()
     assert r"\toprule" in text and r"\bottomrule" in text
@@ -429,6 +441,7 @@ def test_latex_is_escaped(sweep: Path) -> None:
     assert {len(re.findall(r"(?<!\\)&", row)) for row in rows} == {8}
 
 
+@pytest.mark.slow
 def test_long_texts_and_formulas_as_swept_values(tmp_path: Path) -> None:
     templates = ["Query: {query}\n\nBest LLM:", "$x_1$ <i>|</i> " + 10 * "long ", "$x_1$ <i>|</i> " + 10 * "lone "]
     for index, template in enumerate(templates):
@@ -448,6 +461,7 @@ def command(main: Callable[..., Result]) -> Callable[..., Result]:
     return lambda *arguments: main("report", *map(str, arguments))
 
 
+@pytest.mark.slow
 def test_command_prints_summary_and_path(sweep: Path, command: Callable[..., Result]) -> None:
     status, output, errors = command(sweep, "--resamples", 200)
     assert (status, errors) == (0, "")
@@ -470,6 +484,7 @@ def test_command_says_bad_input_in_one_line(sweep: Path, tmp_path: Path, command
     assert not (sweep / "report").exists()
 
 
+@pytest.mark.slow
 def test_command_takes_run_folders(sweep: Path, tmp_path: Path, command: Callable[..., Result]) -> None:
     arguments = (sweep / "job-4-0", sweep / "job-16-0", "--output", tmp_path / "out" / "report", "--resamples", 200)
     assert command(*arguments)[0] == 0
@@ -496,6 +511,7 @@ def browse(tmp_path: Path) -> Callable[[Path], str]:
     return dump
 
 
+@pytest.mark.slow
 def test_page_needs_no_other_file_and_no_network(sweep: Path) -> None:
     page = (report(sweep).folder / "report.html").read_text()
     sources = re.findall(r"""(?:src|href|url)\s*[=(]\s*["']?([^"'\s>)]+)""", page)

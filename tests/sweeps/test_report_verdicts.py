@@ -70,6 +70,7 @@ def claims(comparisons: list[Comparison]) -> list[str]:
 
 # Seed spreads in log-odds: 0.1 and 0.25 are about 2 and 4 points of accuracy.
 @pytest.mark.parametrize(("num_seeds", "seed_spread"), [(1, 0.0), (2, 0.1), (3, 0.0), (3, 0.25), (5, 0.25)])
+@pytest.mark.slow
 def test_sweeps_without_effect_raise_few_false_alarms(num_seeds: int, seed_spread: float) -> None:
     random = np.random.default_rng(num_seeds)
     sweeps = [draw(random, [0.0] * 4, num_seeds, seed_spread) for _ in range(150)]

@@ -121,6 +121,7 @@ def test_killed_at_random_moments_it_is_the_undisturbed_search(tmp_path: Path, n
 @pytest.mark.parametrize("num_parallel", [1, 3])
 @pytest.mark.parametrize("objectives", [SPEC.objectives, COSTLY], ids=["one", "two"])
 @pytest.mark.parametrize("sampler", SAMPLERS)
+@pytest.mark.slow
 def test_every_sampler_goes_on_as_if_not_interrupted(
     tmp_path: Path, sampler: str, objectives: dict[str, str], num_parallel: int
 ) -> None:
@@ -150,6 +151,7 @@ def test_tpe_learns_from_the_trials_before(tmp_path: Path) -> None:
     assert ranks.count(4) >= 10
 
 
+@pytest.mark.slow
 def test_a_journal_cut_anywhere_goes_on(tmp_path: Path) -> None:
     for name in ("whole", "cut"):
         (tmp_path / name).mkdir()

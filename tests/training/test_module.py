@@ -42,6 +42,7 @@ def plain_loss(model: torch.nn.Module, row: dict[str, Any]) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("architecture", ["relative positions", "absolute positions"])
+@pytest.mark.slow
 def test_target_loss_is_that_of_the_plain_model(
     tiny_base: Any, tiny_config: Callable[..., Any], tiny_rows: list[dict[str, Any]], architecture: str
 ) -> None:

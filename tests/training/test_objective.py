@@ -73,6 +73,7 @@ def reference_loss(kind: str, logprobs: list[Tensor], end: Tensor, utilities: li
 
 
 @pytest.mark.parametrize("kind", ["multi_positive", "soft", "per_candidate"])
+@pytest.mark.slow
 def test_losses_and_gradients_are_those_of_the_reference(
     model: torch.nn.Module, tiny_config: Callable[..., Any], kind: str
 ) -> None:
