@@ -120,6 +120,7 @@ def test_no_files_form_a_circle() -> None:
     assert circles(read_sources()) == []
 
 
+@pytest.mark.slow
 def test_an_upward_import_and_a_circle_are_seen() -> None:
     sources = read_sources()
     below = {**sources, "routing": f"def f():\n    from {PACKAGE}.runs.fit import fit\n"}
@@ -143,6 +144,7 @@ def test_the_lowest_rooms_are_light(path: Path) -> None:
         assert roots(path) & HEAVY == set()
 
 
+@pytest.mark.slow
 def test_generation_libraries_stay_in_their_place() -> None:
     users = {name: {room(module_name(path)) for path in FILES if name in roots(path)} for name in ("vllm", "wandb")}
     assert users == {"vllm": {"generation"}, "wandb": {"runs"}}

@@ -172,6 +172,7 @@ def test_oracle_keeps_ties_and_the_cheapest_oracle_ends_them_by_cost() -> None:
 # --- nearest neighbours
 
 
+@pytest.mark.slow
 def test_neighbours_by_hand() -> None:
     train = [
         example("1", 1.0, 0.0, 0.5, query="east"),
@@ -378,6 +379,7 @@ def test_no_queries_give_no_rows(method: str, table: tuple[list[RoutingExample],
 
 
 @pytest.mark.parametrize("method", sorted(PROMPTING))
+@pytest.mark.slow
 def test_prompting_is_not_fitted(method: str, table: tuple[list[RoutingExample], ...]) -> None:
     with pytest.raises(ValueError, match=rf"baseline\.method .*got '{method}', which prompts"):
         predict(method, *table)

@@ -335,6 +335,7 @@ def test_a_baseline_has_to_be_chosen() -> None:
 
 
 @pytest.mark.parametrize("method", ["svm", "oracle"])
+@pytest.mark.slow
 def test_a_baselines_run_is_named_after_its_method(method: str) -> None:
     composed = compose_config([f"baseline={method}", "experiment=quickstart", "debug=smoke"], "baseline")
     assert composed.name == method

@@ -98,6 +98,7 @@ BAD_LINES = {
 
 
 @pytest.mark.parametrize(("line", "reason"), BAD_LINES.values(), ids=BAD_LINES.keys())
+@pytest.mark.slow
 def test_bad_row(line: bytes, reason: str, tmp_path: Path, make_data_config: Callable[..., DataConfig]) -> None:
     path = tmp_path / "data.jsonl"
     path.write_bytes(GOOD + line + b"\n" + GOOD)

@@ -35,6 +35,7 @@ def config(make_data_config: Callable[..., DataConfig]) -> Callable[..., DataCon
     return lambda path, **fields: make_data_config(source="routellm", path=str(path), **fields)
 
 
+@pytest.mark.slow
 def test_real_mmlu(data_dir: Path, config: Callable[..., DataConfig]) -> None:
     data = load_source(config(data_dir / "routellm" / "mmlu"))
     assert data.pool == (Candidate(MIXTRAL, 0.24, 0.24), Candidate(GPT4, 24.7, 24.7))

@@ -90,12 +90,14 @@ def test_loading_draws_nothing_from_the_global_streams(load: Load) -> None:
     assert (random.getstate(), np.random.get_state()[1].tobytes()) == states
 
 
+@pytest.mark.slow
 def test_another_seed_gives_other_queries_and_outcomes(data: RoutingData, load: Load) -> None:
     other = load(seed=1)
     shared = {example.query for example in data.examples} & {example.query for example in other.examples}
     assert len(shared) < 63
 
 
+@pytest.mark.slow
 def test_more_queries_keep_the_first(data: RoutingData, load: Load) -> None:
     fewer = load(num_queries=126)
     by_id = {example.query_id: example for example in data.examples}
@@ -130,6 +132,7 @@ def test_scores_are_shares_of_attempts(data: RoutingData) -> None:
     assert scores == {0.0, 0.25, 0.5, 0.75, 1.0}
 
 
+@pytest.mark.slow
 def test_scores_approach_their_expectation(load: Load) -> None:
     for example in load(num_queries=63, num_attempts=10_000).examples:
         for name, score in example.scores.items():

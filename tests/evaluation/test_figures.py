@@ -307,6 +307,7 @@ def test_an_evaluation_is_drawn_as_far_as_it_is_known(
     assert written == {"outcomes.jsonl", "report.json", "confusion.png"}
 
 
+@pytest.mark.slow
 def test_validation_calibrates_the_reliability_diagram() -> None:
     # Predictions are too sure by far; without them on validation nothing can be fitted.
     outcomes = [

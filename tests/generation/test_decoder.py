@@ -60,6 +60,7 @@ def make_decoder(tiny_base: Any, tiny_config: Callable[..., Any]) -> Callable[..
     return make
 
 
+@pytest.mark.slow
 def test_shares_of_the_likelihood(make_decoder: Callable[..., tuple[Decoder, Encoder]]) -> None:
     decoder, encoder = make_decoder(Script("what", [math.log(0.1), math.log(0.3)]), "decoding=scored")
     decoding = decoder.decode(DecodingMethod.scored, encoder.encode_prompts(["a", "b"]))[1]
@@ -69,6 +70,7 @@ def test_shares_of_the_likelihood(make_decoder: Callable[..., tuple[Decoder, Enc
     assert decoding.generation.logprob == pytest.approx(math.log(0.3))
 
 
+@pytest.mark.slow
 def test_mean_and_prior(make_decoder: Callable[..., tuple[Decoder, Encoder]]) -> None:
     # alpha has 6 tokens and beta-2 has 8, the end token included: -6/6 against -7.2/8
     script = Script("", [-6.0, -7.2])
@@ -95,6 +97,7 @@ def test_per_candidate_reads_scores_against_the_end(make_decoder: Callable[..., 
         make_decoder(script, *overrides, "decoding.normalisation=prior")
 
 
+@pytest.mark.slow
 def test_costs_are_weighed(make_decoder: Callable[..., tuple[Decoder, Encoder]]) -> None:
     script, costs = Script("", [math.log(0.1), math.log(0.3)]), {"alpha": 0.001, "beta-2": 0.003}
     for weight, route in ((200, "beta-2"), (300, "alpha")):  # predicted .25 and .75: equal at 250

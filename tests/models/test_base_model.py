@@ -168,6 +168,7 @@ def test_only_adapter_weights_train(tiny_base: Any, tiny_config: Callable[..., A
     # all_linear adds 3 x 16 x (128 + 256) per layer; none is every weight of embedding, head, layers and norms.
     [("default", 28_672), ("all_linear", 65_536), ("none", 2 * 320 * 128 + 2 * 147_712 + 128)],
 )
+@pytest.mark.slow
 def test_how_many_weights_train(tiny_base: Any, tiny_config: Callable[..., Any], group: str, num_trained: int) -> None:
     model = make_model(tiny_base, tiny_config(f"lora={group}").lora)
     assert sum(weight.numel() for weight in model.parameters() if weight.requires_grad) == num_trained
@@ -185,6 +186,7 @@ def test_initialisation_follows_from_the_seed_alone(tiny_base: Any, tiny_config:
 
 
 @pytest.mark.parametrize("targets", ["[no_such_layer]", "[q_proj,no_such_layer]"])
+@pytest.mark.slow
 def test_a_wrong_target_module_is_named(tiny_base: Any, tiny_config: Callable[..., Any], targets: str) -> None:
     with pytest.raises(ValueError, match=r"lora\.target_modules must be all-linear or .* q_proj.*'no_such_layer'"):
         make_model(tiny_base, tiny_config(f"lora.target_modules={targets}").lora)

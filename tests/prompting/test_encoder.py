@@ -102,6 +102,7 @@ def test_a_special_token_in_a_name_is_plain_text(tiny_base: Any, tiny_config: Ca
     ("cut_side", "kept"),
     [(CutSide.left, " 1 0 1 2 3 4 5 6 7 8"), (CutSide.middle, "9 8 7 6 ...  6 7 8")],
 )
+@pytest.mark.slow
 def test_which_part_is_cut(tiny_base: Any, tiny_config: Callable[..., Any], cut_side: CutSide, kept: str) -> None:
     encoder = make_encoder(tiny_base, tiny_config, max_length=28, cut_side=cut_side)
     prompt = encoder.encode_prompts(["9 8 7 6 5 4 3 2 1 0 1 2 3 4 5 6 7 8"])[0]
@@ -118,6 +119,7 @@ def test_the_longest_query_that_fits_is_not_cut(encoder: Encoder) -> None:
 
 
 @pytest.mark.parametrize("cut_side", list(CutSide))
+@pytest.mark.slow
 def test_a_cut_query_cannot_mimic_the_prompt(
     tiny_base: Any, tiny_config: Callable[..., Any], cut_side: CutSide
 ) -> None:
@@ -195,6 +197,7 @@ def test_a_prompt_does_not_depend_on_its_label(encoder: Encoder, tmp_path: Path,
     assert rows["num_target_tokens"][:] == [6, 8]
 
 
+@pytest.mark.slow
 def test_too_small_a_max_length_names_the_least(tiny_base: Any, tiny_config: Callable[..., Any]) -> None:
     # 10 tokens of "Query: " and "\n\nBest LLM:", 8 of the longest target, 8 to leave something of the query.
     make_encoder(tiny_base, tiny_config, max_length=26)
@@ -238,6 +241,7 @@ def test_cached_rows_are_not_encoded_again(tiny_base: Any, tiny_config: Callable
     assert again[:] == first[:]
 
 
+@pytest.mark.slow
 def test_whatever_matters_is_encoded_anew(tiny_base: Any, tiny_config: Callable[..., Any], tmp_path: Path) -> None:
     config = tiny_config().prompt
     changes: list[dict[str, Any]] = [

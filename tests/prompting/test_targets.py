@@ -128,6 +128,7 @@ def test_rows_of_new_tokens_train_and_are_saved_and_merged(
     assert not torch.allclose(expected, load_base_model(source, tiny_base.config)(input_ids=ids).logits, atol=1e-2)
 
 
+@pytest.mark.slow
 def test_last_layers_alone(tiny_base: Any, tiny_config: Callable[..., Any]) -> None:
     model = apply_lora(load_base_model(tiny_base.path, tiny_base.config), tiny_config("lora.num_layers=1").lora, 0)
     trained = [name for name, weight in model.named_parameters() if weight.requires_grad]

@@ -41,6 +41,7 @@ def test_extra_arguments_reach_the_trainer_and_win(tiny_config: Callable[..., An
         ("trainer.accelerator=abacus", "trainer: .*abacus"),
     ],
 )
+@pytest.mark.slow
 def test_what_the_trainer_refuses(tiny_config: Callable[..., Any], tmp_path: Path, override: str, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         make_trainer(tiny_config(override).trainer, tmp_path, [])
@@ -96,6 +97,7 @@ def test_weights_are_evaluated_before_the_checkpoint_of_their_step(
     assert metrics == fit_tiny()  # evaluating changes nothing of the training
 
 
+@pytest.mark.slow
 def test_progress_is_quiet_unless_wanted(tiny_config: Callable[..., Any], tmp_path: Path) -> None:
     def has_bar(wanted: str) -> bool:
         trainer = make_trainer(tiny_config(f"trainer.progress_bar={wanted}").trainer, tmp_path, [])

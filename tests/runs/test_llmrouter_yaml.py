@@ -261,6 +261,7 @@ def test_report_to(report_to: str, wandb: str, tensorboard: bool, write: Callabl
 
 
 @pytest.mark.parametrize(("fp16", "precision"), [(True, "bf16-mixed"), (False, "32-true")])
+@pytest.mark.slow
 def test_on_a_gpu(fp16: bool, precision: str, write: Callable[..., Path], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     config, _ = read_llmrouter_yaml(write(hparam={"fp16": fp16, "gpu_memory_utilization": 0.4}))
@@ -288,6 +289,7 @@ def test_load_model_path_is_a_run_folder_or_its_merged_folder(
     assert (config.run_dir, files.load_run_dir) == ("runs/mine", Path(expected))
 
 
+@pytest.mark.slow
 def test_ties_go_to_the_cheapest_where_prices_are_known(write: Callable[..., Path]) -> None:
     train = {"routing_data_train": "data/routing_train.jsonl"}
     assert read_llmrouter_yaml(write(data=train))[0].data.tie_break.value == "best_on_train"
@@ -297,6 +299,7 @@ def test_ties_go_to_the_cheapest_where_prices_are_known(write: Callable[..., Pat
 # Paths
 
 
+@pytest.mark.slow
 def test_data_paths_start_at_the_yaml_file_then_at_the_working_directory(
     folder: Path, write: Callable[..., Path]
 ) -> None:

@@ -35,6 +35,7 @@ def test_the_card_of_a_run(smoke_run: Path) -> None:
     assert "/base_models/" not in card
 
 
+@pytest.mark.slow
 def test_the_name_on_the_hub(tiny_config: Callable[..., Any], tmp_path: Path) -> None:
     packaged = tiny_config("base_model=smollm2_135m").base_model
     assert hub_name(packaged) == "HuggingFaceTB/SmolLM2-135M-Instruct"

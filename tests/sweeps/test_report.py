@@ -304,6 +304,7 @@ def test_an_oracle_is_in_the_tables_but_never_chosen(sweep: Path) -> None:
     assert len(findings.comparisons) == 3
 
 
+@pytest.mark.slow
 def test_of_oracles_alone_none_is_chosen(tmp_path: Path) -> None:
     write_baseline(tmp_path / "s" / "oracle", "oracle", 1.0, 1.0)
     written = report(tmp_path / "s")
@@ -340,6 +341,7 @@ def test_the_same_configuration_and_seed_counts_once(sweep: Path, tmp_path: Path
     assert run.folder == again and run.detail.endswith("job-4-0")
 
 
+@pytest.mark.slow
 def test_unknown_costs_are_unknown(tmp_path: Path) -> None:
     for rank in (4, 8):
         write_run(tmp_path / "s" / f"{rank}", 0.5, costs=False, lora__lora_r=rank)

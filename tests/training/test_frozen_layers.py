@@ -62,6 +62,7 @@ def split(model: torch.nn.Module, folder: Path, num_trained: int = 2) -> Any:
 
 # The largest difference: other processors round bfloat16 otherwise, by the shape of the batch.
 @pytest.mark.parametrize(("dtype", "error"), [(torch.float32, 1e-3), (torch.bfloat16, 0.1)])
+@pytest.mark.slow
 def test_hidden_states_are_those_of_the_row_alone(tmp_path: Path, dtype: torch.dtype, error: float) -> None:
     model, rows = make_llama(dtype), make_rows()
     expected = []

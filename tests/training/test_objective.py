@@ -123,6 +123,7 @@ def test_all_candidates_can_be_good_at_once() -> None:
 
 
 @pytest.mark.parametrize("kind", ["multi_positive", "soft", "per_candidate"])
+@pytest.mark.slow
 def test_held_out_candidates_teach_nothing(tiny_config: Callable[..., Any], kind: str) -> None:
     config = tiny_config(f"objective={kind}").objective
     logprobs = torch.log(torch.tensor([[0.4, 0.2, 0.3, 0.1]])).requires_grad_()
