@@ -104,7 +104,6 @@ def test_the_facts_hold_what_runs_and_why(tiny_config: Callable[..., Any], choos
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kernels", [{"ATEN_CPU_CAPABILITY": "default"}, {"ONEDNN_MAX_CPU_ISA": "AVX2"}])
-@pytest.mark.slow
 def test_an_old_processor_is_measured_too(kernels: dict[str, str]) -> None:
     code = "from causal_lm_router.models.precision import fast_format; print(*fast_format('cpu'))"
     command = [sys.executable, "-c", code]
