@@ -34,18 +34,19 @@ def parse_generation(
     - fuzzy: lenient; where that finds nothing (`unknown`), the name most similar to the first line by rapidfuzz's ratio
       (0..100), if it reaches `fuzzy_threshold`; two names at the same best ratio are `ambiguous`.
 
-    Text of nothing but white space is `empty`. Text that was cut off (`finish_reason` "length") while it could still
-    have become a (longer) name is `truncated` in every mode, even where it equals a shorter name; text cut off past
-    that point is parsed like any other. Everything else is `unknown`.
+    Text that was cut off (`finish_reason` "length") while it could still have become a (longer) name is `truncated` in
+    every mode, even where it equals a shorter name or is white space alone; text cut off past that point is parsed like
+    any other. Other text of nothing but white space is `empty`. Everything else is `unknown`.
     """
     # Accents may come as one character or as two; NFC makes them one.
     by_normalised = {unicodedata.normalize("NFC", name): name for name in names}
+    # Before any match: what was cut off after `gpt-4` may have been going to be `gpt-4o`, and what was cut off after
+    # white space may have been going to be any name.
+    if generation.finish_reason == "length" and _may_continue(generation.text, names):
+        return ParsedRoute(None, ParseFailure.truncated)
     text = unicodedata.normalize("NFC", generation.text).strip()
     if not text:
         return ParsedRoute(None, ParseFailure.empty)
-    # Before any match: what was cut off after `gpt-4` may have been going to be `gpt-4o`.
-    if generation.finish_reason == "length" and _may_continue(generation.text, names):
-        return ParsedRoute(None, ParseFailure.truncated)
     if mode is ParseMode.strict:
         return _named(by_normalised.get(text))
     # Base models often go on with another made-up query in the next line.
