@@ -22,7 +22,8 @@ from transformers import DataCollatorForLanguageModeling, Trainer, TrainingArgum
 from causal_lm_router.config import TrainConfig
 from causal_lm_router.config.compose import compose_config
 from causal_lm_router.data.prepared import PreparedData, prepare_data
-from causal_lm_router.models.base_model import apply_lora, load_base_model, load_tokenizer, prepare_base_model
+from causal_lm_router.models.adapter import apply_lora
+from causal_lm_router.models.base_model import load_base_model, load_tokenizer, prepare_base_model
 from causal_lm_router.prompting.encoder import Encoder
 from causal_lm_router.runs.session import run_targets
 from causal_lm_router.training.batches import StepLoader

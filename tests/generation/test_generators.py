@@ -25,14 +25,8 @@ from causal_lm_router.generation.generator import open_generator
 from causal_lm_router.generation.transformers import TransformersGenerator
 from causal_lm_router.generation.vllm import CPU_CACHE_BYTES, VllmGenerator
 from causal_lm_router.generation.vllm_engine import VllmEngine
-from causal_lm_router.models.base_model import (
-    apply_lora,
-    load_base_model,
-    load_tokenizer,
-    load_trained,
-    save_weights,
-    vllm_serves,
-)
+from causal_lm_router.models.adapter import apply_lora, load_trained, save_weights, vllm_serves
+from causal_lm_router.models.base_model import load_base_model, load_tokenizer
 from causal_lm_router.prompting.encoder import Encoder
 from causal_lm_router.prompting.parse import parse_generation
 from causal_lm_router.routing import Generation

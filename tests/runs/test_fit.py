@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import pytorch_lightning as pl
 
-from causal_lm_router.models.base_model import is_adapter
+from causal_lm_router.models.adapter import is_adapter
 from causal_lm_router.runs.session import Session
 from causal_lm_router.training.callback import RoutingEvaluation
 from causal_lm_router.training.checkpoint import FolderCheckpointIO

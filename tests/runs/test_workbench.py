@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 import torch
 
-from causal_lm_router.models.base_model import apply_lora, load_base_model, prepare_base_model
+from causal_lm_router.models.adapter import apply_lora
+from causal_lm_router.models.base_model import load_base_model, prepare_base_model
 from causal_lm_router.runs import fit, session
 from causal_lm_router.runs.session import load_data, load_vocabulary
 from causal_lm_router.runs.workbench import Workbench, shared_workbench

@@ -11,7 +11,8 @@ from torch.nn.functional import cross_entropy
 from transformers import GPT2Config, GPT2LMHeadModel
 
 from causal_lm_router.config import Schedule
-from causal_lm_router.models.base_model import apply_lora, load_base_model
+from causal_lm_router.models.adapter import apply_lora
+from causal_lm_router.models.base_model import load_base_model
 from causal_lm_router.prompting.encoder import Encoder
 from causal_lm_router.training.batches import plan_epoch
 from causal_lm_router.training.checkpoint import last_checkpoint

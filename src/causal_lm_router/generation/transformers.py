@@ -12,7 +12,8 @@ from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerB
 
 from causal_lm_router.config import BaseModelConfig, InferenceConfig
 from causal_lm_router.generation.generated_text import decode_generated, make_constrained_generation
-from causal_lm_router.models.base_model import load_base_model, load_trained
+from causal_lm_router.models.adapter import load_trained
+from causal_lm_router.models.base_model import load_base_model
 from causal_lm_router.models.target_logprobs import target_logprobs
 from causal_lm_router.prompting.token_trie import TokenTrie
 from causal_lm_router.routing import Generation

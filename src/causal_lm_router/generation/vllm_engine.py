@@ -19,7 +19,7 @@ from typing import Any
 import torch
 
 from causal_lm_router.config import BaseModelConfig
-from causal_lm_router.models.base_model import is_adapter, load_trained, vllm_serves
+from causal_lm_router.models.adapter import is_adapter, load_trained, vllm_serves
 from causal_lm_router.models.hub import local_folder
 from causal_lm_router.models.torch_state import keep_random_state, keep_torch_settings
 from causal_lm_router.terminal import divert_output, progress_bar

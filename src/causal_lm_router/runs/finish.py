@@ -17,7 +17,7 @@ from causal_lm_router.evaluation.metrics import Evaluation
 from causal_lm_router.evaluation.report import RoutingReport
 from causal_lm_router.evaluation.report_table import print_report
 from causal_lm_router.files import write_text
-from causal_lm_router.models.base_model import is_adapter
+from causal_lm_router.models.adapter import is_adapter
 from causal_lm_router.models.precision import precision_facts
 from causal_lm_router.prompting.encoder import Encoder
 from causal_lm_router.runs.model_card import model_card

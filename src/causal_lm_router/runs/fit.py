@@ -16,7 +16,8 @@ from transformers import PreTrainedModel
 from causal_lm_router.config import ObjectiveKind
 from causal_lm_router.evaluation.metrics import Evaluation
 from causal_lm_router.files import cache_dir
-from causal_lm_router.models.base_model import apply_lora, load_base_model, save_weights
+from causal_lm_router.models.adapter import apply_lora, save_weights
+from causal_lm_router.models.base_model import load_base_model
 from causal_lm_router.runs.session import Session, record_evaluation
 from causal_lm_router.runs.tracking import Tracking
 from causal_lm_router.terminal import name_work

@@ -18,7 +18,7 @@ from causal_lm_router.evaluation.formatting import (
 from causal_lm_router.evaluation.report import Reference, RoutingReport
 from causal_lm_router.files import write_text
 from causal_lm_router.generation.vllm import LORA_RANKS
-from causal_lm_router.models.base_model import is_adapter
+from causal_lm_router.models.adapter import is_adapter
 from causal_lm_router.prompting.encoder import Encoder
 from causal_lm_router.routing import Candidate
 

@@ -8,7 +8,7 @@ from causal_lm_router.config import TrainConfig
 from causal_lm_router.config.plain import config_dict, dump_config
 from causal_lm_router.evaluation.report import RoutingReport
 from causal_lm_router.files import write_text
-from causal_lm_router.models.base_model import is_adapter
+from causal_lm_router.models.adapter import is_adapter
 from causal_lm_router.runs.finish import finish_run
 from causal_lm_router.runs.fit import fit
 from causal_lm_router.runs.merge_run import merge_weights
