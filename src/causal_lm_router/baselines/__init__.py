@@ -103,6 +103,35 @@ def _fit(
     seed: int,
     embed: Callable[[Sequence[str]], NDArray[np.floating]],
 ) -> Predictor:
+    if (rule := _make_rule(settings, train, pool, labels, seed)) is not None:
+        return rule
+    match settings.method:
+        case BaselineMethod.encoder_classifier:
+            from causal_lm_router.baselines.encoder_classifier import fit_encoder
+
+            assert isinstance(settings, EncoderConfig)
+            predict = fit_encoder([example.query for example in train], score_table(train, pool), settings, seed)
+            return lambda examples: predict([example.query for example in examples])
+        case BaselineMethod.own:
+            assert isinstance(settings, OwnBaselineConfig)
+            fit: FitBaseline = load_function("baseline.function", settings.function, FitBaseline)
+            return _check_predictions(fit(train, pool, labels, seed, embed, settings.options), len(pool))
+        case BaselineMethod.zero_shot | BaselineMethod.few_shot:
+            raise ValueError(
+                f"baseline.method must be one that is fitted, got {settings.method.value!r}, which prompts a base model"
+            )
+        case _:
+            return _fit_on_vectors(settings, train, pool, labels, seed, embed)
+
+
+def _make_rule(
+    settings: BaselineConfig,
+    train: Sequence[RoutingExample],
+    pool: Sequence[Candidate],
+    labels: Mapping[str, str],
+    seed: int,
+) -> Predictor | None:
+    """Return the predictor of a method that never reads a query's text; None for the others."""
     match settings.method:
         case BaselineMethod.random:
             return draw_rows(pool, seed)
@@ -123,22 +152,7 @@ def _fit(
             from causal_lm_router.baselines.elo import mean_elo_chances
 
             return repeat_row(mean_elo_chances(score_table(train, pool)))
-        case BaselineMethod.encoder_classifier:
-            from causal_lm_router.baselines.encoder_classifier import fit_encoder
-
-            assert isinstance(settings, EncoderConfig)
-            predict = fit_encoder([example.query for example in train], score_table(train, pool), settings, seed)
-            return lambda examples: predict([example.query for example in examples])
-        case BaselineMethod.own:
-            assert isinstance(settings, OwnBaselineConfig)
-            fit: FitBaseline = load_function("baseline.function", settings.function, FitBaseline)
-            return _check_predictions(fit(train, pool, labels, seed, embed, settings.options), len(pool))
-        case BaselineMethod.zero_shot | BaselineMethod.few_shot:
-            raise ValueError(
-                f"baseline.method must be one that is fitted, got {settings.method.value!r}, which prompts a base model"
-            )
-        case _:
-            return _fit_on_vectors(settings, train, pool, labels, seed, embed)
+    return None
 
 
 def _check_predictions(predict: Predictor, num_candidates: int) -> Predictor:

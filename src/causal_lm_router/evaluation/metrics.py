@@ -7,6 +7,7 @@ of weights: 1 for the candidate chosen, 1 / pool size each for a choice at rando
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -106,13 +107,8 @@ def _report(
     """The report: rates have Wilson intervals, means normal ones, ratios of gains those of the ratio estimator."""
     # Everything is compared with always calling best single, query by query.
     single = table.column(best_single)
-    single_score = table.scores[:, single]
-    routes = [outcome.route for outcome in outcomes]
     # Where all candidates score the same, no route is better than another.
     is_decisive = ~table.is_best.all(axis=1)
-    gain = table.score - single_score
-    # The best possible router knows expected scores, not the answers.
-    bayes_score = None if table.expected is None else table.expected.max(axis=1)
     return RoutingReport(
         num_queries=len(outcomes),
         num_decisive=int(is_decisive.sum()),
@@ -124,24 +120,43 @@ def _report(
         mean_score=mean_estimate(table.score),
         regret=mean_estimate(table.best_score - table.score),
         mean_cost=None if table.costs is None else mean_estimate(table.of_called(table.costs)),
-        parse_failure_rate=_rate(route.failure is not None for route in routes),
-        fuzzy_rate=_rate(route.fuzzy for route in routes),
-        truncation_rate=_rate(outcome.truncated_query for outcome in outcomes),
-        parse_failures={kind.value: sum(route.failure is kind for route in routes) for kind in ParseFailure},
-        route_distribution=_shares((route.candidate for route in routes), table.candidate_names),
         references=evaluate_references(table.scores, table.costs, table.expected, single),
-        score_gain=mean_estimate(gain),
-        accuracy_gain=mean_estimate(table.is_right.astype(np.float64) - table.is_best[:, single]),
-        gap_recovered=ratio_estimate(gain, table.best_score - single_score),
-        bayes_score=None if bayes_score is None else mean_estimate(bayes_score),
-        bayes_gap_recovered=None if bayes_score is None else ratio_estimate(gain, bayes_score - single_score),
-        expected_gap_recovered=_expected_gap_recovered(table, single),
-        per_task=_per_task(table, single_score),
+        per_task=_per_task(table, table.scores[:, single]),
         confusion=_confusion(outcomes, table.candidate_names),
         queries_per_second=queries_per_second,
         decoding=decoding,
         predictions=predictions,
+        **_route_shares(outcomes, table.candidate_names),
+        **_gains(table, single),
     )
+
+
+def _route_shares(outcomes: Sequence[RouteOutcome], names: Sequence[str]) -> dict[str, Any]:
+    """The fields of a report about what was generated and chosen, whatever it was worth."""
+    routes = [outcome.route for outcome in outcomes]
+    return {
+        "parse_failure_rate": _rate(route.failure is not None for route in routes),
+        "fuzzy_rate": _rate(route.fuzzy for route in routes),
+        "truncation_rate": _rate(outcome.truncated_query for outcome in outcomes),
+        "parse_failures": {kind.value: sum(route.failure is kind for route in routes) for kind in ParseFailure},
+        "route_distribution": _shares((route.candidate for route in routes), names),
+    }
+
+
+def _gains(table: OutcomeTable, single: int) -> dict[str, Any]:
+    """The fields of a report that compare with best single, whose column is `single`."""
+    single_score = table.scores[:, single]
+    gain = table.score - single_score
+    # The best possible router knows expected scores, not the answers.
+    bayes_score = None if table.expected is None else table.expected.max(axis=1)
+    return {
+        "score_gain": mean_estimate(gain),
+        "accuracy_gain": mean_estimate(table.is_right.astype(np.float64) - table.is_best[:, single]),
+        "gap_recovered": ratio_estimate(gain, table.best_score - single_score),
+        "bayes_score": None if bayes_score is None else mean_estimate(bayes_score),
+        "bayes_gap_recovered": None if bayes_score is None else ratio_estimate(gain, bayes_score - single_score),
+        "expected_gap_recovered": _expected_gap_recovered(table, single),
+    }
 
 
 def _rate(hits: Iterable[bool] | Bools | Floats) -> Estimate:

@@ -154,16 +154,12 @@ def _result_row(name: str, result: RoutingReport | Reference, explanation: str) 
 
 def _loading(config: TrainConfig, encoder: Encoder, base: str, *, adapter: bool) -> str:
     """Return code that loads the weights with each library; all of it takes the folder or the hub repository."""
-    ours = (
-        "from causal_lm_router import CausalLMRouter\n\n"
-        'with CausalLMRouter.from_run("path/to/run") as router:  # the run folder that holds adapter/\n'
-        '    print(router.route_single({"query": "What is 17 times 23?"})["model_name"])'
-    )
-    blocks = {"With Causal LM Router": ours}
+    # PEFT and vLLM load an adapter onto the base model of the hub, which lacks new tokens.
+    onto_base = adapter and not encoder.targets.new_tokens
     # The merge command makes an adapter whole. Weights that were all trained are whole already, in adapter/.
     whole = "path/to/merged" if adapter else "path/to/adapter"
-    # PEFT loads an adapter onto the base model of the hub, which lacks new tokens.
-    if adapter and not encoder.targets.new_tokens:
+    blocks = {"With Causal LM Router": _OURS}
+    if onto_base:
         blocks["With PEFT"] = (
             "from peft import PeftModel\nfrom transformers import AutoModelForCausalLM, AutoTokenizer\n\n"
             f'model = AutoModelForCausalLM.from_pretrained("{base}")\n'
@@ -176,18 +172,30 @@ def _loading(config: TrainConfig, encoder: Encoder, base: str, *, adapter: bool)
             f'model = AutoModelForCausalLM.from_pretrained("{whole}")\n'
             f'tokenizer = AutoTokenizer.from_pretrained("{whole}")'
         )
-    # vLLM serves plain LoRA, of ranks in steps; what it cannot serve it loads merged.
-    if adapter and not encoder.targets.new_tokens and not config.lora.use_dora:
-        rank = next((rank for rank in LORA_RANKS if rank >= config.lora.lora_r), LORA_RANKS[-1])
-        blocks["With vLLM"] = (
-            "from vllm import LLM, SamplingParams\nfrom vllm.lora.request import LoRARequest\n\n"
-            f'llm = LLM("{base}", enable_lora=True, max_lora_rank={rank})\n'
-            'lora = LoRARequest("router", 1, "path/to/adapter")\n'
-            'outputs = llm.generate(["..."], SamplingParams(temperature=0, max_tokens=32), lora_request=lora)'
-        )
+    # vLLM serves plain LoRA; what it cannot serve it loads merged.
+    if onto_base and not config.lora.use_dora:
+        blocks["With vLLM"] = _served_adapter(base, config.lora.lora_r)
     else:
         blocks["With vLLM"] = f'from vllm import LLM\n\nllm = LLM("{whole}")'
     return "\n\n".join(f"{title}:\n\n{_code(code, 'python')}" for title, code in blocks.items())
+
+
+_OURS = (
+    "from causal_lm_router import CausalLMRouter\n\n"
+    'with CausalLMRouter.from_run("path/to/run") as router:  # the run folder that holds adapter/\n'
+    '    print(router.route_single({"query": "What is 17 times 23?"})["model_name"])'
+)
+
+
+def _served_adapter(base: str, lora_r: int) -> str:
+    # vLLM takes ranks in steps.
+    rank = next((rank for rank in LORA_RANKS if rank >= lora_r), LORA_RANKS[-1])
+    return (
+        "from vllm import LLM, SamplingParams\nfrom vllm.lora.request import LoRARequest\n\n"
+        f'llm = LLM("{base}", enable_lora=True, max_lora_rank={rank})\n'
+        'lora = LoRARequest("router", 1, "path/to/adapter")\n'
+        'outputs = llm.generate(["..."], SamplingParams(temperature=0, max_tokens=32), lora_request=lora)'
+    )
 
 
 def _code(text: str, language: str = "text") -> str:

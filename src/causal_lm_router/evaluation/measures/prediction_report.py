@@ -109,24 +109,38 @@ def report_predictions(
         threshold = calibration.conformal_threshold(validation.scores, validation.predicted, CONFORMAL_LEVEL)
         conformal = _conformal(test.scores, test.predicted, threshold)
         expected_costs = test.costs if validation.costs is None else validation.costs
-    scaled = None if temperature is None else calibration.scale(test.predicted, temperature)
     return PredictionReport(
         auroc={
             name: _bootstrap(calibration.auroc, test.scores[:, column], test.predicted[:, column])
             for column, name in enumerate(test.candidate_names)
         },
-        ece=_ece(test.scores, test.predicted),
-        brier=_brier(test.scores, test.predicted),
-        temperature=temperature,
-        ece_scaled=None if scaled is None else _ece(test.scores, scaled),
-        brier_scaled=None if scaled is None else _brier(test.scores, scaled),
-        route_entropy=_bootstrap(calibration.route_entropy, test.calls),
-        normalised_route_entropy=_bootstrap(calibration.normalised_entropy, test.calls),
-        top_route_share=_bootstrap(calibration.top_share, test.calls),
         cost_quality=report_cost_quality(test, expected_costs, single, RESAMPLES),
         two_candidates=_two_candidates(test, test.predicted, single) if len(test.candidate_names) == 2 else None,
         conformal=conformal,
+        **_calibration(test.scores, test.predicted, temperature),
+        **_concentration(test.calls),
     )
+
+
+def _calibration(scores: Floats, predicted: Floats, temperature: float | None) -> dict[str, Any]:
+    """The fields of a report about how far predictions are from scores, before and after scaling."""
+    scaled = None if temperature is None else calibration.scale(predicted, temperature)
+    return {
+        "ece": _ece(scores, predicted),
+        "brier": _brier(scores, predicted),
+        "temperature": temperature,
+        "ece_scaled": None if scaled is None else _ece(scores, scaled),
+        "brier_scaled": None if scaled is None else _brier(scores, scaled),
+    }
+
+
+def _concentration(calls: Floats) -> dict[str, Any]:
+    """The fields of a report about how few candidates get the calls."""
+    return {
+        "route_entropy": _bootstrap(calibration.route_entropy, calls),
+        "normalised_route_entropy": _bootstrap(calibration.normalised_entropy, calls),
+        "top_route_share": _bootstrap(calibration.top_share, calls),
+    }
 
 
 def _bootstrap(statistic: Callable[..., float], *arrays: NDArray[Any]) -> Estimate | None:
