@@ -1,6 +1,5 @@
 """The Trainer's settings, and when a run is evaluated while it trains."""
 
-import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -63,12 +62,8 @@ def test_training_stops_at_max_steps(fit_tiny: Fit) -> None:
         (None, None, []),
     ],
 )
-@pytest.mark.slow
-def test_when_an_evaluation_is_due(
-    tiny_config: Callable[..., Any], epochs: int | None, steps: int | None, due: list[int]
-) -> None:
-    config = dataclasses.replace(tiny_config().evaluation, every_n_epochs=epochs, every_n_steps=steps)
-    callback = RoutingEvaluation(config, 3, *(lambda *_: pytest.fail("called") for _ in range(3)))
+def test_when_an_evaluation_is_due(epochs: int | None, steps: int | None, due: list[int]) -> None:
+    callback = RoutingEvaluation(epochs, steps, 3, *(lambda *_: pytest.fail("called") for _ in range(3)))
     assert [step for step in range(1, 13) if callback.is_due(step)] == due
 
 

@@ -36,7 +36,6 @@ from causal_lm_router.prompting.targets import Targets
 from causal_lm_router.routing import Generation, ParsedRoute, RouteOutcome, RoutingExample
 from causal_lm_router.runs.finish import Evaluate, finish_run
 from causal_lm_router.runs.run_folder import RunFolder, check_folder
-from causal_lm_router.runs.run_tracking import open_run_tracking
 from causal_lm_router.runs.session import (
     check_splits,
     is_first_process,
@@ -44,6 +43,7 @@ from causal_lm_router.runs.session import (
     load_vocabulary,
     open_session,
 )
+from causal_lm_router.runs.tracking import open_run_tracking
 from causal_lm_router.runs.workbench import Workbench, open_workbench
 
 

@@ -151,7 +151,8 @@ def _make_evaluation(session: Session, tracking: Tracking, steps_per_epoch: int)
             session.on_evaluation(result.report, step)
 
     return RoutingEvaluation(
-        evaluation,
+        evaluation.every_n_epochs,
+        evaluation.every_n_steps,
         steps_per_epoch,
         save,
         evaluate=evaluate,

@@ -14,7 +14,6 @@ from causal_lm_router.runs.fit import fit
 from causal_lm_router.runs.merge_run import merge_weights
 from causal_lm_router.runs.model_card import name_base_model
 from causal_lm_router.runs.run_folder import RunFolder, check_folder
-from causal_lm_router.runs.run_tracking import open_run_tracking
 from causal_lm_router.runs.session import (
     OnEvaluation,
     Session,
@@ -23,7 +22,7 @@ from causal_lm_router.runs.session import (
     load_data,
     open_session,
 )
-from causal_lm_router.runs.tracking import Tracking
+from causal_lm_router.runs.tracking import Tracking, open_run_tracking
 from causal_lm_router.runs.workbench import Workbench, open_workbench
 
 

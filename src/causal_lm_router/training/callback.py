@@ -8,7 +8,6 @@ from typing import Any, Generic, TypeVar
 import pytorch_lightning as pl
 import torch
 
-from causal_lm_router.config import EvaluationConfig
 from causal_lm_router.training.batches import Step
 from causal_lm_router.training.module import RouterModule
 
@@ -21,7 +20,7 @@ Result = TypeVar("Result")
 
 
 class RoutingEvaluation(pl.Callback, Generic[Result]):
-    """Evaluates at the configured epochs and steps, before the checkpoint of the same step is written.
+    """Evaluates every so many epochs and steps (None: never), before the checkpoint of the same step is written.
 
     `evaluate` takes the folder of the current weights, `save` writes them there, `record` gets the evaluation and the
     optimizer step. Only the first process evaluates; the others wait.
@@ -29,19 +28,20 @@ class RoutingEvaluation(pl.Callback, Generic[Result]):
 
     def __init__(
         self,
-        config: EvaluationConfig,
+        every_n_epochs: int | None,
+        every_n_steps: int | None,
         steps_per_epoch: int,
         save: Callable[[torch.nn.Module, Path], None],
         evaluate: Callable[[Path], Result],
         record: Callable[[Result, int], None],
     ) -> None:
-        self._config = config
+        self._every_n_epochs, self._every_n_steps = every_n_epochs, every_n_steps
         self._steps_per_epoch = steps_per_epoch
         self._save, self._evaluate, self._record = save, evaluate, record
 
     def is_due(self, step: int) -> bool:
         """True when the optimizer step (counted from 1) is one to evaluate after."""
-        epochs, steps = self._config.every_n_epochs, self._config.every_n_steps
+        epochs, steps = self._every_n_epochs, self._every_n_steps
         at_epoch = epochs is not None and step % (epochs * self._steps_per_epoch) == 0
         return at_epoch or (steps is not None and step % steps == 0)
 

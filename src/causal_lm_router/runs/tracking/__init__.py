@@ -1,11 +1,18 @@
 """Records of a job: metrics.csv, TensorBoard and W&B, with secrets left out of every configuration.
 
-Start at `open_tracking`. Lightning and W&B are imported only when a job's tracking opens.
+Start at `open_run_tracking`. Lightning and W&B are imported only when a job's tracking opens.
 """
 
-from causal_lm_router.runs.tracking.job import Tracking, open_tracking
+from causal_lm_router.runs.tracking.job import Tracking, log_sweep_report, open_run_tracking, open_tracking
 from causal_lm_router.runs.tracking.metrics_file import MetricRow, read_metrics
 from causal_lm_router.runs.tracking.redact import redact
-from causal_lm_router.runs.tracking.wandb_session import log_sweep_report
 
-__all__ = ["MetricRow", "Tracking", "log_sweep_report", "open_tracking", "read_metrics", "redact"]
+__all__ = [
+    "MetricRow",
+    "Tracking",
+    "log_sweep_report",
+    "open_run_tracking",
+    "open_tracking",
+    "read_metrics",
+    "redact",
+]

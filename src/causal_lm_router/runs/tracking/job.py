@@ -1,16 +1,21 @@
 """Tracking of one job: the loggers a Trainer takes, and what is recorded besides metrics."""
 
+import hashlib
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from causal_lm_router.config import TrackingConfig
+from causal_lm_router.config import TrackingConfig, TrainConfig, WandbConfig
+from causal_lm_router.config.plain import config_dict
+from causal_lm_router.runs.sweep_folder import sweep_of
 from causal_lm_router.runs.tracking.wandb_run import WandbRun
 from causal_lm_router.runs.tracking.wandb_session import open_wandb_run
 
 if TYPE_CHECKING:
     from pytorch_lightning.loggers import Logger
+
+    from causal_lm_router.runs.run_folder import RunFolder
 
 NO_ROUTE = "(no route)"
 """The last column of the confusion matrix: queries whose generation names no candidate."""
@@ -99,6 +104,53 @@ class Tracking:
                 self._wandb_run.log_file(path.absolute(), self._run_dir.absolute())
 
 
+def open_run_tracking(config: TrainConfig, folder: "RunFolder") -> AbstractContextManager[Tracking]:
+    """Return the tracking of a run or of a job of a sweep, which goes on where an interrupted one was.
+
+    It raises what `open_tracking` raises.
+    """
+    # Here and not above: the tracking of a sweep needs no torch.
+    from causal_lm_router.training.checkpoint import checkpoint_step, last_checkpoint
+
+    names = _wandb_names(config, folder)
+    # With weights in place training is over: all of its metrics hold, also those after the last checkpoint.
+    resume_step = None if folder.weights.is_dir() else checkpoint_step(last_checkpoint(folder.checkpoints))
+    return open_tracking(
+        config.tracking,
+        names.run,
+        folder.path,
+        config_dict(config),
+        names.run_id,
+        group=names.group,
+        resume_step=resume_step,
+        says_offline=sweep_of(folder.path) is None,  # a sweep says it once, for all its jobs
+    )
+
+
+class _WandbNames(NamedTuple):
+    run: str
+    run_id: str
+    group: str | None
+
+
+def _wandb_names(config: TrainConfig, folder: "RunFolder") -> _WandbNames:
+    """Return what W&B knows the run by: the same again when it resumes, and no other run's.
+
+    A job of a sweep is known by the sweep's unique id and its own, a run of its own by the place of its folder.
+    """
+    sweep = sweep_of(folder.path)
+    if sweep is None:
+        return _WandbNames(config.name, _digest(str(folder.path.resolve())), None)
+    # By the sweep's id, not its name: two sweeps may have the same name.
+    metadata, job = sweep.read_metadata(), folder.path.name
+    return _WandbNames(f"{config.name}-{job}", _digest(f"{metadata.uid}/{job}"), metadata.name)
+
+
+def _digest(text: str) -> str:
+    # 12 digits are enough to tell all runs of a project apart, and short enough to read in a list.
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
 @contextmanager
 def open_tracking(
     config: TrackingConfig,
@@ -108,15 +160,16 @@ def open_tracking(
     run_id: str,
     *,
     job_type: str = "train",
+    group: str | None = None,
     resume_step: int | None = None,
     says_offline: bool = True,
 ) -> Iterator[Tracking]:
     """Yield the tracking of one job and close it at the end, the W&B run with exit code 1 when the block raises.
 
-    `run_config` reaches W&B without its secrets. `run_id` names the W&B run: a job that resumes gives the same one. It
-    also gives `resume_step`, the last step whose metrics hold; rows of later steps leave metrics.csv and TensorBoard.
-    With several processes only the first one records. Without `says_offline` only the log file says that W&B records
-    offline.
+    `run_config` reaches W&B without its secrets. `run_id` names the W&B run: a job that resumes gives the same one.
+    `group` is the W&B group where the config has none. A job that resumes also gives `resume_step`, the last step whose
+    metrics hold; rows of later steps leave metrics.csv and TensorBoard. With several processes only the first one
+    records. Without `says_offline` only the log file says that W&B records offline.
 
     Raises:
         ValueError: `tracking.wandb.mode=online` finds no key.
@@ -128,8 +181,10 @@ def open_tracking(
     if getattr(rank_zero_only, "rank", 0) != 0:
         yield Tracking(_file_loggers(config, run_dir, None), None, run_dir, log_adapter=False)
         return
+    wandb = config.wandb
+    arguments = _wandb_arguments(wandb, group=group, name=run_name, id=run_id, job_type=job_type)
     with open_wandb_run(
-        config.wandb, run_name, run_dir, run_config, run_id, job_type, says_offline=says_offline
+        wandb.mode, wandb.init_timeout_s, arguments, run_dir, run_config, says_offline=says_offline
     ) as wandb_run:
         loggers = _file_loggers(config, run_dir, resume_step)
         if wandb_run is not None:
@@ -137,7 +192,7 @@ def open_tracking(
 
             loggers.append(WandbRunLogger(wandb_run))
         try:
-            yield Tracking(loggers, wandb_run, run_dir, config.wandb.log_adapter)
+            yield Tracking(loggers, wandb_run, run_dir, wandb.log_adapter)
         finally:
             # Before W&B closes, whose logger is one of them.
             for logger in loggers:
@@ -162,3 +217,31 @@ def _file_loggers(config: TrackingConfig, run_dir: Path, resume_step: int | None
             TensorBoardLogger(run_dir, name="tensorboard", version="", default_hp_metric=False, purge_step=purge_step)
         )
     return loggers
+
+
+def log_sweep_report(
+    config: WandbConfig, name: str, uid: str, sweep_dir: Path, rows: Sequence[Mapping[str, Any]], report_dir: Path
+) -> None:
+    """Record the rows as the table `configurations` and the folder as the artifact `report-<uid>`.
+
+    A later report of the same sweep goes on in the same run. The sweep itself says where its offline runs are.
+
+    Raises:
+        ValueError: as `open_wandb_run`.
+        ConnectionError: as `open_wandb_run`.
+    """
+    run_id = f"{uid}-report"
+    arguments = _wandb_arguments(config, group=name, name=f"{name}-report", id=run_id, job_type="report")
+    with open_wandb_run(
+        config.mode, config.init_timeout_s, arguments, sweep_dir, {"sweep": name}, says_offline=False
+    ) as wandb_run:
+        if wandb_run is not None:
+            wandb_run.log_table("configurations", rows, 0)
+            # Copied, since the next report is written to the same folder.
+            wandb_run.log_folder(f"report-{uid}", "report", report_dir, copied=True)
+
+
+def _wandb_arguments(config: WandbConfig, *, group: str | None, **names: str) -> dict[str, Any]:
+    """Return what `wandb.init` is told: whose run it is and how it is found; a configured group wins."""
+    place = {"project": config.project, "entity": config.entity, "tags": config.tags}
+    return {**place, "group": config.group or group, **names}

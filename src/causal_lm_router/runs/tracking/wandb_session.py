@@ -4,13 +4,12 @@ import logging
 import os
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from causal_lm_router.config import WandbConfig, WandbMode
+from causal_lm_router.config import WandbMode
 from causal_lm_router.runs.tracking.redact import redact, redact_arguments
 from causal_lm_router.runs.tracking.wandb_mode import KEY, Recording, choose_recording, client_settings
 from causal_lm_router.runs.tracking.wandb_run import FINISH_TIMEOUT_S, STEP, WandbRun, helper_errors
@@ -23,39 +22,38 @@ _logger = logging.getLogger(__name__)
 
 @contextmanager
 def open_wandb_run(
-    config: WandbConfig,
-    run_name: str,
+    mode: WandbMode,
+    timeout_s: int,
+    arguments: Mapping[str, Any],
     run_dir: Path,
     run_config: Mapping[str, Any],
-    run_id: str,
-    job_type: str,
     *,
     says_offline: bool = True,
 ) -> Iterator[WandbRun | None]:
     """Yield the job's own W&B run, None where W&B is disabled, and close it: exit code 0, or 1 when the block raises.
 
-    Files go to `run_dir/wandb`. An online run goes on under the same `run_id`. An offline one starts a new folder each
-    time; `wandb sync` takes all folders of one id as one run. With `auto` a run whose server goes away while it opens
-    is an offline one. Opening takes at most `init_timeout_s` seconds. Without `says_offline` only the log file says why
-    a run is offline.
+    `arguments` are those of `wandb.init`: `id`, `name`, `project` and so on. `run_config` is recorded without its
+    secrets. Files go to `run_dir/wandb`. An online run goes on under the same id. An offline one starts a new folder
+    each time; `wandb sync` takes all folders of one id as one run. With `auto` a run whose server goes away while it
+    opens is an offline one. Opening takes at most `timeout_s` seconds. Without `says_offline` only the log file says
+    why a run is offline.
 
     Raises:
         ValueError: as `choose_recording`.
         ConnectionError: as `choose_recording`, or the server did not open the run under `online`.
     """
     start = time.monotonic()
-    recording = choose_recording(config.mode, config.init_timeout_s)
+    recording = choose_recording(mode, timeout_s)
     if recording.mode == "disabled":
         yield None
         return
     folder = run_dir.absolute()
     folder.mkdir(parents=True, exist_ok=True)
-    names = {"name": run_name, "id": run_id, "job_type": job_type}
-    arguments = _shared_arguments(config) | names | {"dir": str(folder), "config": redact(run_config)}
+    arguments = {**arguments, "resume": "allow", "dir": str(folder), "config": redact(run_config)}
     with _stage_in(folder / "wandb" / "data"):
         # What looking for the server has taken counts too.
-        left_s = max(1.0, config.init_timeout_s - (time.monotonic() - start))
-        wandb_run = _open(config.mode, recording, arguments, left_s, says_offline)
+        left_s = max(1.0, timeout_s - (time.monotonic() - start))
+        wandb_run = _open(mode, recording, arguments, left_s, says_offline)
         # 1 unless the block comes to its end, so that W&B shows a failed job as failed.
         exit_code = 1
         try:
@@ -66,12 +64,6 @@ def open_wandb_run(
             # A dead helper process would fail the next run that this process opens.
             if wandb_run.is_lost:
                 _end_helper()
-
-
-def _shared_arguments(config: WandbConfig) -> dict[str, Any]:
-    """Return what every run of a sweep tells W&B."""
-    keys = ("project", "entity", "group", "tags")
-    return {key: getattr(config, key) for key in keys} | {"resume": "allow"}
 
 
 def _open(
@@ -166,23 +158,3 @@ def _redact_command_line() -> Iterator[None]:
         yield
     finally:
         sys.argv = original
-
-
-def log_sweep_report(
-    config: WandbConfig, name: str, uid: str, sweep_dir: Path, rows: Sequence[Mapping[str, Any]], report_dir: Path
-) -> None:
-    """Record the rows as the table `configurations` and the folder as the artifact `report-<uid>`.
-
-    A later report of the same sweep goes on in the same run. The sweep itself says where its offline runs are.
-
-    Raises:
-        ValueError: as `open_wandb_run`.
-        ConnectionError: as `open_wandb_run`.
-    """
-    config = replace(config, group=config.group or name)
-    names = (f"{name}-report", sweep_dir, {"sweep": name}, f"{uid}-report", "report")
-    with open_wandb_run(config, *names, says_offline=False) as wandb_run:
-        if wandb_run is not None:
-            wandb_run.log_table("configurations", rows, 0)
-            # Copied, since the next report is written to the same folder.
-            wandb_run.log_folder(f"report-{uid}", "report", report_dir, copied=True)
