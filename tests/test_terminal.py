@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from causal_lm_router import terminal
-from causal_lm_router.terminal import TerminalHandler, divert_output, name_work, progress_bar
+from causal_lm_router.commands.errors import fail
+from causal_lm_router.terminal import TerminalHandler, divert_output, name_work, plain_text, progress_bar, visible
 from tests.conftest import CACHE
 
 LIBRARIES = "lightning|torch|vllm|triton|transformers|tokenizers|datasets|matplotlib|wandb|optuna|hydra|site-packages"
@@ -146,3 +147,27 @@ def test_what_came_before_an_error_is_shown(capfd: pytest.CaptureFixture[str]) -
         os.write(2, b"chatter\n")
         raise ValueError("says it all")
     assert capfd.readouterr() == ("", "")
+
+
+HOSTILE = "a\x1b[2J\x07b\u202ec\u200bd\x9be\ud83d"
+SHOWN = "a\\x1b[2J\\x07b\\u202ec\\u200bd\\x9be\\ud83d"
+
+
+def test_characters_that_show_nothing_are_shown_as_escapes() -> None:
+    assert visible(HOSTILE) == SHOWN
+    assert visible("模型-β é\u00a0x\n\ty") == "模型-β é\u00a0x\n\ty"
+    assert plain_text(f"[red]{HOSTILE}").plain == f"[red]{SHOWN}"
+
+
+def test_log_lines_and_errors_are_made_visible(capsys: pytest.CaptureFixture[str]) -> None:
+    TerminalHandler().emit(logging.makeLogRecord({"name": "causal_lm_router.x", "msg": HOSTILE}))
+    with pytest.raises(SystemExit):
+        fail(HOSTILE)
+    assert capsys.readouterr() == (f"{SHOWN}\n", f"error: {SHOWN}\n")
+
+
+def test_every_table_shows_texts_through_one_function() -> None:
+    # rich's Text takes escape sequences as they are, and markup of a plain string would be obeyed.
+    package = Path(terminal.__file__).parent
+    raw = {path.name for path in package.rglob("*.py") if re.search(r"(?<![\w.])Text\(", path.read_text())}
+    assert raw == {"terminal.py"}

@@ -6,6 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
+INVISIBLE = ("Cc", "Cf", "Cs", "Zl", "Zp")
+"""Unicode categories of characters that show nothing and yet change what is seen: line breaks and other control
+characters, zero-width and direction marks, halves of surrogate pairs."""
+
 
 class ParseFailure(StrEnum):
     """Why a generation names no candidate."""
@@ -138,17 +142,20 @@ def check_pool(candidate_names: Sequence[str]) -> None:
     """Check that candidate names can be generated and parsed back without confusion.
 
     Raises:
-        ValueError: there are fewer than two names; a name is empty or has outer white space or control characters; two
-            names are equal, or differ only in Unicode normalisation.
+        ValueError: there are fewer than two names; a name is empty or has outer white space or INVISIBLE characters;
+            two names are equal, or differ only in Unicode normalisation.
     """
     if len(candidate_names) < 2:
         raise ValueError(f"the pool must have at least 2 candidates, got {list(candidate_names)}")
     for name in candidate_names:
         if not name or name != name.strip():
             raise ValueError(f"a candidate name must not be empty or have outer white space, got {name!r}")
-        # A generation that names a candidate is one line: control characters, line and paragraph separators break it.
-        if any(unicodedata.category(char) in ("Cc", "Zl", "Zp") for char in name):
-            raise ValueError(f"a candidate name must not have line breaks or control characters, got {name!r}")
+        # A generation that names a candidate is one line, and two names that look the same must be the same.
+        if any(unicodedata.category(char) in INVISIBLE for char in name):
+            raise ValueError(
+                "a candidate name must not have line breaks, control characters, zero-width or direction marks, "
+                f"got {name!r}"
+            )
     # Normalised, since a tokenizer may write one form of an accented letter where the pool has the other.
     seen: dict[str, str] = {}
     for name in candidate_names:

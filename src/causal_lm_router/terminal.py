@@ -5,11 +5,15 @@ import logging
 import os
 import sys
 import tempfile
+import unicodedata
 from collections.abc import Iterable, Iterator, Sized
 from contextvars import ContextVar
 from typing import IO, Any, TypeVar
 
+from rich.text import Text
 from tqdm import tqdm
+
+from causal_lm_router.routing import INVISIBLE
 
 Item = TypeVar("Item")
 
@@ -19,6 +23,26 @@ _PREFIXES = {logging.WARNING: "warning: ", logging.ERROR: "error: ", logging.CRI
 _PACKAGE = __name__.partition(".")[0]
 _work: ContextVar[tuple[str, ...]] = ContextVar("work", default=())
 _bars_shown = True
+
+
+def visible(text: str) -> str:
+    """Return the text with an escape, such as `\\x1b`, for every INVISIBLE character but line feeds and tabs.
+
+    Names, tasks and messages come from files: printed raw, an escape sequence could clear the screen or hide a line.
+    """
+    if text.isprintable():
+        return text
+    return "".join(
+        char.encode("unicode_escape").decode()
+        if char not in "\n\t" and unicodedata.category(char) in INVISIBLE
+        else char
+        for char in text
+    )
+
+
+def plain_text(text: str, style: str = "") -> Text:
+    """Return what a table's cell or a line shows of a text: made visible, and square brackets are no markup."""
+    return Text(visible(text), style)
 
 
 class TerminalHandler(logging.Handler):
@@ -35,7 +59,8 @@ class TerminalHandler(logging.Handler):
         # As the logging module's own handlers do: a message that cannot be written must not end the job.
         try:
             source = "" if is_ours else f"{record.name}: "
-            tqdm.write(f"{_PREFIXES.get(record.levelno, '')}{source}{self.format(record)}", file=sys.stdout)
+            line = f"{_PREFIXES.get(record.levelno, '')}{source}{self.format(record)}"
+            tqdm.write(visible(line), file=sys.stdout)
         except Exception:
             self.handleError(record)
 

@@ -115,6 +115,19 @@ def test_print_holds_every_part(splits: RoutingSplits) -> None:
         assert line in lines
 
 
+def test_escape_sequences_are_shown_not_obeyed(splits: RoutingSplits) -> None:
+    bad = "\x1b[2J\u202e"
+    hostile = NearDuplicate("test", bad, bad, 1.0, bad, bad)
+    audit = replace(AUDIT, test=replace(AUDIT.test, examples=(hostile,)))
+    train = [replace(one, task=bad) for one in splits.train]
+    skipped = (SkippedRow(bad, bad),)
+    text = printed(
+        replace(splits, train=train, pool=(Candidate("cheap"), Candidate("strong")), audit=audit, skipped_rows=skipped)
+    )
+    assert text.count("\\x1b[2J\\u202e") == 7
+    assert text.replace("\n", "").isprintable()
+
+
 def test_print_shows_the_first_skipped_rows(splits: RoutingSplits) -> None:
     skipped = tuple(SkippedRow(f"file[{number}]", "query is empty") for number in range(7))
     lines = printed(replace(splits, skipped_rows=skipped)).splitlines()

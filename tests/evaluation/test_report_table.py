@@ -132,6 +132,13 @@ def test_names_are_printed_as_they_are(width: int) -> None:
     assert "[/]$x" in text
 
 
+def test_escape_sequences_in_names_and_tasks_are_shown_not_obeyed() -> None:
+    text = printed(make_report(("a\x1b[2Jb", "c\u202ed"), prefix="\x1b[31mred"), 100)
+    for shown in ("a\\x1b[2Jb", "always c\\u202ed", "\\x1b[31mred 00"):
+        assert shown in text
+    assert text.replace("\n", "").isprintable()
+
+
 def test_many_routes_are_summed_up() -> None:
     names = tuple(f"llm-{index}" for index in range(8))
     assert row(printed(make_report(names), width=120), "Routes").endswith("3 others 0%")

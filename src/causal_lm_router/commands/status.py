@@ -11,11 +11,11 @@ from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
-from rich.text import Text
 
 from causal_lm_router.commands.errors import fail_on_bad_input
 from causal_lm_router.runs.job_log import JobState, JobStatus, read_statuses, say_progress, seconds_left
 from causal_lm_router.runs.sweep_folder import SweepFolder
+from causal_lm_router.terminal import plain_text
 
 COLOURS = {JobState.done: "green", JobState.failed: "red", JobState.running: "cyan", JobState.pruned: "yellow"}
 
@@ -44,22 +44,21 @@ def print_statuses(sweep: SweepFolder, statuses: Sequence[JobStatus], console: C
     Overrides that all jobs share are in the title.
     """
     if not statuses:
-        console.print(f"{sweep.path}: no job yet")
+        console.print(plain_text(f"{sweep.path}: no job yet"))
         return
     shared = set(statuses[0].overrides).intersection(*(status.overrides for status in statuses))
-    table = Table(title=Text(f"{sweep.path} {' '.join(sorted(shared))}"))
+    table = Table(title=plain_text(f"{sweep.path} {' '.join(sorted(shared))}"))
     for heading in ("job", "state", "seconds"):
         table.add_column(heading, no_wrap=True)
     table.add_column("overrides", overflow="fold")
     for status in statuses:
-        coloured = Text(_state_and_reason(status), COLOURS.get(status.state, "default"))
+        coloured = plain_text(_state_and_reason(status), COLOURS.get(status.state, "default"))
         seconds = "" if status.seconds is None else f"{status.seconds:.0f}"
         own = " ".join(override for override in status.overrides if override not in shared)
-        table.add_row(status.job, coloured, seconds, Text(own))
+        table.add_row(plain_text(status.job), coloured, seconds, plain_text(own))
     console.print(table)
-    # Text keeps square brackets of overrides and messages, which a plain string would have as markup.
     for message, jobs in _jobs_by_message(statuses).items():
-        console.print(Text(f"{', '.join(jobs)}: {message}"))
+        console.print(plain_text(f"{', '.join(jobs)}: {message}"))
     console.print(say_progress(statuses))
 
 

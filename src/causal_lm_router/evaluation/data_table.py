@@ -28,6 +28,7 @@ from causal_lm_router.evaluation.formatting import (
 from causal_lm_router.evaluation.metrics import evaluate_references
 from causal_lm_router.evaluation.report import Reference
 from causal_lm_router.routing import Candidate, RoutingExample, SkippedRow
+from causal_lm_router.terminal import plain_text
 
 MAX_TASKS = 30
 MAX_SKIPPED_ROWS = 5
@@ -105,9 +106,9 @@ def print_data(splits: RoutingSplits, console: Console) -> None:
         console.print(_near_duplicate(pair), no_wrap=True, overflow="ellipsis")
     # Skipped rows with their place in the source, so that they can be mended.
     for row in data.skipped_rows[:MAX_SKIPPED_ROWS]:
-        console.print(Text(f"skipped {row.location}: {row.reason}"))
+        console.print(plain_text(f"skipped {row.location}: {row.reason}"))
     if len(data.skipped_rows) > MAX_SKIPPED_ROWS:
-        console.print(Text(f"skipped {len(data.skipped_rows) - MAX_SKIPPED_ROWS:,} more rows"))
+        console.print(plain_text(f"skipped {len(data.skipped_rows) - MAX_SKIPPED_ROWS:,} more rows"))
 
 
 def _count_tasks(parts: Mapping[str, Sequence[RoutingExample]]) -> dict[str, dict[str, int]]:
@@ -153,7 +154,7 @@ def _task_table(data: DataDescription) -> Table:
     table.add_row("all", *(f"{num:,}" for num in data.num_queries.values()), style="bold", end_section=True)
     tasks = list(data.tasks.items())
     for task, counts in tasks[:MAX_TASKS]:
-        table.add_row(Text(task), *(f"{num:,}" for num in counts.values()))
+        table.add_row(plain_text(task), *(f"{num:,}" for num in counts.values()))
     if left_out := tasks[MAX_TASKS:]:
         num_queries = sum(sum(counts.values()) for _, counts in left_out)
         table.caption = f"{count(len(left_out), 'more task', 'more tasks')}, {count(num_queries, 'query', 'queries')}"
@@ -165,8 +166,8 @@ def _candidate_table(data: DataDescription) -> Table:
     table = _table("Candidates", "Name", prices, "USD per\n1,000", "Mean\nscore", "Best or\ntied", "Alone\nbest")
     for one in data.candidates:
         table.add_row(
-            # Names are Text: square brackets in them are not markup. Best single is bold.
-            Text(one.candidate.name, style="bold" if one.candidate.name == data.best_single else ""),
+            # Best single is bold.
+            plain_text(one.candidate.name, style="bold" if one.candidate.name == data.best_single else ""),
             f"{_price(one.candidate.input_price)}/{_price(one.candidate.output_price)}",
             format_estimate(one.mean_cost, COST),
             format_estimate(one.mean_score, SCORE),
@@ -223,7 +224,7 @@ def _near_duplicates(found: NearDuplicates, threshold: float) -> str:
 
 def _near_duplicate(pair: NearDuplicate) -> Text:
     heading = f"{pair.split} {pair.query_id} and train {pair.train_query_id}: similarity {pair.similarity:.3f}"
-    return Text.assemble(heading, (f"\n  {pair.query}\n  {pair.train_query}", "dim"))
+    return plain_text(heading) + plain_text(f"\n  {pair.query}\n  {pair.train_query}", "dim")
 
 
 def _table(title: str, first: str, *others: str) -> Table:

@@ -1,6 +1,7 @@
 """How estimates are shown: one set of words, forms and file formats for every table, page and drawing."""
 
 import os
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +11,7 @@ import pandas as pd
 from rich.text import Text
 
 from causal_lm_router.evaluation.intervals import Estimate
+from causal_lm_router.terminal import visible
 
 if TYPE_CHECKING:
     from causal_lm_router.evaluation.statistics import Difference
@@ -55,6 +57,8 @@ POINTS = Form("+.1f", 100)
 """A difference of two shares, in percentage points; the unit stands in the heading."""
 POINTS_WITH_UNIT = Form("+.1f", 100, " points")
 COST_DIFFERENCE = Form("+,.3f", 1000, small_spec="+.3g")
+# Brackets are left alone where they make no link: estimates are full of them. "://" would make a link by itself.
+_MARKUP = re.compile(r"[\\`*_<|$&~]|\](?=[(\[:])|://")
 _FORMS = {"mean_score": SCORE, "regret": SCORE, "mean_cost": COST}
 
 
@@ -76,7 +80,7 @@ def format_two_lines(estimate: Estimate | float | None, form: Form) -> Text:
 
 def two_lines(first: str, second: str) -> Text:
     """Return a table's cell with a dimmed second line; "" is no line."""
-    return Text.assemble(first, (f"\n{second}" if second else "", "dim not bold"))
+    return Text.assemble(visible(first), (f"\n{visible(second)}" if second else "", "dim not bold"))
 
 
 def _parts(estimate: Estimate | float | None, form: Form) -> tuple[str, str]:
@@ -182,12 +186,16 @@ def write_csv(rows: Sequence[Row], columns: Sequence[str], path: Path) -> None:
     pd.DataFrame(list(rows), columns=None if rows else list(columns), dtype=object).to_csv(path, index=False)
 
 
+def escape_markdown(text: str) -> str:
+    """Return a text in one line in which nothing is Markdown: no cell, emphasis, code, link, image, HTML or formula."""
+    return _MARKUP.sub(lambda match: "\\" + match[0], visible(" ".join(text.splitlines())))
+
+
 def markdown(rows: Sequence[Row]) -> str:
     """Return rows of texts as a Markdown table; characters that Markdown would read as its own are escaped."""
     # Header, rule, rows.
     lines = [list(rows[0]), ["---"] * len(rows[0]), *([*row.values()] for row in rows)] if rows else []
-    escaped = (["".join(f"\\{char}" if char in "|<_*" else char for char in cell) for cell in line] for line in lines)
-    return "\n".join("| " + " | ".join(line) + " |" for line in escaped)
+    return "\n".join("| " + " | ".join(map(escape_markdown, line)) + " |" for line in lines)
 
 
 def relative(folder: Path, base: Path) -> str:

@@ -22,6 +22,7 @@ from causal_lm_router.evaluation.formatting import (
 )
 from causal_lm_router.evaluation.intervals import Estimate
 from causal_lm_router.evaluation.report import DecodingReport, Reference, RoutingReport
+from causal_lm_router.terminal import plain_text
 
 LEGEND = (
     "Routing accuracy: share of queries sent to an LLM that no other LLM beats on them. Mean score: quality of the "
@@ -44,7 +45,7 @@ def print_report(report: RoutingReport, console: Console, max_tasks: int = 20) -
     for table in tables:
         console.print(table)
         console.print()
-    console.print(Text(LEGEND, style="dim"))
+    console.print(plain_text(LEGEND, style="dim"))
 
 
 def _reference_table(report: RoutingReport) -> Table:
@@ -54,7 +55,7 @@ def _reference_table(report: RoutingReport) -> Table:
     for heading in ("Mean score", "Routing\naccuracy", "USD per\n1,000 queries"):
         table.add_column(heading, justify="right", overflow="fold")
     # The router first and set apart; it has the same measures as a reference.
-    table.add_row(Text("the router"), *_reference_cells(report), style="bold", end_section=True)
+    table.add_row(plain_text("the router"), *_reference_cells(report), style="bold", end_section=True)
     for name, reference in report.references.items():
         who = two_lines(REFERENCE_NAMES[name], explain_reference(name, report.best_single))
         table.add_row(who, *_reference_cells(reference))
@@ -77,8 +78,7 @@ def _details_table(report: RoutingReport) -> Table:
     if report.queries_per_second is not None:
         details.append(("Speed", f"{report.queries_per_second:,.1f} queries/s"))
     for name, value in details:
-        # Text, as square brackets in names are not markup.
-        table.add_row(Text(name), Text(value))
+        table.add_row(plain_text(name), plain_text(value))
     return table
 
 
@@ -153,7 +153,7 @@ def _decoding_table(decoding: DecodingReport) -> Table:
             for (one, other), share in pairs
             if method in (one, other)
         ]
-        table.add_row(method, Text(format_estimate(mean_score, SCORE)), ", ".join(differing))
+        table.add_row(*map(plain_text, [method, format_estimate(mean_score, SCORE), ", ".join(differing)]))
     return table
 
 
@@ -169,9 +169,9 @@ def _task_table(report: RoutingReport, max_tasks: int) -> Table:
     for task, shown in by_size[:max_tasks]:
         means = (shown.mean_score, shown.best_single_mean_score, shown.oracle_mean_score)
         table.add_row(
-            Text(task),
+            plain_text(task),
             f"{shown.num_queries:,}",
-            Text(format_estimate(shown.routing_accuracy, WHOLE_PERCENT)),
+            plain_text(format_estimate(shown.routing_accuracy, WHOLE_PERCENT)),
             *(f"{mean.value:.3f}" for mean in means),
             f"{shown.num_parse_failures:,}",
         )

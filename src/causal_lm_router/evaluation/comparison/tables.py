@@ -5,7 +5,6 @@ from pathlib import Path
 from rich import box
 from rich.console import Console
 from rich.table import Table
-from rich.text import Text
 
 from causal_lm_router.evaluation.comparison.compare import Comparison, Pair
 from causal_lm_router.evaluation.formatting import (
@@ -18,6 +17,7 @@ from causal_lm_router.evaluation.formatting import (
     count,
     difference_cells,
     difference_columns,
+    escape_markdown,
     estimate_cells,
     estimate_columns,
     format_estimate,
@@ -29,6 +29,7 @@ from causal_lm_router.evaluation.formatting import (
 )
 from causal_lm_router.evaluation.intervals import Estimate
 from causal_lm_router.evaluation.report import Reference, RoutingReport
+from causal_lm_router.terminal import plain_text
 
 METRICS = ("mean_score", "routing_accuracy", "parse_failure_rate", "mean_cost")
 LEGEND = (
@@ -84,7 +85,7 @@ def render_markdown(comparison: Comparison) -> str:
     parts = [
         title,
         markdown(runs),
-        f"## Compared with {comparison.first.name}",
+        f"## Compared with {escape_markdown(comparison.first.name)}",
         markdown(pairs),
         " ".join(sentences),
     ]
@@ -102,21 +103,21 @@ def print_comparison(comparison: Comparison, console: Console) -> None:
     for index, (name, estimates) in enumerate(_compared(comparison)):
         # The interval stands below its estimate.
         cells = [two_lines(*text.partition(" ")[::2]) for text in estimate_cells(estimates, METRICS).values()]
-        table.add_row(Text(name), *cells, style="" if index < len(comparison.runs) else "dim")
+        table.add_row(plain_text(name), *cells, style="" if index < len(comparison.runs) else "dim")
     console.print(table)
     # A pair has too many cells for a row of 80 columns: a line each.
     for pair in comparison.pairs:
-        console.print(Text(f"{pair.run.name} against {comparison.first.name}", style="bold"))
+        console.print(plain_text(f"{pair.run.name} against {comparison.first.name}", style="bold"))
         lines = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
         lines.add_column(style="dim", no_wrap=True)
         lines.add_column(overflow="fold")
         for heading, text in _pair_cells(pair).items():
             # A single comparison needs no correction.
             if "Holm" not in heading or len(comparison.pairs) > 1:
-                lines.add_row(Text(heading), Text(text))
+                lines.add_row(plain_text(heading), plain_text(text))
         console.print(lines)
         console.print()
-    console.print(Text(" ".join([LEGEND, *([HOLM] if len(comparison.pairs) > 1 else [])]), style="dim"))
+    console.print(plain_text(" ".join([LEGEND, *([HOLM] if len(comparison.pairs) > 1 else [])]), style="dim"))
 
 
 def _compared(comparison: Comparison) -> list[tuple[str, dict[str, Estimate | None]]]:

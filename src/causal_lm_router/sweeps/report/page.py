@@ -8,7 +8,7 @@ from typing import Any
 
 import jinja2
 
-from causal_lm_router.evaluation.formatting import Row, markdown, relative
+from causal_lm_router.evaluation.formatting import Row, escape_markdown, markdown, relative
 from causal_lm_router.sweeps.report.findings import Findings, say_cautions, say_method, say_selection, say_verdict
 from causal_lm_router.sweeps.report.tables import printed_comparisons, printed_configurations, run_rows
 
@@ -50,6 +50,7 @@ def _render(template: str, findings: Findings, title: str, base: Path, *, autoes
         runs=_printed_runs(run_rows(findings.runs, findings.configurations, base)),
         method=say_method(findings),
         markdown=markdown,
+        escape=escape_markdown,
         **more,
     )
 

@@ -5,23 +5,23 @@ from pathlib import Path
 from rich import box
 from rich.console import Console
 from rich.table import Table
-from rich.text import Text
 
 from causal_lm_router.evaluation.formatting import PERCENT, SCORE, form_of, format_estimate, format_two_lines
 from causal_lm_router.sweeps.report.configurations import Configuration
 from causal_lm_router.sweeps.report.findings import Findings, say_cautions, say_selection, say_verdict
+from causal_lm_router.terminal import plain_text
 
 
 def print_summary(findings: Findings, folder: Path, console: Console) -> None:
     """Print the configurations with their main estimates, what was chosen, what differs, and where the report lies."""
-    console.print(Text(findings.progress))
+    console.print(plain_text(findings.progress))
     if findings.summaries:
         console.print(_table(findings))
         sentences = [*say_selection(findings), say_verdict(findings), *say_cautions(findings)]
         for sentence in sentences:
-            console.print(Text(sentence))
+            console.print(plain_text(sentence))
             console.print()
-    console.print(Text(f"report: {folder / 'report.html'}"), soft_wrap=True)
+    console.print(plain_text(f"report: {folder / 'report.html'}"), soft_wrap=True)
 
 
 def _table(findings: Findings) -> Table:
@@ -42,12 +42,12 @@ def _table(findings: Findings) -> Table:
             _short_name(one.configuration),
             str(len(one.configuration.runs)),
         ]
-        table.add_row(*map(Text, cells), *estimates, style="bold" if is_chosen else "")
+        table.add_row(*map(plain_text, cells), *estimates, style="bold" if is_chosen else "")
     # References come last, without intervals: they are there for orientation.
     for reference in findings.references:
         accuracy, score = reference.estimates.routing_accuracy, reference.estimates.mean_score
         shown = [format_estimate(accuracy.value, PERCENT), "", format_estimate(score.value, SCORE)]
-        table.add_row(*map(Text, ["", reference.name, "", *shown]), style="dim")
+        table.add_row(*map(plain_text, ["", reference.name, "", *shown]), style="dim")
     return table
 
 
