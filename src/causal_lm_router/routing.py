@@ -66,11 +66,15 @@ class SkippedRow:
 
 @dataclass(frozen=True, slots=True)
 class RoutingData:
-    """The data of a source: examples that all score the whole pool, the pool, and the rows it left out."""
+    """The data of a source: examples that all score the whole pool, the pool, and the rows it left out.
+
+    `warnings` are sentences about what the source noticed and the examples no longer show.
+    """
 
     examples: list[RoutingExample]
     pool: tuple[Candidate, ...]
     skipped_rows: tuple[SkippedRow, ...] = ()
+    warnings: tuple[str, ...] = ()
 
     @property
     def candidate_names(self) -> list[str]:

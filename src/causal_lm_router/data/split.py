@@ -18,7 +18,7 @@ from causal_lm_router.routing import Candidate, RoutingData, RoutingExample, Ski
 
 @dataclass(frozen=True, slots=True)
 class RoutingSplits:
-    """Disjoint, deduplicated lists of examples in the source's order, with the pool, the audit and the skipped rows.
+    """Disjoint, deduplicated lists of examples in the source's order, with the pool, the audit and what was noticed.
 
     A split whose share is 0 is empty; every other one has at least one query.
     """
@@ -29,6 +29,8 @@ class RoutingSplits:
     pool: tuple[Candidate, ...]
     audit: LeakageAudit
     skipped_rows: tuple[SkippedRow, ...] = ()
+    warnings: tuple[str, ...] = ()
+    """What the source noticed."""
 
     @property
     def candidate_names(self) -> list[str]:
@@ -63,7 +65,7 @@ def split_examples(data: RoutingData, config: DataConfig) -> RoutingSplits:
         train = _thin_out(train, config.max_train_queries, config.split_seed)
     _check_sizes((train, validation, test), config)
     audit = _audit(data.examples, duplicates, (train, validation, test), config.near_duplicate_threshold)
-    return RoutingSplits(train, validation, test, data.pool, audit, data.skipped_rows)
+    return RoutingSplits(train, validation, test, data.pool, audit, data.skipped_rows, data.warnings)
 
 
 def deduplicate(examples: Iterable[RoutingExample]) -> tuple[list[RoutingExample], DuplicateCounts]:

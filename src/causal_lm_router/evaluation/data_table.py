@@ -10,6 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from causal_lm_router.data.arrays import Bools, Floats, known_matrix, matrix
+from causal_lm_router.data.data_warnings import warn_of_data
 from causal_lm_router.data.labels import best_single
 from causal_lm_router.data.leakage import LeakageAudit, NearDuplicate, NearDuplicates
 from causal_lm_router.data.split import RoutingSplits
@@ -96,7 +97,9 @@ def describe_data(splits: RoutingSplits) -> DataDescription:
 
 
 def print_data(splits: RoutingSplits, console: Console) -> None:
-    """Print what `splits` hold: queries by task, scores and costs by candidate, references, leakage, skipped rows."""
+    """Print what `splits` hold: warnings, queries by task, scores and costs, references, leakage, skipped rows."""
+    for warning in warn_of_data(splits):
+        console.print(plain_text(f"warning: {warning}\n", "bold"))
     data = describe_data(splits)
     for table in (_task_table(data), _candidate_table(data), _reference_table(data), _details_table(data)):
         console.print(table)

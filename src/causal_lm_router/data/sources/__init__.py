@@ -47,7 +47,8 @@ def load_source(config: DataConfig) -> RoutingData:
             f"got {test.candidate_names}"
         )
     examples = [*_assign_split(train.examples, Split.train), *_assign_split(test.examples, Split.test)]
-    return RoutingData(examples, train.pool, (*train.skipped_rows, *test.skipped_rows))
+    warnings = tuple(dict.fromkeys((*train.warnings, *test.warnings)))
+    return RoutingData(examples, train.pool, (*train.skipped_rows, *test.skipped_rows), warnings)
 
 
 def _assign_split(examples: Iterable[RoutingExample], split: Split) -> Iterator[RoutingExample]:

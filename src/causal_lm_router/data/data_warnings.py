@@ -1,0 +1,68 @@
+"""What is suspicious about routing data: scores that say nothing, answers inside queries, costs that never vary."""
+
+import re
+from collections.abc import Iterator, Sequence
+
+from causal_lm_router.data.split import RoutingSplits
+from causal_lm_router.routing import RoutingExample
+
+FEWEST = 10
+"""Fewer queries may look suspicious by chance."""
+_LEAKED = 0.95
+"""Share of the queries that name one LLM on which it is the best one, from which the answer counts as leaked."""
+_EXPECTED = 0.8
+"""The same share by chance, above which it says nothing: an LLM that is nearly always best is so where it is named."""
+
+
+def warn_of_data(splits: RoutingSplits) -> tuple[str, ...]:
+    """Return a sentence or two for each thing about the data that is suspicious."""
+    examples = [*splits.train, *splits.validation, *splits.test]
+    return (
+        *splits.warnings,
+        *_warn_of_equal_scores(splits.train, examples),
+        *_warn_of_leaks(examples, splits.candidate_names),
+        *_warn_of_constant_costs(examples, splits.candidate_names),
+    )
+
+
+def _warn_of_equal_scores(train: Sequence[RoutingExample], examples: Sequence[RoutingExample]) -> Iterator[str]:
+    for which, part in (("", examples), ("training ", train)):
+        if all(example.is_undecided() for example in part):
+            yield (
+                f"on every one of the {len(part):,} {which}queries all LLMs score the same: there is nothing to learn, "
+                "and any route is as good as another. Check how the scores were made."
+            )
+            return
+
+
+def _warn_of_leaks(examples: Sequence[RoutingExample], names: Sequence[str]) -> Iterator[str]:
+    decided = [example for example in examples if not example.is_undecided()]
+    # Whole words, and the longest of the names that fit: `llama` is not named where `llama-3-8b` is.
+    longest_first = "|".join(re.escape(name) for name in sorted(names, key=len, reverse=True))
+    pattern = re.compile(rf"(?<!\w)(?:{longest_first})(?!\w)", re.IGNORECASE)
+    by_spelling = {name.lower(): name for name in names}
+    found = [
+        (example, {by_spelling[text.lower()] for text in pattern.findall(example.query) if text.lower() in by_spelling})
+        for example in decided
+    ]
+    named = [(example, mentioned.pop()) for example, mentioned in found if len(mentioned) == 1]
+    num_right = sum(name in example.best_candidates() for example, name in named)
+    if len(named) < FEWEST or num_right < _LEAKED * len(named):
+        return
+    # A name that is a common word, such as `a`, would be named by chance: then it is right as often as anywhere.
+    best = {name: sum(name in example.best_candidates() for example in decided) / len(decided) for name in names}
+    if sum(best[name] for _, name in named) <= _EXPECTED * len(named):
+        yield (
+            f"{len(named):,} queries name one LLM, and on {num_right:,} of them it is the best one: the answer seems "
+            "to have leaked into the queries. Take it out of them."
+        )
+
+
+def _warn_of_constant_costs(examples: Sequence[RoutingExample], names: Sequence[str]) -> Iterator[str]:
+    costs = [example.costs for example in examples if example.costs is not None]
+    constant = [name for name in names if len({row[name] for row in costs}) == 1]
+    if constant and len(costs) >= FEWEST:
+        yield (
+            f"the cost of {', '.join(constant)} is the same on all {len(costs):,} queries, though costs follow the "
+            "lengths of query and answer. If it is not known, leave it out: it then counts as unknown."
+        )
