@@ -18,7 +18,7 @@ from run_routes import compose_run, open_run
 from transformers import PreTrainedModel
 
 from causal_lm_router.models.adapter import load_trained
-from causal_lm_router.models.new_tokens import base_model_source
+from causal_lm_router.models.base_model import base_model_source
 from causal_lm_router.runs.run_folder import RunFolder
 from causal_lm_router.runs.workbench import Workbench
 

@@ -111,8 +111,7 @@ def test_costs_are_weighed(make_decoder: Callable[..., tuple[Decoder, Encoder]])
 def test_score_classes_add_up_to_candidates(
     tiny_base: Any, tiny_config: Callable[..., Any], make_decoder: Callable[..., tuple[Decoder, Encoder]]
 ) -> None:
-    from causal_lm_router.models.base_model import load_tokenizer
-    from causal_lm_router.models.new_tokens import base_model_source
+    from causal_lm_router.models.base_model import base_model_source, load_tokenizer
 
     config = tiny_config("decoding=scored", "target=score_class")
     targets = Targets(TargetKind.score_class, NAMES, strong="beta-2")

@@ -12,8 +12,7 @@ from safetensors.torch import load_file
 from causal_lm_router.config.generation import ParseMode
 from causal_lm_router.config.prompting import TargetKind
 from causal_lm_router.models.adapter import apply_lora, load_trained, save_weights
-from causal_lm_router.models.base_model import load_base_model, load_tokenizer
-from causal_lm_router.models.new_tokens import base_model_source
+from causal_lm_router.models.base_model import base_model_source, load_base_model, load_tokenizer
 from causal_lm_router.prompting.encoder import Encoder
 from causal_lm_router.prompting.targets import Targets
 from causal_lm_router.routing import Generation, ParseFailure, RoutingExample

@@ -2,6 +2,7 @@
 
 import importlib.util
 import logging
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +19,29 @@ from transformers import (
 from causal_lm_router.config import BaseModelConfig, BaseModelOrigin
 from causal_lm_router.files import cache_dir, write_folder
 from causal_lm_router.models.hub import hub_answers
+from causal_lm_router.models.new_tokens import extend_base_model
 from causal_lm_router.models.tiny_model import make_tiny_model
 from causal_lm_router.terminal import divert_output
 
 logger = logging.getLogger(__name__)
 transformers.logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+
+
+def base_model_source(config: BaseModelConfig, new_tokens: Mapping[str, str]) -> str:
+    """Return the hub name or folder to load the base model from, with `new_tokens` (token -> text) in its vocabulary.
+
+    Raises:
+        ValueError: the base model or its tokenizer cannot be had.
+    """
+    source = prepare_base_model(config)
+    if not new_tokens:
+        return source
+
+    def load() -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+        # In the dtype of its file, so that programs that load it later get the dtype of the base model.
+        return _load_weights(source, config, "auto"), load_tokenizer(source, config)
+
+    return extend_base_model(source, config.revision, load, new_tokens)
 
 
 def prepare_base_model(config: BaseModelConfig) -> str:
@@ -92,20 +111,20 @@ def load_base_model(name_or_path: str, config: BaseModelConfig) -> PreTrainedMod
     Raises:
         ValueError: the weights cannot be had.
     """
-    try:
-        model = AutoModelForCausalLM.from_pretrained(
-            name_or_path,
-            **_source(name_or_path, config),
-            dtype=getattr(torch, config.dtype),
-            attn_implementation=config.attn_implementation,
-        )
-    except OSError as error:
-        raise ValueError(_cannot_load(config, error)) from error
+    model = _load_weights(name_or_path, config, config.dtype)
     if config.gradient_checkpointing:
         # With LoRA the embeddings are frozen, and a checkpointed layer needs an input that takes a gradient.
         model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
         model.enable_input_require_grads()  # type: ignore[no-untyped-call]
     return model
+
+
+def _load_weights(name_or_path: str, config: BaseModelConfig, dtype: str) -> PreTrainedModel:
+    options = {**_source(name_or_path, config), "attn_implementation": config.attn_implementation}
+    try:
+        return AutoModelForCausalLM.from_pretrained(name_or_path, dtype=dtype, **options)
+    except OSError as error:
+        raise ValueError(_cannot_load(config, error)) from error
 
 
 def _source(name_or_path: str, config: BaseModelConfig) -> dict[str, Any]:

@@ -3,49 +3,46 @@
 import hashlib
 import json
 import logging
-from collections.abc import Mapping
-from pathlib import Path
+from collections.abc import Callable, Mapping
 
 import torch
-from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from causal_lm_router.config import BaseModelConfig
 from causal_lm_router.files import cache_dir, write_folder
-from causal_lm_router.models.base_model import load_tokenizer, prepare_base_model
 
 logger = logging.getLogger(__name__)
 
 
-def base_model_source(config: BaseModelConfig, new_tokens: Mapping[str, str]) -> str:
-    """Return the hub name or folder to load the base model from, with `new_tokens` (token -> text) in its vocabulary.
+def extend_base_model(
+    source: str,
+    revision: str | None,
+    load: Callable[[], tuple[PreTrainedModel, PreTrainedTokenizerBase]],
+    new_tokens: Mapping[str, str],
+) -> str:
+    """Return the folder of a base model with `new_tokens` (token -> text) in its vocabulary, made where it is missing.
+
+    `load` returns the base model that lies at `source` (hub name or folder, and revision), with its tokenizer.
 
     The embedding of a new token, and its row of the head where the two do not share weights, starts as the mean over
     the tokens of its text. The folder appears complete or not at all; its name is a hash of what it is made of.
-
-    Raises:
-        ValueError: the tokenizer cannot be loaded or used, see `load_tokenizer`.
     """
-    source = prepare_base_model(config)
-    if not new_tokens:
-        return source
-    identity = json.dumps([source, config.revision, list(new_tokens.items())])
+    identity = json.dumps([source, revision, list(new_tokens.items())])
     folder = cache_dir() / "extended_models" / hashlib.sha256(identity.encode()).hexdigest()[:16]
     if not (folder / "config.json").is_file():
-        logger.info("adding %d tokens to base model %s in %s", len(new_tokens), config.name, folder)
+        logger.info("adding %d tokens to base model %s in %s", len(new_tokens), source, folder)
         folder.parent.mkdir(parents=True, exist_ok=True)
         try:
             with write_folder(folder) as temporary:
-                _extend(source, config, new_tokens, temporary)
+                model, tokenizer = load()
+                _extend(model, tokenizer, new_tokens)
+                model.save_pretrained(temporary)
+                tokenizer.save_pretrained(temporary)
         except FileExistsError:
             logger.info("another process made %s meanwhile", folder)
     return str(folder)
 
 
-def _extend(source: str, config: BaseModelConfig, new_tokens: Mapping[str, str], folder: Path) -> None:
-    tokenizer = load_tokenizer(source, config)
-    # In the dtype of its file, so that programs that load it later get the dtype of the base model.
-    options = {"revision": config.revision, "trust_remote_code": config.trust_remote_code}
-    model = AutoModelForCausalLM.from_pretrained(source, dtype="auto", **options)
+def _extend(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, new_tokens: Mapping[str, str]) -> None:
     # Before the new tokens are added, so that no text is encoded by one of them.
     texts = [tokenizer(text, add_special_tokens=False)["input_ids"] for text in new_tokens.values()]
     # Special tokens, so that no text of a query is ever read as one of them.
@@ -54,8 +51,6 @@ def _extend(source: str, config: BaseModelConfig, new_tokens: Mapping[str, str],
     if len(tokenizer) > model.config.vocab_size:
         model.resize_token_embeddings(len(tokenizer), mean_resizing=False)
     _start_rows(model, tokenizer, dict(zip(new_tokens, texts, strict=True)))
-    model.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
 
 
 @torch.no_grad()

@@ -57,7 +57,8 @@ def run_baseline(config: BaselineRunConfig, workbench: Workbench | None = None) 
         ValueError: the folder holds a finished run or one of another config, or the settings do not fit the data.
     """
     folder = RunFolder(Path(config.run_dir))
-    check_folder(folder, config_dict(config))
+    settings = config_dict(config)
+    check_folder(folder, settings)
     if not is_first_process():
         return None
     with open_workbench(workbench) as workbench:
@@ -70,7 +71,7 @@ def run_baseline(config: BaselineRunConfig, workbench: Workbench | None = None) 
             folder.path.mkdir(parents=True, exist_ok=True)
             write_text(folder.config, dump_config(config))
             fit_seconds = time.perf_counter() - start
-            with open_run_tracking(config, folder) as tracking:
+            with open_run_tracking(config, settings, folder) as tracking:
                 return finish_run(config, folder, data, evaluate, tracking, fit_seconds)
 
 

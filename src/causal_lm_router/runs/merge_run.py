@@ -4,7 +4,7 @@ from pathlib import Path
 
 from causal_lm_router.config import TrainConfig, generating_model
 from causal_lm_router.models.adapter import merge_adapter
-from causal_lm_router.models.new_tokens import base_model_source
+from causal_lm_router.models.base_model import base_model_source
 from causal_lm_router.models.precision import resolve_precision
 from causal_lm_router.runs.run_folder import RunFolder
 from causal_lm_router.runs.session import run_targets

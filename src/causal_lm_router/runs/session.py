@@ -24,8 +24,7 @@ from causal_lm_router.evaluation.metrics import Evaluation
 from causal_lm_router.evaluation.report import RoutingReport
 from causal_lm_router.generation.decoder import Decoder
 from causal_lm_router.generation.generator import Generator, open_generator
-from causal_lm_router.models.base_model import load_tokenizer
-from causal_lm_router.models.new_tokens import base_model_source
+from causal_lm_router.models.base_model import base_model_source, load_tokenizer
 from causal_lm_router.models.precision import resolve_precision
 from causal_lm_router.models.torch_state import keep_random_state, keep_torch_settings
 from causal_lm_router.prompting.encoder import Encoder

@@ -39,8 +39,8 @@ def train_router(
         PrunedError: `on_evaluation` ended the run.
     """
     folder = RunFolder(Path(config.run_dir))
-    settings = dump_config(config)
-    check_folder(folder, config_dict(config))
+    settings, text = config_dict(config), dump_config(config)
+    check_folder(folder, settings)
     with open_workbench(workbench) as workbench:
         data = load_data(config.data, workbench)
         check_splits(config.evaluation, data)
@@ -48,8 +48,8 @@ def train_router(
             # Everything fits together: only now is anything written.
             if is_first_process() and not folder.config.is_file():
                 folder.path.mkdir(parents=True, exist_ok=True)
-                write_text(folder.config, settings)
-            with open_run_tracking(config, folder) as tracking:
+                write_text(folder.config, text)
+            with open_run_tracking(config, settings, folder) as tracking:
                 start = time.perf_counter()
                 # A run that was interrupted after its training only has its end left.
                 if not folder.weights.is_dir():

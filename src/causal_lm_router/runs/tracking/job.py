@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from causal_lm_router.config import TrackingConfig, TrainConfig, WandbConfig
-from causal_lm_router.config.plain import config_dict
 from causal_lm_router.runs.sweep_folder import sweep_of
 from causal_lm_router.runs.tracking.wandb_run import WandbRun
 from causal_lm_router.runs.tracking.wandb_session import open_wandb_run
@@ -104,10 +103,12 @@ class Tracking:
                 self._wandb_run.log_file(path.absolute(), self._run_dir.absolute())
 
 
-def open_run_tracking(config: TrainConfig, folder: "RunFolder") -> AbstractContextManager[Tracking]:
+def open_run_tracking(
+    config: TrainConfig, settings: Mapping[str, Any], folder: "RunFolder"
+) -> AbstractContextManager[Tracking]:
     """Return the tracking of a run or of a job of a sweep, which goes on where an interrupted one was.
 
-    It raises what `open_tracking` raises.
+    `settings` are the config as plain values, for W&B. It raises what `open_tracking` raises.
     """
     # Here and not above: the tracking of a sweep needs no torch.
     from causal_lm_router.training.checkpoint import checkpoint_step, last_checkpoint
@@ -119,7 +120,7 @@ def open_run_tracking(config: TrainConfig, folder: "RunFolder") -> AbstractConte
         config.tracking,
         names.run,
         folder.path,
-        config_dict(config),
+        settings,
         names.run_id,
         group=names.group,
         resume_step=resume_step,
