@@ -111,6 +111,7 @@ CROSS_CHECKS = {
     "target=score_class objective=soft": "objective.kind must be completion .*, got 'soft'",
     "objective=per_candidate decoding.normalisation=mean": "decoding.normalisation must be sum .*, got 'mean'",
     "decoding.cost_weight=1.0": "decoding.cost_weight must be 0 unless decoding.method is scored, got 1.0",
+    "lora=all_linear lora.num_layers=2": "lora.target_modules must be names of layers with lora.num_layers, got ['all",
     "trainer.reuse_frozen_layers=true": "trainer.reuse_frozen_layers must be false unless lora.num_layers is set",
     "trainer.reuse_frozen_layers=true lora.num_layers=2 lora=none": "trainer.reuse_frozen_layers must be false unless",
     "trainer.reuse_frozen_layers=true lora.num_layers=2 objective=soft": "must be false unless target.kind is token",

@@ -2,15 +2,19 @@
 
 import dataclasses
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import yaml
+from transformers import AutoModelForCausalLM
 
 from causal_lm_router.config import BaseModelOrigin
-from causal_lm_router.runs.model_card import hub_name, name_base_model
+from causal_lm_router.models.hub import hub_name
+from causal_lm_router.runs.train_run import train_router
 
 
 @pytest.mark.slow
@@ -46,11 +50,34 @@ def test_the_name_on_the_hub(tiny_config: Callable[..., Any], tmp_path: Path) ->
     assert hub_name(local) is None
 
 
-def test_an_adapter_names_its_base_model_as_the_hub_does(tiny_config: Callable[..., Any], tmp_path: Path) -> None:
-    path = tmp_path / "adapter_config.json"
-    path.write_text(json.dumps({"base_model_name_or_path": "/cache/base_models/x", "r": 16}))
-    name_base_model(tmp_path, tiny_config().base_model)
-    assert json.loads(path.read_text())["base_model_name_or_path"] == "/cache/base_models/x"
-    name_base_model(tmp_path, tiny_config("base_model=smollm2_135m").base_model)
-    named = {"base_model_name_or_path": "HuggingFaceTB/SmolLM2-135M-Instruct", "r": 16}
-    assert json.loads(path.read_text()) == named
+@pytest.mark.parametrize("overrides", [(), ("target=token", "objective=multi_positive", "decoding=scored")])
+@pytest.mark.slow
+def test_plain_peft_loads_the_adapter_onto_the_base_model_of_the_hub(
+    overrides: tuple[str, ...],
+    tiny_base: Any,
+    tiny_config: Callable[..., Any],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The card's own code, on a machine that has nothing but the adapter; a folder stands for the hub's repository."""
+    formats = ("trainer.precision=32-true", "base_model.dtype=float32", "inference.dtype=float32")
+    train_router(tiny_config(f"run_dir={tmp_path / 'run'}", "base_model.hub_name=org/tiny", *formats, *overrides))
+    (tmp_path / "elsewhere" / "path" / "to").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    shutil.copytree(tiny_base.path, "org/tiny")
+    shutil.copytree(tmp_path / "run" / "adapter", "path/to/adapter")
+    settings = Path("path/to/adapter/adapter_config.json").read_text(encoding="utf-8")
+    assert json.loads(settings)["base_model_name_or_path"] == "org/tiny"
+    assert str(tmp_path) not in settings
+    card = Path("path/to/adapter/README.md").read_text(encoding="utf-8")
+    loaded: dict[str, Any] = {}
+    exec(card.partition("With PEFT:\n\n```python\n")[2].partition("\n```")[0], loaded)
+
+    ids = torch.tensor([loaded["tokenizer"]("Query: What is 17 times 23?\n\nBest LLM:")["input_ids"]])
+    with torch.inference_mode():
+        found = loaded["model"](input_ids=ids).logits
+        expected = AutoModelForCausalLM.from_pretrained(tmp_path / "run" / "merged")(input_ids=ids).logits
+        bare = AutoModelForCausalLM.from_pretrained("org/tiny")(input_ids=ids).logits
+    assert found.shape == expected.shape
+    assert (found - expected).norm() < 1e-4 * expected.norm()
+    assert (found[..., : bare.shape[-1]] - bare).norm() > 1e-3 * bare.norm(), "the adapter does something"

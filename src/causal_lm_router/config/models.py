@@ -79,3 +79,5 @@ class LoraConfig(Settings):
         dropout = self.lora_dropout
         yield from check(0.0 <= dropout < 1.0, "lora.lora_dropout", "a number in 0..1, below 1", dropout)
         yield from check(bool(self.target_modules), "lora.target_modules", "at least one name", self.target_modules)
+        names_layers = self.num_layers is None or self.target_modules != ["all-linear"]
+        yield from check(names_layers, "lora.target_modules", "names of layers with lora.num_layers", ["all-linear"])

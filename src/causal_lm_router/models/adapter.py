@@ -3,14 +3,19 @@
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from textwrap import shorten
 
 import peft
 import torch
+from peft.tuners.tuners_utils import BaseTunerLayer
+from safetensors import SafetensorError, safe_open
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from causal_lm_router.config import BaseModelConfig, LoraConfig
 from causal_lm_router.files import write_folder
 from causal_lm_router.models.base_model import load_base_model, load_tokenizer
+
+ADAPTER_SETTINGS, ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 
 
 def apply_lora(
@@ -22,13 +27,14 @@ def apply_lora(
     function of `seed` alone.
 
     Raises:
-        ValueError: no layer has one of the target names, or `lora.num_layers` is more than the base model has.
+        ValueError: no layer has one of the target names, `lora.num_layers` is more than the base model has, or layers
+            are named whose adapter could not be merged.
     """
     if not config.use_lora:
         return model
     targets: list[str] | str = "all-linear" if config.target_modules == ["all-linear"] else list(config.target_modules)
     if targets != "all-linear":
-        _check_targets(model, targets)
+        _check_targets(model, targets, trains_rows=bool(new_token_ids))
     lora = peft.LoraConfig(
         task_type="CAUSAL_LM",
         r=config.lora_r,
@@ -46,6 +52,12 @@ def apply_lora(
         adapted = peft.get_peft_model(model, lora)
     except ValueError as error:
         raise ValueError(f"lora.target_modules={config.target_modules}: {error}") from error
+    # PEFT is content with any one layer. Embeddings and head have no number, so `num_layers` leaves them out.
+    for target in config.target_modules if targets != "all-linear" else []:
+        if not any(_is_named(path, target) for path in adapted.targeted_module_names):
+            raise ValueError(
+                f"lora.target_modules must be layers of the last {config.num_layers} (lora.num_layers), got {target!r}"
+            )
     if new_token_ids:
         _train_rows_alone(adapted)
     return adapted  # type: ignore[no-any-return]
@@ -65,12 +77,10 @@ def _last_layers(model: PreTrainedModel, num_layers: int | None) -> list[int] | 
 
 def _token_rows(model: PreTrainedModel, ids: Sequence[int]) -> list[int] | dict[str, list[int]]:
     """Return the rows to train, by layer where embedding and head do not share their weights."""
-    embedding, head = model.get_input_embeddings(), model.get_output_embeddings()  # type: ignore[no-untyped-call]
-    if embedding.weight is head.weight:
+    if _is_tied(model):
         return list(ids)
     # PEFT knows layers by the last part of their path.
-    names = {module: name.rpartition(".")[2] for name, module in model.named_modules()}
-    return {names[embedding]: list(ids), names[head]: list(ids)}
+    return {path.rpartition(".")[2]: list(ids) for path in _ends(model)}
 
 
 def _train_rows_alone(model: torch.nn.Module) -> None:
@@ -85,48 +95,131 @@ def _train_rows_alone(model: torch.nn.Module) -> None:
     model.get_input_embeddings().register_forward_hook(lambda module, inputs, output: output.detach())  # type: ignore[operator]
 
 
-def _check_targets(model: PreTrainedModel, targets: Sequence[str]) -> None:
-    """Raise ValueError for a name that no layer has: PEFT says nothing of it as long as another one fits."""
-    paths = [path.removesuffix(".weight") for path, weight in model.named_parameters() if weight.ndim == 2]
+def _check_targets(model: PreTrainedModel, targets: Sequence[str], *, trains_rows: bool) -> None:
+    """Raise ValueError for a name that no layer has, and for embedding or head where their adapter cannot be merged.
+
+    PEFT says nothing of a name without a layer as long as another one fits.
+    """
+    # A head that shares the embedding's weights is a layer of its own.
+    weights = dict(model.named_parameters(remove_duplicate=False))
+    paths = [path.removesuffix(".weight") for path, weight in weights.items() if weight.ndim == 2]
     for target in targets:
-        if not any(f".{path}".endswith(f".{target}") for path in paths):
+        if not any(_is_named(path, target) for path in paths):
             known = ", ".join(sorted({path.rpartition(".")[2] for path in paths}))
             raise ValueError(
                 f"lora.target_modules must be all-linear or names of layers of the base model ({known}), got {target!r}"
             )
+    ends = _ends(model)
+    for target in targets:
+        if any(_is_named(path, target) for path in ends) and (_is_tied(model) or trains_rows):
+            reason = "train rows for new tokens" if trains_rows else "share their weights in this base model"
+            names = " and ".join(path.rpartition(".")[2] for path in ends)
+            raise ValueError(f"lora.target_modules must leave out {names}, which {reason}, got {target!r}")
 
 
-def save_weights(model: torch.nn.Module, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
+def _is_named(path: str, target: str) -> bool:
+    """Return whether a target names the layer at a path, as PEFT has it: by the path's last parts."""
+    return f".{path}".endswith(f".{target}")
+
+
+def _ends(model: PreTrainedModel) -> dict[str, torch.nn.Module]:
+    """Return embedding and head by their paths."""
+    ends = (model.get_input_embeddings(), model.get_output_embeddings())  # type: ignore[no-untyped-call]
+    return {path: module for path, module in model.named_modules() if module in ends}
+
+
+def _is_tied(model: PreTrainedModel) -> bool:
+    """Return whether the head has the weights of the embedding."""
+    embedding, head = model.get_input_embeddings(), model.get_output_embeddings()  # type: ignore[no-untyped-call]
+    return embedding.weight is head.weight
+
+
+def save_weights(
+    model: torch.nn.Module, tokenizer: PreTrainedTokenizerBase, folder: Path, base_name: str | None = None
+) -> None:
     """Write the trained weights into a new folder, whole or not at all.
 
-    With LoRA that is a PEFT adapter (safetensors), without it a full checkpoint. The tokenizer goes beside it.
+    With LoRA that is a PEFT adapter (safetensors), without it a full checkpoint. The tokenizer goes beside it. An
+    adapter's settings call the base model `base_name`, by default the folder or hub name that it was loaded from; our
+    own loading takes the base model from the run's config.
     """
     with write_folder(folder) as temporary:
         model.save_pretrained(temporary)  # type: ignore[operator]
         tokenizer.save_pretrained(temporary)
+        if base_name is not None and is_adapter(temporary):
+            settings = temporary / ADAPTER_SETTINGS
+            named = json.loads(settings.read_text(encoding="utf-8")) | {"base_model_name_or_path": base_name}
+            settings.write_text(json.dumps(named, indent=2, sort_keys=True), encoding="utf-8")
 
 
 def is_adapter(folder: Path) -> bool:
     """Return whether the folder holds a PEFT adapter; otherwise it holds a full checkpoint."""
-    return (folder / "adapter_config.json").is_file()
+    return (folder / ADAPTER_SETTINGS).is_file()
 
 
 def vllm_serves(folder: Path) -> bool:
     """Return whether vLLM can serve the adapter in a folder as it is; otherwise it has to be merged.
 
     vLLM knows neither DoRA nor trained token rows. Initialisations such as PiSSA change the base weights too.
+
+    Raises:
+        ValueError: the adapter's settings cannot be read.
     """
-    adapter = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
+    try:
+        adapter = json.loads((folder / ADAPTER_SETTINGS).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ValueError(_unreadable(folder / ADAPTER_SETTINGS, error)) from error
     plain_start = adapter.get("init_lora_weights", True) in (True, "gaussian")
     return plain_start and not adapter.get("use_dora") and not adapter.get("trainable_token_indices")
 
 
 def load_trained(name_or_path: str, config: BaseModelConfig, weights_dir: Path) -> PreTrainedModel:
-    """Return the base model with the weights of a run, its adapter merged into it."""
+    """Return the base model with the weights of a run, its adapter merged into it.
+
+    Raises:
+        ValueError: the adapter cannot be read, is not one of this base model, or cannot be merged.
+    """
     if not is_adapter(weights_dir):
         return load_base_model(str(weights_dir), config)
     model = load_base_model(name_or_path, config)
-    return peft.PeftModel.from_pretrained(model, str(weights_dir)).merge_and_unload()  # type: ignore[no-any-return]
+    is_tied = _is_tied(model)
+    adapted = _load_adapter(model, weights_dir)
+    # Merged, the adapter of one of them would change the other too.
+    if is_tied and any(isinstance(end, BaseTunerLayer) for end in _ends(adapted.base_model.model).values()):
+        raise ValueError(
+            f"{weights_dir / ADAPTER_SETTINGS}: target_modules must leave out embedding and head to be merged, since "
+            f"they share their weights in this base model, got {sorted(adapted.targeted_module_names)}"
+        )
+    return adapted.merge_and_unload()  # type: ignore[no-any-return]
+
+
+def _load_adapter(model: PreTrainedModel, folder: Path) -> peft.PeftModel:
+    """Return the model with the adapter in a folder, of which each weight has its layer and each layer its weights.
+
+    Raises:
+        ValueError: the adapter cannot be read, or is one of another base model.
+    """
+    path = folder / ADAPTER_WEIGHTS
+    try:
+        # Before PEFT, which would look for a missing file on the hub.
+        with safe_open(path, framework="pt") as file:
+            found = set(file.keys())
+        adapted = peft.PeftModel.from_pretrained(model, str(folder))
+    except (OSError, ValueError, TypeError, KeyError, RuntimeError, SafetensorError) as error:
+        raise ValueError(_unreadable(folder, error)) from error
+    # PEFT leaves a weight without a file as it was drawn, and a weight without a layer out.
+    expected = set(peft.get_peft_model_state_dict(adapted, save_embedding_layers=False))
+    # An adapter on the embeddings carries those of the base model too.
+    strays = sorted(expected ^ {name for name in found if ".base_layer." not in name})
+    if strays:
+        raise ValueError(f"{path} must be an adapter of the base model, got one that differs in {strays[0]}")
+    return adapted
+
+
+def _unreadable(path: Path, error: Exception) -> str:
+    # The first lines, cut: what follows is a list of all weights, or advice about the hub.
+    reason = shorten(" ".join(str(error).splitlines()[:2]), 200) or type(error).__name__
+    return f"{path} must be an adapter of the base model, got one that cannot be read: {reason}"
 
 
 def merge_adapter(name_or_path: str, config: BaseModelConfig, weights_dir: Path, folder: Path) -> None:

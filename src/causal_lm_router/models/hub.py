@@ -9,7 +9,7 @@ from urllib.request import getproxies
 import huggingface_hub
 from huggingface_hub import snapshot_download
 
-from causal_lm_router.config import BaseModelConfig
+from causal_lm_router.config import BaseModelConfig, BaseModelOrigin
 
 
 @functools.cache
@@ -37,3 +37,10 @@ def local_folder(name_or_path: str, config: BaseModelConfig) -> Path:
     if Path(name_or_path).is_dir():
         return Path(name_or_path)
     return Path(snapshot_download(name_or_path, revision=config.revision))
+
+
+def hub_name(config: BaseModelConfig) -> str | None:
+    """Return the name under which the hub has the base model; None for one that only this machine has."""
+    if config.origin is not BaseModelOrigin.hub:
+        return config.hub_name
+    return None if Path(config.name).is_dir() else config.name

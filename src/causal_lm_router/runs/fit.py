@@ -18,6 +18,7 @@ from causal_lm_router.evaluation.metrics import Evaluation
 from causal_lm_router.files import cache_dir
 from causal_lm_router.models.adapter import apply_lora, save_weights
 from causal_lm_router.models.base_model import load_base_model
+from causal_lm_router.models.hub import hub_name
 from causal_lm_router.runs.session import Session, record_evaluation
 from causal_lm_router.runs.tracking import Tracking
 from causal_lm_router.terminal import name_work
@@ -63,7 +64,7 @@ def fit(session: Session, tracking: Tracking) -> None:
         _run(trainer, module, loader, checkpoint)
         # All processes hold the same weights; one of them writes.
         if trainer.is_global_zero:
-            save_weights(model.cpu(), encoder.tokenizer, folder.weights)
+            save_weights(model.cpu(), encoder.tokenizer, folder.weights, hub_name(config.base_model))
 
 
 def _encode_rows(session: Session) -> datasets.Dataset:

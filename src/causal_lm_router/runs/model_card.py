@@ -1,9 +1,8 @@
 """The model card of a trained router: what its weights are, how well they route, and how to load them."""
 
-import json
 from pathlib import Path
 
-from causal_lm_router.config import BaseModelConfig, BaseModelOrigin, Split, TrainConfig
+from causal_lm_router.config import BaseModelOrigin, Split, TrainConfig
 from causal_lm_router.data.prepared import PreparedData
 from causal_lm_router.evaluation.formatting import (
     COST,
@@ -16,35 +15,13 @@ from causal_lm_router.evaluation.formatting import (
     markdown,
 )
 from causal_lm_router.evaluation.report import Reference, RoutingReport
-from causal_lm_router.files import write_text
 from causal_lm_router.generation.vllm import LORA_RANKS
-from causal_lm_router.models.adapter import is_adapter
+from causal_lm_router.models.hub import hub_name
 from causal_lm_router.prompting.encoder import Encoder
 from causal_lm_router.routing import Candidate
 
 PEFT_LIBRARY, WHOLE_LIBRARY = "library_name: peft", "library_name: transformers"
 """Lines of the front matter by which the hub tells an adapter from a whole checkpoint."""
-
-
-def hub_name(config: BaseModelConfig) -> str | None:
-    """Return the name under which the hub has the base model; None for one that only this machine has."""
-    if config.origin is not BaseModelOrigin.hub:
-        return config.hub_name
-    return None if Path(config.name).is_dir() else config.name
-
-
-def name_base_model(weights_dir: Path, config: BaseModelConfig) -> None:
-    """Name the base model in an adapter's settings as the hub does, in place of a folder of this machine.
-
-    Our own loading takes the base model from the run's config and does not read this.
-    """
-    name = hub_name(config)
-    if name is None or not is_adapter(weights_dir):
-        return
-    path = weights_dir / "adapter_config.json"
-    settings = json.loads(path.read_text(encoding="utf-8"))
-    if settings["base_model_name_or_path"] != name:
-        write_text(path, json.dumps({**settings, "base_model_name_or_path": name}, indent=2, sort_keys=True))
 
 
 def model_card(
@@ -89,13 +66,15 @@ def _weights(config: TrainConfig, *, adapter: bool) -> str:
 def _base_model(config: TrainConfig, encoder: Encoder, base: str) -> str:
     revision = f" at revision `{config.base_model.revision}`" if config.base_model.revision else ""
     text = f"`{base}`{revision}."
-    # Two things a reader could not know from the name alone.
+    # What a reader could not know from the name alone.
     if config.base_model.origin is BaseModelOrigin.tiny:
         text += " A random model of two layers for smoke runs: it knows nothing."
+    if config.base_model.origin is BaseModelOrigin.packaged:
+        text += f" Trained on its weights as the Python package `{config.base_model.package}` has them in GGUF."
     if encoder.targets.new_tokens:
         text += (
-            f" The vocabulary has {len(encoder.targets.new_tokens)} new tokens, which the base model on the hub lacks: "
-            "`causal-lm-router` adds them by itself, other programs load the merged checkpoint."
+            f" The vocabulary has {len(encoder.targets.new_tokens)} new tokens, which the base model on the hub lacks. "
+            "Their rows come with the weights here, and the tokens with the tokenizer beside them."
         )
     return text
 
@@ -154,18 +133,12 @@ def _result_row(name: str, result: RoutingReport | Reference, explanation: str) 
 
 def _loading(config: TrainConfig, encoder: Encoder, base: str, *, adapter: bool) -> str:
     """Return code that loads the weights with each library; all of it takes the folder or the hub repository."""
-    # PEFT and vLLM load an adapter onto the base model of the hub, which lacks new tokens.
-    onto_base = adapter and not encoder.targets.new_tokens
     # The merge command makes an adapter whole. Weights that were all trained are whole already, in adapter/.
     whole = "path/to/merged" if adapter else "path/to/adapter"
+    has_new_tokens = bool(encoder.targets.new_tokens)
     blocks = {"With Causal LM Router": _OURS}
-    if onto_base:
-        blocks["With PEFT"] = (
-            "from peft import PeftModel\nfrom transformers import AutoModelForCausalLM, AutoTokenizer\n\n"
-            f'model = AutoModelForCausalLM.from_pretrained("{base}")\n'
-            'model = PeftModel.from_pretrained(model, "path/to/adapter")\n'
-            'tokenizer = AutoTokenizer.from_pretrained("path/to/adapter")'
-        )
+    if adapter:
+        blocks["With PEFT"] = _onto_base(base, config.base_model.revision, has_new_tokens=has_new_tokens)
     else:
         blocks["With transformers"] = (
             "from transformers import AutoModelForCausalLM, AutoTokenizer\n\n"
@@ -173,7 +146,7 @@ def _loading(config: TrainConfig, encoder: Encoder, base: str, *, adapter: bool)
             f'tokenizer = AutoTokenizer.from_pretrained("{whole}")'
         )
     # vLLM serves plain LoRA; what it cannot serve it loads merged.
-    if onto_base and not config.lora.use_dora:
+    if adapter and not has_new_tokens and not config.lora.use_dora:
         blocks["With vLLM"] = _served_adapter(base, config.lora.lora_r)
     else:
         blocks["With vLLM"] = f'from vllm import LLM\n\nllm = LLM("{whole}")'
@@ -185,6 +158,24 @@ _OURS = (
     'with CausalLMRouter.from_run("path/to/run") as router:  # the run folder that holds adapter/\n'
     '    print(router.route_single({"query": "What is 17 times 23?"})["model_name"])'
 )
+
+
+def _onto_base(base: str, revision: str | None, *, has_new_tokens: bool) -> str:
+    pinned = f', revision="{revision}"' if revision else ""
+    lines = [
+        "from peft import PeftModel",
+        "from transformers import AutoModelForCausalLM, AutoTokenizer",
+        "",
+        'tokenizer = AutoTokenizer.from_pretrained("path/to/adapter")',
+        f'model = AutoModelForCausalLM.from_pretrained("{base}"{pinned})',
+    ]
+    # The values of the rows do not matter, but many vocabularies have unused ones: those must stay.
+    if has_new_tokens:
+        lines += [
+            "if len(tokenizer) > model.config.vocab_size:  # room for the new tokens, whose rows are in the adapter",
+            "    model.resize_token_embeddings(len(tokenizer), mean_resizing=False)",
+        ]
+    return "\n".join([*lines, 'model = PeftModel.from_pretrained(model, "path/to/adapter")'])
 
 
 def _served_adapter(base: str, lora_r: int) -> str:

@@ -12,7 +12,6 @@ from causal_lm_router.models.adapter import is_adapter
 from causal_lm_router.runs.finish import finish_run
 from causal_lm_router.runs.fit import fit
 from causal_lm_router.runs.merge_run import merge_weights
-from causal_lm_router.runs.model_card import name_base_model
 from causal_lm_router.runs.run_folder import RunFolder, check_folder
 from causal_lm_router.runs.session import (
     OnEvaluation,
@@ -61,7 +60,6 @@ def train_router(
 
 def _finish(session: Session, tracking: Tracking, fit_seconds: float) -> RoutingReport:
     config, folder = session.config, session.folder
-    name_base_model(folder.weights, config.base_model)
     if config.lora.merge_lora and is_adapter(folder.weights):
         merge_weights(config, folder, session.source)
     evaluate = functools.partial(session.evaluate, folder.weights, also=config.decoding.also)
