@@ -23,6 +23,7 @@ import causal_lm_router
 from causal_lm_router import config as schema
 from causal_lm_router.commands import cli
 from causal_lm_router.config.compose import SCHEMAS, compose_config, conf_dir, register_run, resolve_config
+from causal_lm_router.config.honoured import check_honoured
 from causal_lm_router.config.plain import dump_config
 from tests.conftest import CHECKOUT
 from tests.documents import PAGES, Command, blocks, commands, name_of, spans
@@ -260,6 +261,7 @@ def values_of(override: Override) -> Iterator[str]:
 def compose_command(command: str, overrides: tuple[str, ...]) -> None:
     """Compose as the command does, and check the result by the command's schema."""
     if command in ON_RUN:
+        check_honoured(command, overrides)
         register_run(list(overrides), required=True, takes_baselines=command == "resume")
     if command not in {*ON_RUN, "prepare"}:
         compose_config([*overrides, "run_dir=x"], command)

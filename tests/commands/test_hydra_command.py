@@ -8,8 +8,12 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
 
-from causal_lm_router.config.compose import compose_config, quote_text
+from causal_lm_router.config.compose import compose_config, conf_dir, register_run
+from causal_lm_router.config.honoured import HONOURED
+from causal_lm_router.config.overrides import quote_text
 from causal_lm_router.config.plain import dump_config
 from tests.conftest import Result
 
@@ -49,6 +53,68 @@ def stub(monkeypatch: pytest.MonkeyPatch, module: str, **functions: Any) -> None
 
 
 ON_RUN = {"evaluate": [], "route": ["query=x"], "resume": [], "merge": [], "push": ["repo=a/b"]}
+
+NOT_HONOURED = {
+    "evaluate": "+target=token target.kind=token lora.lora_r=4 optim.learning_rate=3 objective.kind=soft "
+    "+base_model=tiny tracking=local tracking.tensorboard=true data.task_shrinkage=1 seed=1 ~lora "
+    "evaluation=final_only evaluation.every_n_epochs=1 trainer.num_epochs=2 sweep.name=x",
+    "route": "target=token objective=soft +tracking=local data.path=x decoding.also=[trie]",
+    "resume": "lora.lora_r=4 data.path=x sweep.name=x inference=vllm",
+    "merge": "lora.lora_r=4 inference.temperature=1 +base_model=tiny",
+    "push": "name=x base_model.name=x",
+}
+
+
+@pytest.mark.parametrize(
+    ("command", "override"), [(name, word) for name, words in NOT_HONOURED.items() for word in words.split()]
+)
+def test_what_a_command_on_a_run_does_not_honour_is_refused(
+    command: str, override: str, refuses: Callable[..., str], run_dir: Path
+) -> None:
+    line = refuses(command, f"run_dir={run_dir}", *ON_RUN[command], override)
+    key = override.lstrip("+~").split("=")[0]
+    assert line.startswith(f"{key} must stay as the run has it, got {override!r}: {command} takes run_dir, ")
+
+
+@pytest.mark.parametrize("command", HONOURED)
+def test_what_a_command_on_a_run_honours_is_there(command: str, run_dir: Path) -> None:
+    chosen = [f"{group}={choice}" for group, choice in CHOICES.items() if group in HONOURED[command]]
+    register_run([f"run_dir='{run_dir}'", *chosen], required=True, takes_baselines=command == "resume")
+    GlobalHydra.instance().clear()
+    with initialize_config_dir(version_base="1.3", config_dir=conf_dir()):
+        # What is not in the config could only be given with a +, which no message advises.
+        composed = compose(config_name=command, overrides=[f"run_dir='{run_dir}'", *chosen])
+    for key in HONOURED[command]:
+        node: Any = composed
+        for part in key.split("."):
+            assert part in list(node), key
+            node = node._get_node(part)
+
+
+CHOICES = {
+    "data": "simulated",
+    "prompt": "seed",
+    "inference": "vllm",
+    "decoding": "scored",
+    "parsing": "fuzzy",
+    "tracking": "local",
+}
+
+
+@pytest.mark.slow
+def test_settings_that_are_honoured_pass(
+    main: Callable[..., Result], run_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given = ["prompt=candidates", "decoding=scored", "decoding.normalisation=prior", "evaluation.max_queries=60"]
+
+    def evaluate_run(config: Any) -> None:
+        print(config.evaluation.max_queries, config.decoding.normalisation, "{candidates}" in config.prompt.template)
+
+    stub(monkeypatch, "runs.evaluate_run", evaluate_run=evaluate_run)
+    assert main("evaluate", f"run_dir={run_dir}", *given).output == "60 prior True\n"
+    # What is drawn during training says nothing about how much is evaluated later.
+    assert main("evaluate", f"run_dir={run_dir}").output == "None sum False\n"
+
 
 FOREIGN = {
     "another program's": ("epochs: 3\n", "Key 'epochs' not in 'TrainConfig'"),
@@ -187,9 +253,21 @@ def test_route_needs_one_source_of_queries(arguments: list[str], refuses: Callab
         ("train data=simulated", "+typo=1", "key: typo"),
         ("train data=simulated", "lora.lora_r=0", "lora.lora_r must be an integer of at least 1, got 0"),
         ("data", "lora.lora_rank=1", "key: lora.lora_rank"),
-        ("data", "lora=lorra", "'lora/lorra'"),
-        ("data", "lora=null", "must be a string"),
+        ("data", "lora=lorra", "lora must be one of all_linear, default, none, got 'lorra'"),
+        ("data", "lora=null", "lora must be a choice of the group, got 'null'"),
         ("data", "lora", "'lora'"),
+        ("train data=simulated", "--batch_size=4", "--batch_size must be written as a setting, trainer.batch_size=4"),
+        (
+            "train data=simulated",
+            "--warmup-ratio=1",
+            "--warmup-ratio must be written as a setting, optim.warmup_ratio=1",
+        ),
+        ("train data=simulated --batch_size", "4", "--batch_size must be written as a setting, trainer.batch_size=4"),
+        ("train data=simulated", "+experiment=x", "experiment must be chosen without +, as experiment=x"),
+        ("train data=simulated", "--cfg", "--cfg/-c cannot be read"),
+        ("train", "A:", "a value with spaces goes in quotes"),
+        ("baseline data=simulated", "seed=0", "baseline must be one of best_single, "),
+        ("baseline data=simulated", "baseline=knn", "did you mean baseline=knn_regression or baseline=knn_vote?"),
     ],
 )
 @pytest.mark.slow

@@ -108,6 +108,8 @@ REFUSED_OF_CHOICES = {
 }
 # Overrides that do not go together -> what must stand in the error.
 CROSS_CHECKS = {
+    "decoding.normalisation=mean": "decoding.normalisation must be sum unless decoding.method is scored, got 'mean'",
+    "decoding=trie decoding.normalisation=prior": "decoding.normalisation must be sum unless .*, got 'prior'",
     "target=score_class objective=soft": "objective.kind must be completion .*, got 'soft'",
     "objective=per_candidate decoding.normalisation=mean": "decoding.normalisation must be sum .*, got 'mean'",
     "decoding.cost_weight=1.0": "decoding.cost_weight must be 0 unless decoding.method is scored, got 1.0",
@@ -121,30 +123,41 @@ CROSS_CHECKS = {
 
 # Override -> what must stand in the error.
 REFUSED_OVERRIDES = {
-    "lora.lora_rank=3": ["lora.lora_rank", "not in 'LoraConfig'", "its keys are use_lora, lora_r,"],
+    "lora.lora_rank=3": ["lora.lora_rank", "its keys are use_lora, lora_r,", "did you mean lora.lora_r or "],
+    "batch_size=8": ["key: batch_size", "did you mean trainer.batch_size or inference.batch_size?"],
+    "lora.r=8": ["key: lora.r", "did you mean lora.lora_r?"],
+    "lerning_rate=1": ["key: lerning_rate", "did you mean optim.learning_rate?"],
+    "optim.learnin_rate=1": ["key: optim.learnin_rate", "did you mean optim.learning_rate?"],
+    "epochs=8": ["key: epochs", "did you mean trainer.num_epochs"],
+    "experimnt=quickstart": ["key: experimnt", "did you mean experiment?"],
+    "base_modl=tiny": ["key: base_modl", "did you mean base_model"],
     "+lora.lora_rank=3": ["key: lora.lora_rank", "its keys are use_lora, lora_r,"],
     "++typo=1": ["key: typo", "its keys are name, seed, run_dir,"],
     "+typo=1": ["key: typo", "its keys are name, seed, run_dir,"],
     "+data.columns.typo=1": ["key: data.columns.typo", "its keys are query, task,"],
-    "lora.lora_r=many": ["lora.lora_r=many", "'many' of type 'str' could not be converted to Integer"],
-    "trainer.num_epochs=1.5": ["trainer.num_epochs=1.5", "could not be converted to Integer"],
-    "lora.use_lora=perhaps": ["lora.use_lora=perhaps", "not a valid bool"],
-    "lora.target_modules=q_proj": ["lora.target_modules=q_proj", "not a ListConfig, list or tuple"],
-    "lora.lora_r=null": ["lora.lora_r=null", "not Optional"],
-    "data.tie_break=dearest": ["data.tie_break=dearest", "[cheapest, best_on_train, first, random]"],
-    "target=names": ["'target/names'", "name score_class short_id token"],
-    "decoding.also=[beam]": ["decoding.also", "[free, constrained, scored, trie, own]"],
-    "parsing.mode=loose": ["parsing.mode=loose", "[strict, lenient, fuzzy]"],
-    "lora=lorra": ["'lora/lorra'", "all_linear default none"],
-    "experiment=quickstrat": ["'experiment/quickstrat'", "quickstart"],
+    "lora.lora_r=many": ["lora.lora_r must be an integer, got 'many'"],
+    "trainer.num_epochs=1.5": ["trainer.num_epochs must be an integer, got 1.5"],
+    "lora.use_lora=perhaps": ["lora.use_lora must be true or false, got 'perhaps'"],
+    "lora.target_modules=q_proj": ["lora.target_modules must be a list such as [a,b], got 'q_proj'"],
+    "lora.lora_r=null": ["lora.lora_r must be an integer, got None"],
+    "data.tie_break=dearest": ["data.tie_break must be cheapest, best_on_train, first or random, got 'dearest'"],
+    "target=names": ["target must be one of name, score_class, short_id, token, got 'names'", "mean target=name?"],
+    "decoding.also=[beam]": ["decoding.also must be a list of free, constrained, scored, trie or own, got 'beam'"],
+    "parsing.mode=loose": ["parsing.mode must be strict, lenient or fuzzy, got 'loose'"],
+    "lora=lorra": ["lora must be one of all_linear, default, none, got 'lorra'"],
+    "lora=null": ["lora must be a choice of the group, got 'null'"],
+    "experiment=quickstrat": ["experiment must be one of ", "got 'quickstrat'; did you mean experiment=quickstart?"],
+    "+experiment=quickstart": ["experiment must be chosen without +, as experiment=quickstart"],
     "lora.lora_r=0": ["lora.lora_r must be an integer of at least 1, got 0"],
     "lora.lora_r=8,16": ["lora.lora_r=8,16", "--multirun"],
     "trainer.extra.max_steps=3": ["+trainer.extra.max_steps=3"],
     "~lora.lora_r": ["lora.lora_r", "does not support deletion"],
     "~lora": ["key: lora"],
-    "data=default": ["'data/default'"],
+    "data=default": ["data must be one of hub, jsonl, ", "got 'default'"],
     "name=${nmae}": ["'nmae' not found", "key: name"],
-    "lora": ["override 'lora'", "EQUAL"],
+    "lora": ["an override must be group=choice or group.key=value, got 'lora'"],
+    "lora.lora_r=[4": ["lora.lora_r must be an integer, got '[4'"],
+    "+trainer.extra.a=b c(": ["trainer.extra.a must be ", """goes in quotes: "+trainer.extra.a='b c('\""""],
 }
 
 # File under conf/, a text in it, what is put in its place -> what must stand in the error.
@@ -440,6 +453,28 @@ def test_wrong_files(
     message = str(caught.value)
     assert "\n" not in message
     assert [part for part in parts if part not in message] == [], message
+
+
+TYPED = [
+    "Q: {query} A:",
+    "{query}",
+    "It's {query}, \\ and ${name}",
+    "[{query}]",
+    "~/a[1]=(b)/{query}",
+]
+
+
+@pytest.mark.parametrize("text", TYPED)
+def test_a_text_needs_no_quotes_of_hydras(text: str) -> None:
+    composed = compose_config(["data=jsonl", f"prompt.template={text}", f"data.path={text}", "run_dir=x"])
+    assert (composed.prompt.template, composed.data.path) == (text, text)
+
+
+@pytest.mark.parametrize("text", ["1e3", "0012", "x=y", "a b"])
+def test_a_text_that_looks_like_something_else_stays_a_text(text: str) -> None:
+    composed = compose_config(["data=simulated", f"base_model.revision={text}", "run_dir=x"])
+    assert composed.base_model.revision == text
+    assert compose_config(["data=simulated", "base_model.revision=null", "run_dir=x"]).base_model.revision is None
 
 
 def test_pass_through_dictionaries_take_any_key() -> None:

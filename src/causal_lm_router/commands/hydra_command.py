@@ -15,14 +15,14 @@ from hydra.core.utils import env_override
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from causal_lm_router.commands.errors import fail
+from causal_lm_router.commands.command_line import is_showing, read_words
+from causal_lm_router.commands.errors import end_quietly, fail
 from causal_lm_router.config import TrainConfig
 from causal_lm_router.config.checks import Settings
 from causal_lm_router.config.compose import (
     COMPOSITION_ERRORS,
     conf_dir,
     describe_error,
-    quote_text,
     register_run,
     register_schemas,
     resolve_config,
@@ -32,19 +32,6 @@ from causal_lm_router.terminal import show_bars
 Schema = TypeVar("Schema", bound=Settings)
 # The environment variable that asks for the traceback of bad input.
 TRACEBACK = "HYDRA_FULL_ERROR"
-# With these a command shows something instead of running.
-SHOWING_FLAGS = (
-    "-h",
-    "--help",
-    "--hydra-help",
-    "--version",
-    "-c",
-    "--cfg",
-    "-i",
-    "--info",
-    "-sc",
-    "--shell-completion",
-)
 
 
 def run_command(
@@ -59,8 +46,8 @@ def run_command(
 
     Bad input (a config that does not compose, ValueError, OSError) ends a single run with one line on standard error,
     status 1 and no empty folder; in a sweep it is raised, so that the launcher learns which job failed. With `on_run`
-    the config starts from that of `run_dir=...` (a baseline's too with `on_baseline`), and `query=...` is taken as it
-    is typed.
+    the config starts from that of `run_dir=...` (a baseline's too with `on_baseline`), and settings that the command
+    does not honour are refused. The command is called as its config.
     """
     shows_traceback = os.environ.get(TRACEBACK) == "1"
     # Threads that spin while they wait slow a CPU run down several times over as soon as another job shares the cores.
@@ -71,11 +58,15 @@ def run_command(
     register_schemas()
     application = _make_application(config_name, schema, job, shows_traceback)
     try:
+        sys.argv[1:] = read_words(config_name, sys.argv[1:], on_run=on_run)
         if on_run:
-            _start_from_run(takes_baselines=on_baseline)
+            # Help and completion need no run.
+            register_run(sys.argv[1:], required=not is_showing(sys.argv[1:]), takes_baselines=on_baseline)
         # With this set Hydra hands errors on instead of printing them over several lines.
         with env_override({TRACEBACK: "1"}):
             hydra.main(version_base="1.3", config_path=conf_dir(), config_name=config_name)(application)()
+    except BrokenPipeError:
+        end_quietly()
     except (*COMPOSITION_ERRORS, ValueError, OSError) as error:
         if shows_traceback:
             raise
@@ -126,14 +117,6 @@ def go_to_working_folder() -> None:
 def job_folder() -> str:
     """Absolute path of the folder that Hydra made for the job that is running."""
     return str(HydraConfig.get().runtime.output_dir)
-
-
-def _start_from_run(*, takes_baselines: bool) -> None:
-    # Help and completion need no run.
-    runs = not any(argument.split("=")[0] in SHOWING_FLAGS for argument in sys.argv[1:])
-    register_run(sys.argv[1:], required=runs, takes_baselines=takes_baselines)
-    if runs:
-        sys.argv[1:] = [quote_text(text) if text.startswith("query=") else text for text in sys.argv[1:]]
 
 
 def _remove_hydra_folder() -> None:

@@ -32,7 +32,7 @@ def _job(config: RouteConfig) -> None:
 
     with _stdout_for_routes(), CausalLMRouter.from_run(config.run_dir, config) as router:
         routes = router.route_batch(rows)
-    if config.query is not None:
+    if config.query is not None and config.output is None:
         _print_route(routes[0])
         return
     text = "".join(json.dumps(route, ensure_ascii=False) + "\n" for route in routes)
@@ -40,7 +40,7 @@ def _job(config: RouteConfig) -> None:
         sys.stdout.write(text)
         return
     write_text(Path(config.output), text)
-    print(f"{len(routes)} routes in {config.output}")
+    print(f"{len(routes)} {'route' if len(routes) == 1 else 'routes'} in {config.output}")
 
 
 def read_queries(config: RouteConfig) -> list[dict[str, Any]]:

@@ -15,29 +15,25 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf.errors import OmegaConfBaseException, ValidationError
 
 from causal_lm_router import config as schema
 from causal_lm_router.config.checks import Settings
+from causal_lm_router.config.keys import (
+    BASELINE,
+    SCHEMAS,
+    VARIANTS,
+    Key,
+    did_you_mean,
+    find_keys,
+    similar_keys,
+    similar_words,
+)
+from causal_lm_router.config.overrides import read_overrides, take_literally
 from causal_lm_router.config.own_code import refuse_code
 from causal_lm_router.config.plain import config_dict, identity_of
 
 Schema = TypeVar("Schema", bound=Settings)
-SCHEMAS: dict[str, type] = {
-    "train_schema": schema.TrainConfig,
-    "evaluate_schema": schema.EvaluateConfig,
-    "route_schema": schema.RouteConfig,
-    "push_schema": schema.PushConfig,
-    "prepare_schema": schema.PrepareConfig,
-    "baseline_schema": schema.BaselineRunConfig,
-}
-BASELINE = "baseline"
-"""The node that tells the settings of a baseline from those of a trained router."""
-VARIANTS: dict[str, tuple[str, Mapping[Any, type]]] = {
-    "data": ("source", schema.SOURCE_SCHEMAS),
-    BASELINE: ("method", schema.BASELINE_SCHEMAS),
-}
-"""Node whose keys depend on the value of one of them -> that key, and the schema for each value."""
 ADDED_KEYS: dict[str, dict[str, Any]] = {
     "base_model": {"hub_name": None},
     "objective": {"function": None, "options": {}},
@@ -129,7 +125,7 @@ def register_run(arguments: list[str], *, required: bool, takes_baselines: bool)
     store = ConfigStore.instance()
     for name, target in {**SCHEMAS, "run_schema": schema.TrainConfig}.items():
         store.store(name=name, node=_schema_of(node, target))
-    store.store(name="run", node=_literal(node))
+    store.store(name="run", node=take_literally(node))
 
 
 def load_run_config(run_dir: Path) -> dict[str, Any]:
@@ -189,10 +185,10 @@ def resolve_config(composed: DictConfig | Mapping[str, Any], target: type[Schema
     try:
         # Interpolations are resolved here; from now on a text is taken as it stands.
         plain = OmegaConf.to_container(composed, resolve=True) if isinstance(composed, DictConfig) else composed
-        merged = OmegaConf.merge(_schema_of(plain, target), _literal(plain))
+        merged = OmegaConf.merge(_schema_of(plain, target), take_literally(plain))
         resolved = OmegaConf.to_object(merged)
     except OmegaConfBaseException as error:
-        raise ValueError(f"config: {describe_error(error)}") from error
+        raise ValueError(describe_error(error)) from error
     assert isinstance(resolved, target)
     # Types fit by now. Values are checked next, and all problems are told at once.
     if problems := list(resolved.problems()):
@@ -224,13 +220,14 @@ def compose_config(overrides: list[str], config_name: str = "train") -> schema.T
         ValueError: an override, a file or a value that the schema or Hydra refuses.
     """
     register_schemas()
+    overrides = read_overrides(overrides)
     # A command that was run in this process before may have left its own.
     GlobalHydra.instance().clear()
     with initialize_config_dir(version_base="1.3", config_dir=conf_dir()):
         try:
             composed = compose(config_name=config_name, overrides=overrides)
         except COMPOSITION_ERRORS as error:
-            raise ValueError(f"config: {describe_error(error)}") from error
+            raise ValueError(describe_error(error)) from error
         return resolve_config(composed, schema.TrainConfig)
 
 
@@ -241,6 +238,10 @@ def describe_error(error: Exception) -> str:
     text = f"{error}\n{reason or ''}"
     if missing := _find_unchosen(text):
         return f"{missing} must be one of {', '.join(_choices(missing))}: choose it with {missing}=<one of them>"
+    if "Could not find '" in text:
+        return _refuse_choice(text)
+    if isinstance(reason, ValidationError) and "Error merging override" in text and (known := _known_key(reason)):
+        return f"{known.name} must be {known.what}, got {reason.value!r}"
     # A new key that a + could add is welcome in a dictionary, but nowhere else.
     if "is not in struct" not in text:
         text = re.sub(r"To append to your config use .*", "", text)
@@ -251,7 +252,9 @@ def describe_error(error: Exception) -> str:
     # For a wrong key the right ones.
     keys_of = getattr(reason or error, "object_type", None)
     if "not in '" in text and is_dataclass(keys_of):
-        text += f"\nits keys are {', '.join(field.name for field in fields(keys_of))}"
+        wrong = re.search(r"\(key: ([\w.]+)\)", text)
+        similar = did_you_mean(similar_keys(wrong[1])) if wrong else ""
+        text += f"\nits keys are {', '.join(field.name for field in fields(keys_of))}{similar}"
     return "; ".join(line.strip().rstrip(".:") for line in text.splitlines() if line.strip())
 
 
@@ -265,28 +268,28 @@ def _find_unchosen(text: str) -> str | None:
     return "data" if "not in 'DataConfig'" in text else None
 
 
+def _known_key(error: OmegaConfBaseException) -> Key | None:
+    """Return the key of a value that was refused; that of a list for one of its items."""
+    found = find_keys(re.sub(r"\[\d+\]$", "", error.full_key or ""))
+    return found[0] if found else None
+
+
+def _refuse_choice(text: str) -> str:
+    """Return what an error says of a choice that its group does not have, out of Hydra's words for it."""
+    found = re.search(r"(?:In '(.*)': )?Could not find '(.+)/(.+)'", text)
+    assert found is not None, text
+    file, group, choice = found.groups()
+    known = re.findall(
+        r"^\t(\S+)$", text.partition("Available options")[2].partition("Config search path")[0], flags=re.M
+    )
+    # Of interest is a file that makes the choice; a command's own file takes it from the command line.
+    where = f"{file}: " if file and "/" in file else ""
+    similar = did_you_mean(f"{group}={each}" for each in similar_words(choice, known))
+    return f"{where}{group} must be one of {', '.join(known)}, got {choice!r}{similar}"
+
+
 def _choices(group: str) -> list[str]:
     """Return the choices of a group: all that Hydra finds while it composes, those of the user among them."""
     if GlobalHydra.instance().is_initialized():
         return list(GlobalHydra.instance().config_loader().get_group_options(group))
     return sorted(str(value) for value in VARIANTS[group][1])
-
-
-def quote_text(argument: str) -> str:
-    """Return `key=text` as an override that stands for exactly this text, with any characters in it."""
-    key, _, text = argument.partition("=")
-    # In quotes, Hydra takes backslashes for an escape where a quote follows, and only there.
-    escaped = re.sub(r"(\\*)('|$)", lambda match: match[1] * 2 + match[2].replace("'", "\\'"), _literal(text))
-    return f"{key}='{escaped}'"
-
-
-def _literal(value: Any) -> Any:
-    """Return plain values with every `${` in their texts escaped, so that OmegaConf takes it as it stands."""
-    match value:
-        case dict():
-            return {key: _literal(inner) for key, inner in value.items()}
-        case list():
-            return [_literal(inner) for inner in value]
-        case str():
-            return re.sub(r"(\\*)\$\{", lambda match: match[1] * 2 + "\\${", value)
-    return value

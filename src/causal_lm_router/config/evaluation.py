@@ -22,7 +22,8 @@ class EvaluationConfig(Settings):
     split: Split
     """Split of the evaluations during training."""
     max_queries: int | None
-    """Evaluate at most this many queries during training, drawn with data.split_seed; null evaluates all."""
+    """Evaluate at most this many queries of a split during training, drawn with data.split_seed; null evaluates all.
+    The `evaluate` command evaluates all unless it is given."""
     every_n_epochs: int | None
     """Epochs between evaluations during training; null evaluates none at epoch ends."""
     every_n_steps: int | None

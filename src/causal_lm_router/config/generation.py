@@ -66,7 +66,11 @@ class DecodingConfig(Settings):
         is_own = DecodingMethod.own in (self.method, *self.also)
         yield from check_function("decoding.function", self.function, needed=is_own)
         yield from check(self.cost_weight >= 0, "decoding.cost_weight", "a number of at least 0", self.cost_weight)
-        weighs = self.cost_weight <= 0 or DecodingMethod.scored in (self.method, *self.also)
+        scores = DecodingMethod.scored in (self.method, *self.also)
+        fits = scores or self.normalisation is Normalisation.sum
+        whose = "sum unless decoding.method is scored"
+        yield from check(fits, "decoding.normalisation", whose, self.normalisation)
+        weighs = self.cost_weight <= 0 or scores
         yield from check(weighs, "decoding.cost_weight", "0 unless decoding.method is scored", self.cost_weight)
 
 

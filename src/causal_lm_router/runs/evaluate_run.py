@@ -27,6 +27,7 @@ def evaluate_run(config: EvaluateConfig) -> RoutingReport:
     folder = RunFolder(Path(config.run_dir))
     metadata = folder.read_metadata()
     split, also = config.evaluation.final_split, config.decoding.also
+    num, seed = config.evaluation.max_queries, config.data.split_seed
     with Workbench(keeps_base_model=False) as workbench:
         data = load_data(config.data, workbench)
         check_pool_of_run(config, metadata, data)
@@ -34,7 +35,7 @@ def evaluate_run(config: EvaluateConfig) -> RoutingReport:
             validation = _validate(session)
             with name_work(split.value):
                 evaluation = session.evaluate(
-                    folder.weights, data.examples(split), also, with_predictions=True, validation=validation
+                    folder.weights, data.examples(split, num, seed), also, with_predictions=True, validation=validation
                 )
     write_evaluation(Path(config.output_dir), evaluation, report_facts(config, data, split))
     print_report(evaluation.report, Console())
@@ -44,9 +45,10 @@ def evaluate_run(config: EvaluateConfig) -> RoutingReport:
 
 def _validate(session: Session) -> Evaluation | None:
     """Evaluate on validation, which calibrates predictions, where there are any and that split is another one."""
-    decoding, examples = session.config.decoding, session.data.examples(Split.validation)
+    config, decoding = session.config, session.config.decoding
+    examples = session.data.examples(Split.validation, config.evaluation.max_queries, config.data.split_seed)
     predicts = DecodingMethod.scored in (decoding.method, *decoding.also)
-    if not predicts or not examples or session.config.evaluation.final_split is Split.validation:
+    if not predicts or not examples or config.evaluation.final_split is Split.validation:
         return None
     with name_work(Split.validation.value):
         return session.evaluate(session.folder.weights, examples, decoding.also)

@@ -20,7 +20,8 @@ from typing import Any
 import yaml
 
 from causal_lm_router.config import TrainConfig
-from causal_lm_router.config.compose import compose_config, quote_text
+from causal_lm_router.config.compose import compose_config
+from causal_lm_router.config.overrides import quote_text
 from causal_lm_router.data.sources.queries import read_query_file
 
 DATA_KEYS = ("query_data_train", "query_data_test", "routing_data_train", "routing_data_test", "llm_data")

@@ -16,7 +16,7 @@ import torch
 from filelock import Timeout
 
 from causal_lm_router.config import OnFailure, TrainConfig, TrainerConfig
-from causal_lm_router.config.compose import quote_text
+from causal_lm_router.config.overrides import quote_text
 from causal_lm_router.config.own_code import own_functions
 from causal_lm_router.config.plain import config_dict, dump_config
 from causal_lm_router.evaluation.report import RoutingReport

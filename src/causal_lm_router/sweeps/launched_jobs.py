@@ -16,7 +16,8 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 
 from causal_lm_router.config import OnFailure, TrainConfig
-from causal_lm_router.config.compose import job_id, quote_text, resolve_job
+from causal_lm_router.config.compose import job_id, resolve_job
+from causal_lm_router.config.overrides import quote_text
 from causal_lm_router.runs.job_log import (
     FailureReason,
     JobError,
