@@ -455,7 +455,7 @@ def test_unknown_embedding(cache: Path, tmp_path: Path, monkeypatch: pytest.Monk
     for name in ("no-such/model", str(tmp_path)):
         with pytest.raises(ValueError) as caught:
             Embedder(name)(["text"])
-        assert str(caught.value).startswith(f"baseline.embedding={name!r}: cannot be loaded (")
+        assert str(caught.value).startswith(f"baseline.embedding must be a model that can be loaded, got {name!r} (")
 
 
 def test_another_model_in_the_same_folder_has_other_vectors(cache: Path) -> None:

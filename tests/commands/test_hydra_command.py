@@ -15,6 +15,8 @@ from causal_lm_router.config.compose import compose_config, conf_dir, register_r
 from causal_lm_router.config.honoured import HONOURED
 from causal_lm_router.config.overrides import quote_text
 from causal_lm_router.config.plain import dump_config
+from causal_lm_router.routing import Candidate
+from causal_lm_router.runs.run_folder import RouterMetadata, RunFolder
 from tests.conftest import Result
 
 
@@ -39,11 +41,13 @@ def refuses(main: Callable[..., Result], tmp_path: Path) -> Callable[..., str]:
 
 @pytest.fixture
 def run_dir(tmp_path: Path) -> Path:
-    """The folder of a run that has not been trained."""
+    """The folder of a run whose weights nothing reads."""
     folder = tmp_path / "a, run (1)"
     folder.mkdir()
     config = dump_config(compose_config(["data=jsonl", "debug=smoke", r"data.path='\${x}, #1'", "run_dir=elsewhere"]))
     (folder / "config.yaml").write_text(config, encoding="utf-8")
+    RunFolder(folder).write_metadata(RouterMetadata((Candidate("a"), Candidate("b")), "a"))
+    RunFolder(folder).weights.mkdir()
     return folder
 
 
@@ -329,9 +333,12 @@ def test_bad_data(text: str, part: str, refuses: Callable[..., str], tmp_path: P
 @pytest.mark.parametrize(
     ("arguments", "line"),
     [
-        (["data=jsonl", "data.path=nowhere.jsonl"], "data.path='nowhere.jsonl': no such file or folder"),
+        (
+            ["data=jsonl", "data.path=nowhere.jsonl"],
+            "data.path must be a file or glob, or a folder with *.jsonl, got 'nowhere.jsonl': no such file",
+        ),
         (["data=jsonl"], "data.path must be"),
-        (["data=routellm", "data.path=."], "data.path='.': "),
+        (["data=routellm", "data.path=."], "data.path must be a file or glob, or a folder with "),
     ],
 )
 @pytest.mark.slow

@@ -148,8 +148,8 @@ def test_standard_output_holds_routes_and_nothing_else(smoke_run: Path, tmp_path
             "q.txt:2: query has 100,001 characters, data.max_query_chars allows 100,000",
         ),
         ("q.txt", b"a\nb\n\xff\n", "q.txt:3: "),
-        ("q.jsonl", b"\n\n", "input=q.jsonl: holds no query"),
-        ("q.txt", b"", "input=q.txt: holds no query"),
+        ("q.jsonl", b"\n\n", "input must hold a query, got 'q.jsonl'"),
+        ("q.txt", b"", "input must hold a query, got 'q.txt'"),
     ],
 )
 @pytest.mark.usefixtures("no_loading")
@@ -178,8 +178,11 @@ def test_bad_line_of_standard_input(call: Call, monkeypatch: pytest.MonkeyPatch)
         ),
         (["query="], "query is empty"),
         (["query= "], "query is empty"),
-        (["input=absent.jsonl"], "input=absent.jsonl: no such file"),
-        (["input=q.txt", "output=no/such/folder.jsonl"], "output=no/such/folder.jsonl: its folder does not exist"),
+        (["input=absent.jsonl"], "input must be a file, or - for standard input, got 'absent.jsonl': no such file"),
+        (
+            ["input=q.txt", "output=no/such/folder.jsonl"],
+            "output must be a file in a folder that exists, got 'no/such/folder.jsonl'",
+        ),
         (["query=a", "outputs=x"], "Could not override 'outputs'; Key 'outputs' not in 'RouteConfig' (key: outputs); "),
         (["query=a", "inference.temperature=-1"], "inference.temperature must be a number of at least 0, got -1.0"),
     ],

@@ -133,8 +133,14 @@ def test_bad_row(
 @pytest.mark.parametrize(
     ("columns", "words"),
     [
-        ({"query": "question"}, ["data.columns.query='question'", "text, subject, uid, big_score, small_score"]),
-        ({"scores": {"big": "big_score", "small": "tiny"}}, ["data.columns.scores.small='tiny'", "big_score"]),
+        (
+            {"query": "question"},
+            ["data.columns.query must be ", "text, subject, uid, big_score, small_score", "got 'question'"],
+        ),
+        (
+            {"scores": {"big": "big_score", "small": "tiny"}},
+            ["data.columns.scores.small must be ", "big_score", "'tiny'"],
+        ),
         ({"scores": {}, "costs": {}}, ["data.columns.scores", "at least 2", "[]"]),
         ({"costs": {"big": "big_usd"}}, ["data.columns.costs", "data.columns.scores (big, small)", "got {'big'"]),
     ],

@@ -114,7 +114,9 @@ def test_missing_file_names_the_key(tmp_path: Path, config: Callable[..., DataCo
     path = tmp_path / "nowhere.jsonl"
     with pytest.raises(ValueError) as caught:
         load_source(config(path))
-    assert str(caught.value) == f"data.path={str(path)!r}: no such file or folder"
+    assert str(caught.value) == (
+        f"data.path must be a file or glob, or a folder with *.jsonl, got {str(path)!r}: no such file or folder"
+    )
 
 
 def test_no_path(make_data_config: Callable[..., DataConfig]) -> None:
@@ -125,7 +127,9 @@ def test_no_path(make_data_config: Callable[..., DataConfig]) -> None:
 def test_folder_without_files(tmp_path: Path, config: Callable[..., DataConfig]) -> None:
     with pytest.raises(ValueError) as caught:
         load_source(config(tmp_path))
-    assert str(caught.value) == f"data.path={str(tmp_path)!r}: this folder has no *.jsonl"
+    assert str(caught.value) == (
+        f"data.path must be a file or glob, or a folder with *.jsonl, got {str(tmp_path)!r}: this folder has no *.jsonl"
+    )
 
 
 def test_folder_and_glob(tmp_path: Path, write: Callable[..., Path], config: Callable[..., DataConfig]) -> None:

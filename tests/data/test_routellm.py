@@ -173,4 +173,5 @@ def test_folder_without_the_files(tmp_path: Path, config: Callable[..., DataConf
     with pytest.raises(ValueError) as caught:
         load_source(config(tmp_path))
     expected = "mmlu/mmlu_*.csv or mmlu_*.csv or gsm8k_responses.csv"
-    assert str(caught.value) == f"data.path={str(tmp_path)!r}: this folder has no {expected}"
+    assert str(caught.value).startswith(f"data.path must be a file or glob, or a folder with {expected}, got ")
+    assert str(caught.value).endswith(f"got {str(tmp_path)!r}: this folder has no {expected}")

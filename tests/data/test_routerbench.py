@@ -130,7 +130,9 @@ def test_hub_that_cannot_be_reached(config: Callable[..., DataConfig], monkeypat
         raise ConnectionError("no network")
 
     monkeypatch.setattr("huggingface_hub.hf_hub_download", refuse)
-    with pytest.raises(ValueError, match=r"^data\.path=None: .* cannot be downloaded: no network\. Give data\.path"):
+    with pytest.raises(
+        ValueError, match=r"^data\.path must be a local table where .* cannot be downloaded, got None: no network"
+    ):
         load_source(config(None, allow_pickle=True))
 
 

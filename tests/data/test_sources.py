@@ -25,7 +25,8 @@ def test_every_source_names_a_missing_file(
     path = str(tmp_path / "gone.csv")
     with pytest.raises(ValueError) as caught:
         load_source(make_data_config(source=source, path=path))
-    assert str(caught.value).startswith(f"data.path={path!r}: no such file")
+    assert str(caught.value).startswith("data.path must be a ")
+    assert f", got {path!r}: no such file" in str(caught.value)
 
 
 @pytest.mark.parametrize("source", [source for source in Source if source is not Source.own])
@@ -96,7 +97,7 @@ def test_bad_pool_file(text: str, words: list[str], tmp_path: Path) -> None:
 
 
 def test_missing_pool_file(tmp_path: Path, make_data_config: Callable[..., DataConfig]) -> None:
-    with pytest.raises(ValueError, match=r"data\.pool_path='gone\.json': no such file"):
+    with pytest.raises(ValueError, match=r"data\.pool_path must be a file, got 'gone\.json'"):
         load_source(make_data_config(source="jsonl", path=str(tmp_path), pool_path="gone.json"))
 
 

@@ -70,8 +70,8 @@ def test_another_process_may_come_first(tiny_base: Any, cache: Path, monkeypatch
 @pytest.mark.parametrize(
     ("package", "message"),
     [
-        ("no_such_package", r"base_model\.package='no_such_package': not installed"),
-        ("causal_lm_router", r"base_model\.gguf_file='\*\.gguf': matches 0 files"),
+        ("no_such_package", r"base_model\.package must be an installed package, got 'no_such_package'"),
+        ("causal_lm_router", r"base_model\.gguf_file must match one file in .*, got '\*\.gguf', which matches 0"),
     ],
 )
 def test_a_packaged_model_that_is_not_there(tiny_base: Any, cache: Path, package: str, message: str) -> None:
@@ -94,7 +94,7 @@ def test_offline_the_hub_is_not_asked_and_the_error_names_the_way_out(
         raise AssertionError("the hub is asked")
 
     monkeypatch.setattr(socket, "create_connection", connect)
-    with pytest.raises(ValueError, match=rf"base_model\.name='{name}': .*experiment=quickstart"):
+    with pytest.raises(ValueError, match=rf"base_model\.name must be .*, got '{name}' .*experiment=quickstart"):
         load(prepare_base_model(config), config)
     hub_answers.cache_clear()
 
@@ -106,7 +106,9 @@ def test_a_tokenizer_without_padding_pads_with_eos(tiny_base: Any, tmp_path: Pat
 
 def test_a_tokenizer_without_eos_is_refused(tiny_base: Any, tmp_path: Path) -> None:
     folder = change_tokenizer(tiny_base, tmp_path, "eos_token")
-    with pytest.raises(ValueError, match=r"base_model\.name='tiny-llama': needs a fast tokenizer with an eos token"):
+    with pytest.raises(
+        ValueError, match=r"base_model\.name must have a fast tokenizer with an end token, got 'tiny-llama'"
+    ):
         load_tokenizer(folder, tiny_base.config)
 
 

@@ -148,7 +148,9 @@ def test_an_interrupted_baseline_resumes_and_a_finished_one_is_left_alone(
         (folder / name).unlink()
     assert main("resume", f"run_dir={folder}").status == 0
     assert read_outcomes(folder) == before
-    assert main("resume", f"run_dir={folder}").errors.startswith(f"error: run_dir={folder}: holds a finished run")
+    assert main("resume", f"run_dir={folder}").errors.startswith(
+        f"error: run_dir must be a folder without a finished run, got {folder}"
+    )
     for command in ("evaluate", "route", "merge"):
         asked = main(command, f"run_dir={folder}", *(["query=x"] if command == "route" else []))
         assert asked.errors == f"error: run_dir must hold a trained router, got {folder}, which holds a baseline\n"

@@ -430,7 +430,7 @@ def test_train_and_route_as_in_llmrouters_documentation(
 
     report = json.loads((Path.cwd() / "saved" / "router" / "report.json").read_text(encoding="utf-8"))
     assert report["num_queries"] == 12
-    with pytest.raises(ValueError, match="holds a finished run"):
+    with pytest.raises(ValueError, match="must be a folder without a finished run"):
         CausalLMRouterTrainer(router=router).train()
 
 

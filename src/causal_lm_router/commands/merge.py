@@ -3,8 +3,11 @@
 causal-lm-router merge run_dir=outputs/quickstart/2026-01-31_12-00-00
 """
 
+from pathlib import Path
+
 from causal_lm_router.commands.hydra_command import run_command
 from causal_lm_router.config import TrainConfig
+from causal_lm_router.runs.run_folder import RunFolder
 
 
 def main() -> None:
@@ -13,6 +16,8 @@ def main() -> None:
 
 
 def _job(config: TrainConfig) -> None:
+    # Said before the heavy imports: where there is no trained router.
+    RunFolder(Path(config.run_dir)).read_metadata()
     from causal_lm_router.runs.merge_run import merge_run
 
     merge_run(config)

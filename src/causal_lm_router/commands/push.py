@@ -4,8 +4,11 @@ causal-lm-router push run_dir=outputs/quickstart/2026-01-31_12-00-00 repo=owner/
 causal-lm-router push run_dir=... repo=owner/name dry_run=true
 """
 
+from pathlib import Path
+
 from causal_lm_router.commands.hydra_command import run_command
 from causal_lm_router.config import PushConfig
+from causal_lm_router.runs.run_folder import RunFolder
 
 
 def main() -> None:
@@ -14,6 +17,8 @@ def main() -> None:
 
 
 def _job(config: PushConfig) -> None:
+    # Said before the heavy imports: where there is no trained router.
+    RunFolder(Path(config.run_dir)).read_metadata()
     from causal_lm_router.runs.push_run import push_run
 
     push_run(config)

@@ -27,7 +27,7 @@ def _job(config: RouteConfig) -> None:
     # Queries and output are checked before the engine starts, which takes half a minute.
     rows = read_queries(config)
     if config.output is not None and not Path(config.output).absolute().parent.is_dir():
-        raise FileNotFoundError(f"output={config.output}: its folder does not exist")
+        raise FileNotFoundError(f"output must be a file in a folder that exists, got {config.output!r}")
     from causal_lm_router.runs.router import CausalLMRouter
 
     with _stdout_for_routes(), CausalLMRouter.from_run(config.run_dir, config) as router:
@@ -62,9 +62,9 @@ def read_queries(config: RouteConfig) -> list[dict[str, Any]]:
     elif Path(config.input).is_file():
         rows = list(read_query_file(Path(config.input), max_chars))
     else:
-        raise FileNotFoundError(f"input={config.input}: no such file")
+        raise FileNotFoundError(f"input must be a file, or - for standard input, got {config.input!r}: no such file")
     if not rows:
-        raise ValueError(f"input={config.input}: holds no query")
+        raise ValueError(f"input must hold a query, got {config.input!r}, which holds none")
     return rows
 
 

@@ -6,6 +6,7 @@ causal-lm-router train -m experiment=quickstart lora.lora_r=4,16 seed=0,1,2 [swe
 
 from dataclasses import replace
 
+from causal_lm_router.commands.early_checks import check_start
 from causal_lm_router.commands.hydra_command import go_to_working_folder, is_sweep_job, job_folder, run_command
 from causal_lm_router.config import TrainConfig
 
@@ -26,6 +27,7 @@ def _job(config: TrainConfig) -> None:
         # Jobs of one process share the base model, the data and the engine.
         launch_job(config, shared_workbench())
     else:
+        check_start(config)
         from causal_lm_router.runs.train_run import train_router
 
         train_router(config)

@@ -51,7 +51,9 @@ def apply_lora(
     try:
         adapted = peft.get_peft_model(model, lora)
     except ValueError as error:
-        raise ValueError(f"lora.target_modules={config.target_modules}: {error}") from error
+        raise ValueError(
+            f"lora.target_modules must be layers that an adapter fits, got {config.target_modules}: {error}"
+        ) from error
     # PEFT is content with any one layer. Embeddings and head have no number, so `num_layers` leaves them out.
     for target in config.target_modules if targets != "all-linear" else []:
         if not any(_is_named(path, target) for path in adapted.targeted_module_names):

@@ -71,12 +71,15 @@ def _convert_packaged(config: BaseModelConfig, folder: Path) -> None:
     assert config.gguf_file is not None
     spec = importlib.util.find_spec(config.package)
     if spec is None or not spec.submodule_search_locations:
-        raise ValueError(f"base_model.package={config.package!r}: not installed; it carries the weights")
+        raise ValueError(
+            f"base_model.package must be an installed package, got {config.package!r}; it carries the weights"
+        )
     package_dir = Path(spec.submodule_search_locations[0])
     files = sorted(package_dir.rglob(config.gguf_file))
     if len(files) != 1:
         raise ValueError(
-            f"base_model.gguf_file={config.gguf_file!r}: matches {len(files)} files in {package_dir}, not 1"
+            f"base_model.gguf_file must match one file in {package_dir}, got {config.gguf_file!r}, which matches "
+            f"{len(files)}"
         )
     source: dict[str, Any] = {"pretrained_model_name_or_path": str(files[0].parent), "gguf_file": files[0].name}
     # Float32 holds every value of a quantised format, so nothing is lost before `base_model.dtype` is applied.
@@ -98,7 +101,7 @@ def load_tokenizer(name_or_path: str, config: BaseModelConfig) -> PreTrainedToke
     except OSError as error:
         raise ValueError(_cannot_load(config, error)) from error
     if not tokenizer.is_fast or tokenizer.eos_token_id is None:
-        raise ValueError(f"base_model.name={config.name!r}: needs a fast tokenizer with an eos token")
+        raise ValueError(f"base_model.name must have a fast tokenizer with an end token, got {config.name!r}")
     # Padding is masked by length, so it may be the end token.
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
@@ -138,6 +141,6 @@ def _cannot_load(config: BaseModelConfig, error: OSError) -> str:
     # The first line: transformers goes on with advice that does not fit here.
     reason = next(iter(str(error).splitlines()), type(error).__name__)
     return (
-        f"base_model.name={config.name!r}: cannot be loaded ({reason}). On a machine without hub access, a licence for "
-        "it or a GPU, use experiment=quickstart: its base model comes with the installation"
+        f"base_model.name must be a base model that can be loaded, got {config.name!r} ({reason}). Without the hub, a "
+        "licence for it or a GPU, use experiment=quickstart: its base model comes with the installation"
     )

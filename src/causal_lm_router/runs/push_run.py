@@ -45,7 +45,9 @@ def _complete_weights(folder: RunFolder, what: PushedWeights) -> Path:
     if what is PushedWeights.adapter:
         return folder.weights
     if not folder.merged.is_dir():
-        raise FileNotFoundError(f"run_dir={folder.path}: no merged checkpoint there; write it with the merge command")
+        raise FileNotFoundError(
+            f"what must be adapter until {folder.merged} is there, got 'merged': the command merge writes it"
+        )
     card = folder.merged / "README.md"
     # The card was written for the adapter, and names its library. A run of an earlier version has no card.
     if folder.card.is_file() and not card.is_file():

@@ -116,7 +116,9 @@ class CausalLMRouter:
         """
         if batch is None:
             if self.files is None:
-                raise ValueError("route_batch: give a batch; only a router made from a YAML file has test queries")
+                raise ValueError(
+                    "batch must be a list of queries, got None: only a router made from a YAML file has test queries"
+                )
             batch = self.files.test_queries(self.config.data.max_query_chars)
         rows = [{"query": row} if isinstance(row, str) else dict(row) for row in batch]
         routes = self.route([row.get("query") for row in rows])  # type: ignore[misc]

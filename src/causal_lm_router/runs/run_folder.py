@@ -94,7 +94,7 @@ class RunFolder:
         path = self.path / "router.json"
         if not path.is_file() or not self.weights.is_dir():
             raise FileNotFoundError(
-                f"run_dir={self.path}: no trained router there; was the run interrupted? (resume it)"
+                f"run_dir must hold a trained router, got {self.path}: a run that was interrupted can be resumed"
             )
         plain = json.loads(path.read_text(encoding="utf-8"))
         pool = tuple(Candidate(**candidate) for candidate in plain["pool"])
@@ -108,9 +108,11 @@ def check_folder(folder: RunFolder, settings: Mapping[str, Any]) -> None:
         ValueError: the folder holds a finished run, or one of a config that gives other results.
     """
     if folder.report.is_file():
-        raise ValueError(f"run_dir={folder.path}: holds a finished run; choose another run_dir")
+        raise ValueError(f"run_dir must be a folder without a finished run, got {folder.path}")
     if not folder.config.is_file():
         return
     different = describe_differences(identity_of(load_run_config(folder.path)), identity_of(settings))
     if different:
-        raise ValueError(f"run_dir={folder.path}: holds a run with {', '.join(different)}; choose another run_dir")
+        raise ValueError(
+            f"run_dir must be another folder, got {folder.path}, which holds a run with {', '.join(different)}"
+        )

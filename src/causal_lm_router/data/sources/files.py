@@ -40,7 +40,9 @@ def find_files(key: str, value: str, names: Sequence[str], without: str | None =
         found = {Path(match) for match in glob.glob(str(path), recursive=True)}
     files = [file for file in found if file.is_file()]
     if not files:
-        raise ValueError(f"{key}={value!r}: {reason}")
+        raise ValueError(
+            f"{key} must be a file or glob, or a folder with {' or '.join(names)}, got {value!r}: {reason}"
+        )
     # Test last, so that a query in both splits gets its plain id in train.
     return sorted(files, key=lambda file: (source_split(file) == "test", file))
 

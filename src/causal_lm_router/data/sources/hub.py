@@ -84,7 +84,7 @@ def _read_rows(dataset: "Dataset", config: HubDataConfig) -> Iterator[dict[str, 
     for key, column in wanted.items():
         if column not in dataset.column_names:
             listed = ", ".join(dataset.column_names)
-            raise ValueError(f"data.columns.{key}={column!r}: no such column in {config.path}, which has {listed}")
+            raise ValueError(f"data.columns.{key} must be a column of {config.path} ({listed}), got {column!r}")
     # `sorted(set(...))`: two keys may map to the same column.
     for batch in dataset.select_columns(sorted(set(wanted.values()))).iter(batch_size=_BATCH_ROWS):
         for cells in zip(*batch.values(), strict=True):

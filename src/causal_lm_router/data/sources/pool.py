@@ -21,7 +21,7 @@ def find_pool(config: FileDataConfig, beside: Path | None = None) -> tuple[Candi
     if config.pool_path is not None:
         path = Path(config.pool_path).expanduser()
         if not path.is_file():
-            raise ValueError(f"data.pool_path={config.pool_path!r}: no such file")
+            raise ValueError(f"data.pool_path must be a file, got {config.pool_path!r}")
         return read_pool(path)
     if beside is not None and (beside / POOL_FILE).is_file():
         return read_pool(beside / POOL_FILE)

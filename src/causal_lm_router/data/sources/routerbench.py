@@ -103,7 +103,7 @@ def _find_file(config: RouterBenchDataConfig) -> Path:
     # The setting is checked before anything is downloaded or opened.
     path = None if config.path is None else Path(config.path).expanduser()
     if path is not None and not path.is_file():
-        raise ValueError(f"data.path={config.path!r}: no such file; it must be a .csv, .parquet or .pkl table")
+        raise ValueError(f"data.path must be a .csv, .parquet or .pkl table, got {config.path!r}: no such file")
     if path is not None and path.suffix not in PICKLE_SUFFIXES:
         return path
     if not config.allow_pickle:
@@ -122,5 +122,5 @@ def _download() -> Path:
         return Path(hf_hub_download(HUB_NAME, HUB_FILE, repo_type="dataset"))
     except OSError as error:
         raise ValueError(
-            f"data.path=None: {HUB_NAME}/{HUB_FILE} cannot be downloaded: {error}. Give data.path a local table"
+            f"data.path must be a local table where {HUB_NAME}/{HUB_FILE} cannot be downloaded, got None: {error}"
         ) from error

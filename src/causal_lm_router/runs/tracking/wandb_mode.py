@@ -47,11 +47,13 @@ def choose_recording(mode: WandbMode, timeout_s: float) -> Recording:
     # The key comes first: looking for it takes no time, the server may take seconds.
     if no_key := _why_no_key():
         if mode is WandbMode.online:
-            raise ValueError(f"{KEY}=online: {no_key}; {KEY}=auto or offline records without a key")
+            raise ValueError(f"{KEY} must be auto, offline or disabled without a key, got 'online': {no_key}")
         return Recording("offline", no_key)
     if no_answer := why_no_answer(settings, timeout_s):
         if mode is WandbMode.online:
-            raise ConnectionError(f"{KEY}=online: {no_answer}; {KEY}=auto or offline records without the server")
+            raise ConnectionError(
+                f"{KEY} must be auto, offline or disabled without a server, got 'online': {no_answer}"
+            )
         return Recording("offline", no_answer)
     return Recording("online")
 

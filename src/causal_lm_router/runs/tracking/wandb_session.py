@@ -79,7 +79,9 @@ def _open(
             # Until W&B's helper process ends it keeps the id for the run that failed to open.
             _end_helper()
             if mode is WandbMode.online:
-                raise ConnectionError(f"{KEY}=online: {_first_line(error)}") from error
+                raise ConnectionError(
+                    f"{KEY} must be auto, offline or disabled here, got 'online': {_first_line(error)}"
+                ) from error
             recording = Recording("offline", f"the W&B server did not open the run ({_first_line(error)})")
         else:
             _logger.info("W&B records online: %s", run.url)
