@@ -1,5 +1,7 @@
 """Drawings of an evaluation: the values and names on them, and that they are written whatever is known."""
 
+import dataclasses
+import itertools
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -9,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from causal_lm_router.evaluation.evaluation_folder import outcome_rows, write_evaluation
@@ -111,6 +114,7 @@ def row_names(figure: Figure) -> list[str]:
 def test_routes_by_task_are_shares_with_failures_last(table: OutcomeTable) -> None:
     figure = draw_routes_by_task(table, "large")
     assert row_names(figure) == ["all queries (4)", "maths (3)", "trivia (1)"]
+    assert figure.axes[0].get_title(loc="left") == "all 2 tasks"
     third = round(1 / 3, 4)
     # Routes, then best candidates, of each row.
     assert widths(figure.axes[0]) == [
@@ -124,13 +128,13 @@ def test_routes_by_task_are_shares_with_failures_last(table: OutcomeTable) -> No
     assert legend_of(figure) == ["small", "large (best single)", "parse failure"]
 
 
-def test_a_single_task_is_all_queries_and_small_ones_are_left_out(table: OutcomeTable) -> None:
+def test_a_single_task_is_all_queries_and_small_ones_share_a_row(table: OutcomeTable) -> None:
     figure = draw_routes_by_task(outcome_table(four_outcomes()[:3], NAMES), "small")
     assert row_names(figure) == ["all queries (3)"]
     assert "parse failure" not in legend_of(figure)
     figure = draw_routes_by_task(table, "small", max_tasks=1)
-    assert row_names(figure) == ["all queries (4)", "maths (3)"]
-    assert figure.axes[0].get_ylabel().startswith("1 of 2 tasks")
+    assert row_names(figure) == ["all queries (4)", "maths (3)", "1 other task (1)"]
+    assert figure.axes[0].get_title(loc="left") == "1 task with most queries, of 2"
 
 
 def test_of_many_candidates_the_least_routed_are_drawn_as_one() -> None:
@@ -241,6 +245,30 @@ def test_cost_scale_is_logarithmic_where_it_is_wide(cheap: float, scale: str) ->
     report = evaluate_outcomes(rows, names, "c", None).report
     figure = draw_frontier([run_point("x", report)], report.references, candidates=outcome_table(rows, names))
     assert figure.axes[0].get_xscale() == scale
+
+
+def test_no_text_of_a_frontier_lies_on_another_or_on_a_mark() -> None:
+    costs = {"a": 0.00015, "b": 0.0011, "c": 0.007}
+    rows = [outcome(index, "t", {"a": 0.45, "b": 0.5, "c": 0.8}, "a", costs) for index in range(2)]
+    report = evaluate_outcomes(rows, list(costs), "c", None).report
+    # Random lies up and to the right of b, where a number goes first.
+    near = dataclasses.replace(
+        report.references["random"], mean_cost=Estimate(value=0.00116), mean_score=Estimate(value=0.513)
+    )
+    references = {"random": near, "oracle": report.references["oracle"]}
+    figure = draw_frontier([run_point("x", report)], references, candidates=outcome_table(rows, list(costs)))
+    axes = figure.axes[0]
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    ticks = [label for label in axes.get_xticklabels(which="both") if label.get_text()]
+    frame = axes.get_window_extent()
+    inside = [box for label in ticks if frame.x0 < (box := label.get_window_extent()).x1 < frame.x1]
+    assert len(inside) > 3
+    assert all(one.x1 < other.x0 for one, other in itertools.pairwise(sorted(inside, key=lambda box: box.x0)))
+    marks = np.vstack([line.get_xydata() for line in axes.get_lines() if line.get_marker() not in ("", "None", None)])
+    for text in axes.texts:
+        box = text.get_window_extent()
+        assert not any(box.contains(*place) for place in axes.transData.transform(marks)), text.get_text()
 
 
 def test_frontier_needs_costs() -> None:

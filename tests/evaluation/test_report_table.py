@@ -1,10 +1,12 @@
 """The printed report: what a reader must find in it, at 80 columns."""
 
+import dataclasses
 import io
 
 import pytest
 from rich.console import Console
 
+from causal_lm_router.evaluation.intervals import Estimate
 from causal_lm_router.evaluation.metrics import evaluate_outcomes
 from causal_lm_router.evaluation.report import RoutingReport
 from causal_lm_router.evaluation.report_table import print_report
@@ -114,11 +116,16 @@ def test_a_long_name_of_a_task_is_whole() -> None:
         assert prefix in "".join(column)
 
 
-def test_a_router_below_best_single_has_no_share_of_the_way() -> None:
-    text = printed(make_report(num_failed=39))
-    assert row(text, "Best single to oracle") == "Best single to oracle below best single"
-    assert row(text, "Best single to best possible") == "Best single to best possible below best single"
-    assert row(text, "Score over best single").startswith("Score over best single -0.475 [")
+def test_a_share_of_a_way_is_never_negative() -> None:
+    report = make_report()
+    for estimate, shown in (
+        (Estimate(value=-2.95, low=-4.0, high=-2.0), "below best single"),
+        (Estimate(value=0.12, low=-2.95, high=0.8), "12% of the way [below best single, 80%]"),
+        (Estimate(value=0.12), "12% of the way"),
+    ):
+        text = printed(dataclasses.replace(report, gap_recovered=estimate, bayes_gap_recovered=estimate))
+        assert row(text, "Best single to oracle") == f"Best single to oracle {shown}"
+        assert row(text, "Best single to best possible") == f"Best single to best possible {shown}"
 
 
 def test_a_single_task_needs_no_table() -> None:
@@ -141,5 +148,32 @@ def test_escape_sequences_in_names_and_tasks_are_shown_not_obeyed() -> None:
 
 def test_many_routes_are_summed_up() -> None:
     names = tuple(f"llm-{index}" for index in range(8))
-    assert row(printed(make_report(names), width=120), "Routes").endswith("3 others 0%")
-    assert row(printed(make_report(names[:6]), width=120), "Routes").endswith(", 1 other 0%")
+    report = make_report(names)
+    assert row(printed(report, width=120), "Routes") == "Routes llm-1 50%, llm-0 48%, 6 never"
+    spread = dict.fromkeys(names[:4], 0.2) | dict.fromkeys(names[4:7], 0.066) | {names[7]: 0.002}
+    report = dataclasses.replace(report, route_distribution=spread)
+    assert row(printed(report, width=120), "Routes").endswith("llm-3 20%, llm-4 7%, 3 others 13%")
+    report = dataclasses.replace(report, route_distribution=spread | {"llm-5": 0.0, "llm-6": 0.0})
+    assert row(printed(report, width=120), "Routes").endswith("llm-4 7%, 1 other under 1%, 2 never")
+
+
+def test_warnings_come_first() -> None:
+    report = dataclasses.replace(make_report(), warnings=("all [bold]is[/bold] lost", "and more\x1b[2J"))
+    lines = printed(report).splitlines()
+    assert lines[0] == "warning: all [bold]is[/bold] lost"
+    assert lines[2] == "warning: and more\\x1b[2J"
+
+
+@pytest.mark.parametrize(("num_failed", "shown"), [(3, None), (4, "after"), (20, "after"), (21, "before")])
+def test_failures_are_shown_where_there_are_many_and_first_where_they_are_most(
+    num_failed: int, shown: str | None
+) -> None:
+    text = printed(make_report(num_failed=num_failed))
+    heading = f"Parse failures: 3 of {num_failed}"
+    assert (heading in text) == (shown is not None)
+    if shown is not None:
+        assert (text.index(heading) < text.index("Who chooses")) == (shown == "before")
+        assert len([line for line in text.splitlines() if line.split() == ["'text'", "'text'", "ambiguous"]]) == 3
+    # A table of zeros by task says nothing.
+    assert ("By task" in text) == (shown != "before")
+    assert ("Routes" in text) == (shown != "before")

@@ -1,11 +1,12 @@
 """Reading report.json and outcomes.jsonl back, as they are written today and as they were before."""
 
+import dataclasses
 import json
 from pathlib import Path
 
 import pytest
 
-from causal_lm_router.evaluation.evaluation_folder import write_evaluation
+from causal_lm_router.evaluation.evaluation_folder import outcome_rows, write_evaluation
 from causal_lm_router.evaluation.metrics import Evaluation, evaluate_outcomes
 from causal_lm_router.evaluation.stored import read_evaluation, read_report
 from causal_lm_router.routing import Generation, ParsedRoute, RouteOutcome, RoutingExample
@@ -38,6 +39,27 @@ def test_an_evaluation_is_read_back(written: tuple[Evaluation, Path]) -> None:
     assert found.best_single["routing_accuracy"].tolist() == [0.0, 1.0]
     assert found.table is not None
     assert found.table.scores.tolist() == [[1.0, 0.0], [0.5, 1.0]]
+
+
+def test_the_warnings_open_the_report_and_a_row_holds_its_query(written: tuple[Evaluation, Path]) -> None:
+    evaluation, folder = written
+    warned = dataclasses.replace(evaluation, report=dataclasses.replace(evaluation.report, warnings=("beware",)))
+    write_evaluation(folder, warned, {"split": "test", "name": "x"}, with_pictures=False)
+    plain = json.loads((folder / "report.json").read_text(encoding="utf-8"))
+    assert [*plain][:3] == ["warnings", "split", "name"]
+    assert plain["warnings"] == ["beware"]
+    assert read_report(folder) == warned.report
+    assert [(row["query_id"], row["query"]) for row in outcome_rows(evaluation.outcomes)] == [
+        ("q2", "line\u2028q2"),
+        ("q1", "line\u2028q1"),
+    ]
+    # Rows of earlier versions lack the query.
+    path = folder / "outcomes.jsonl"
+    rows = [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n") if line]
+    path.write_text(
+        "\n".join(json.dumps({k: v for k, v in row.items() if k != "query"}) for row in rows), encoding="utf-8"
+    )
+    assert read_evaluation(folder).query_ids == ("q1", "q2")
 
 
 def test_a_report_with_older_keys_is_read(written: tuple[Evaluation, Path]) -> None:

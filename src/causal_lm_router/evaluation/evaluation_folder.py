@@ -27,7 +27,9 @@ def write_evaluation(
     for name, other in evaluation.others.items():
         write_evaluation(folder / "decodings" / name, other, facts, with_pictures=False)
     # A folder with a report is a whole evaluation: those who look for one look for this file.
-    report = {**facts, **evaluation.report.to_dict()}
+    # Its warnings come before everything else.
+    plain = evaluation.report.to_dict()
+    report = {"warnings": plain["warnings"], **facts, **plain}
     write_text(folder / REPORT, json.dumps(report, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
     return pictures
 
@@ -48,6 +50,7 @@ def outcome_rows(outcomes: Sequence[RouteOutcome]) -> list[dict[str, Any]]:
     return [
         {
             "query_id": outcome.example.query_id,
+            "query": outcome.example.query,
             "task": outcome.example.task,
             "label": outcome.label,
             "generation": outcome.generation.text,

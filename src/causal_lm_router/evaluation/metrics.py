@@ -15,8 +15,17 @@ from causal_lm_router.data.arrays import Bools, Floats
 from causal_lm_router.evaluation.intervals import Estimate, mean_estimate, rate_estimate, ratio_estimate
 from causal_lm_router.evaluation.measures.prediction_report import PredictionReport, report_predictions
 from causal_lm_router.evaluation.outcome_table import NOBODY, OutcomeTable, outcome_table
-from causal_lm_router.evaluation.report import DecodingReport, Reference, RoutingReport, TaskReport
+from causal_lm_router.evaluation.report import (
+    DecodingReport,
+    FailedGeneration,
+    Reference,
+    RoutingReport,
+    TaskReport,
+)
 from causal_lm_router.routing import ParseFailure, RouteOutcome
+
+_NUM_EXAMPLES, _EXAMPLE_CHARS = 3, 80
+"""Parse failures that a report shows, and how much of their texts."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -140,7 +149,30 @@ def _route_shares(outcomes: Sequence[RouteOutcome], names: Sequence[str]) -> dic
         "truncation_rate": _rate(outcome.truncated_query for outcome in outcomes),
         "parse_failures": {kind.value: sum(route.failure is kind for route in routes) for kind in ParseFailure},
         "route_distribution": _shares((route.candidate for route in routes), names),
+        "failed_generations": _failed_generations(outcomes),
     }
+
+
+def _failed_generations(outcomes: Sequence[RouteOutcome]) -> tuple[FailedGeneration, ...]:
+    """A few parse failures: the first of each kind, the most frequent kind first, then whichever come next."""
+    failed = [outcome for outcome in outcomes if outcome.route.failure is not None]
+    by_kind = Counter(outcome.route.failure for outcome in failed).most_common()
+    first = [next(outcome for outcome in failed if outcome.route.failure is kind) for kind, _ in by_kind]
+    shown = [*first, *(outcome for outcome in failed if outcome not in first)][:_NUM_EXAMPLES]
+    return tuple(
+        FailedGeneration(
+            query_id=outcome.example.query_id,
+            query=_beginning(outcome.example.query),
+            generation=_beginning(outcome.generation.text),
+            failure=outcome.route.failure.value,
+        )
+        for outcome in shown
+        if outcome.route.failure is not None
+    )
+
+
+def _beginning(text: str) -> str:
+    return text if len(text) <= _EXAMPLE_CHARS else f"{text[: _EXAMPLE_CHARS - 1]}…"
 
 
 def _gains(table: OutcomeTable, single: int) -> dict[str, Any]:

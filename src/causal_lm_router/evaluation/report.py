@@ -33,6 +33,19 @@ class TaskReport:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class FailedGeneration:
+    """A generation that names no candidate, as an example of its kind."""
+
+    query_id: str
+    query: str
+    """The beginning of the query."""
+    generation: str
+    """The beginning of the generated text."""
+    failure: str
+    """The kind of parse failure."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class DecodingReport:
     """The method behind the routes, beside free generation and other methods on the same queries and weights."""
 
@@ -113,6 +126,10 @@ class RoutingReport:
     """How the routes were read out of the base model; None for routers without one."""
     predictions: PredictionReport | None = None
     """What the router's predictions are worth; None where it names a candidate without scoring the others."""
+    failed_generations: tuple[FailedGeneration, ...] = ()
+    """A few of the parse failures, as many kinds of them as there are."""
+    warnings: tuple[str, ...] = ()
+    """What a reader must know before the numbers, with what to try: a sentence or two each."""
 
     def to_dict(self) -> dict[str, Any]:
         """Return the report as plain dictionaries, lists, numbers, texts and None, free of NaN: fit for JSON."""

@@ -22,6 +22,7 @@ from causal_lm_router.evaluation.formatting import (
 )
 from causal_lm_router.evaluation.intervals import Estimate
 from causal_lm_router.evaluation.report import DecodingReport, Reference, RoutingReport
+from causal_lm_router.evaluation.report_warnings import mostly_fails
 from causal_lm_router.terminal import plain_text
 
 LEGEND = (
@@ -32,15 +33,24 @@ LEGEND = (
 OF_THE_WAY = Form(".0%", unit=" of the way")
 MAX_ROUTES = 5
 """Candidates whose share of the routes is shown."""
+SHOWN_FAILURES = 0.1
+"""Share of parse failures from which some of them are shown."""
 
 
 def print_report(report: RoutingReport, console: Console, max_tasks: int = 20) -> None:
-    """Print how the router did beside its references, how sure that is, and the `max_tasks` tasks with most queries."""
+    """Print how the router did beside its references, how sure that is, and the `max_tasks` tasks with most queries.
+
+    Warnings come first. Where most generations fail, examples follow them, and there is no table of zeros by task.
+    """
+    for warning in report.warnings:
+        console.print(plain_text(f"warning: {warning}\n", "bold"))
     tables = [_reference_table(report), _details_table(report)]
+    failures = [_failure_table(report)] if report.parse_failure_rate.value >= SHOWN_FAILURES else []
+    tables = [*failures, *tables] if mostly_fails(report) else [*tables, *failures]
     # One decoding alone has nothing to be compared with, and one task is the whole.
     if report.decoding is not None and len(report.decoding.mean_scores) > 1:
         tables.append(_decoding_table(report.decoding))
-    if len(report.per_task) > 1:
+    if len(report.per_task) > 1 and not mostly_fails(report):
         tables.append(_task_table(report, max_tasks))
     for table in tables:
         console.print(table)
@@ -70,6 +80,19 @@ def _reference_cells(shown: RoutingReport | Reference) -> list[Text]:
     ]
 
 
+def _failure_table(report: RoutingReport) -> Table:
+    """Examples of what was generated in the place of a name; older reports have none."""
+    shown, number = len(report.failed_generations), sum(report.parse_failures.values())
+    title = f"Parse failures: {shown} of {number:,}"
+    table = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD)
+    for heading in ("Query", "Generated text", "Failure"):
+        table.add_column(heading, overflow="fold")
+    for example in report.failed_generations:
+        # Quoted: what is wrong with a text may be white space alone.
+        table.add_row(Text(repr(example.query)), Text(repr(example.generation)), example.failure)
+    return table
+
+
 def _details_table(report: RoutingReport) -> Table:
     table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
     table.add_column(style="dim")
@@ -93,6 +116,9 @@ def _route_details(report: RoutingReport) -> list[tuple[str, str]]:
         ("Accuracy over best single", format_estimate(report.accuracy_gain, POINTS_WITH_UNIT)),
         ("Best single to oracle", _way(report.gap_recovered)),
     ]
+    # What else there is to say is about routes, of which there are few or none.
+    if mostly_fails(report):
+        return details[:2]
     if report.bayes_score is not None:
         details.append(("Best single to best possible", _way(report.bayes_gap_recovered)))
         details.append(("Best possible, expected score", format_estimate(report.bayes_score, SCORE)))
@@ -182,23 +208,33 @@ def _task_table(report: RoutingReport, max_tasks: int) -> Table:
 
 
 def _most_routed(report: RoutingReport) -> str:
-    """`dorado-24b 14%, borealis-large 9%, 1 other 0%`."""
+    """`dorado-24b 14%, borealis-large 9%, 1 other 4%, 2 never`."""
     # Parse failures stand in their own line.
     shares = sorted(report.route_distribution.items(), key=lambda item: -item[1])
-    shown = [f"{name} {share:.0%}" for name, share in shares[:MAX_ROUTES]]
-    if others := shares[MAX_ROUTES:]:
-        shown.append(f"{count(len(others), 'other', 'others')} {sum(share for _, share in others):.0%}")
+    routed = [(name, share) for name, share in shares if share > 0]
+    shown = [f"{name} {_percent(share)}" for name, share in routed[:MAX_ROUTES]]
+    if others := routed[MAX_ROUTES:]:
+        shown.append(f"{count(len(others), 'other', 'others')} {_percent(sum(share for _, share in others))}")
+    if num_never := len(shares) - len(routed):
+        shown.append(f"{num_never:,} never")
     return ", ".join(shown)
+
+
+def _percent(share: float) -> str:
+    """A share above 0 as a whole percentage; one that would round to nothing is said to be small."""
+    return f"{share:.0%}" if share >= 0.005 else "under 1%"
 
 
 def _way(recovered: Estimate | None) -> str:
     """How far the router comes on the way from best single to something better."""
     if recovered is None:
         return "nothing to gain"
+    # A share of a way that leads the other way says nothing: the score over best single says how much is lost.
     if recovered.value < 0:
-        # A share of a way that leads the other way says nothing: the score over best single says how much is lost.
         return "below best single"
-    return format_estimate(recovered, OF_THE_WAY)
+    if recovered.low is None or recovered.high is None or recovered.low >= 0:
+        return format_estimate(recovered, OF_THE_WAY)
+    return f"{recovered.value:.0%} of the way [below best single, {recovered.high:.0%}]"
 
 
 def _count_queries(number: int) -> str:

@@ -16,6 +16,8 @@ from causal_lm_router.files import write_folder
 from causal_lm_router.models.base_model import load_base_model, load_tokenizer
 
 ADAPTER_SETTINGS, ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
+_NEGLIGIBLE = 1e-9
+"""Entries of a B matrix below this change no weight of a base model by more than rounding does."""
 
 
 def apply_lora(
@@ -157,6 +159,16 @@ def save_weights(
 def is_adapter(folder: Path) -> bool:
     """Return whether the folder holds a PEFT adapter; otherwise it holds a full checkpoint."""
     return (folder / ADAPTER_SETTINGS).is_file()
+
+
+def changes_nothing(folder: Path) -> bool:
+    """Return whether the adapter in a folder leaves the base model as it is: all its B matrices are 0, or nearly so.
+
+    They are 0 before the first step of training. Only the adapter's file is read.
+    """
+    with safe_open(folder / ADAPTER_WEIGHTS, "pt") as weights:
+        names = [name for name in weights.keys() if "lora_B" in name or "lora_embedding_B" in name]  # noqa: SIM118
+        return bool(names) and all(float(weights.get_tensor(name).abs().max()) < _NEGLIGIBLE for name in names)
 
 
 def vllm_serves(folder: Path) -> bool:

@@ -12,6 +12,7 @@ from causal_lm_router.evaluation.report import RoutingReport
 from causal_lm_router.evaluation.report_table import print_report
 from causal_lm_router.runs.finish import report_facts
 from causal_lm_router.runs.run_folder import RunFolder
+from causal_lm_router.runs.run_warnings import add_warnings
 from causal_lm_router.runs.session import Session, check_pool_of_run, load_data, open_session
 from causal_lm_router.runs.workbench import Workbench
 from causal_lm_router.terminal import name_work
@@ -37,6 +38,7 @@ def evaluate_run(config: EvaluateConfig) -> RoutingReport:
                 evaluation = session.evaluate(
                     folder.weights, data.examples(split, num, seed), also, with_predictions=True, validation=validation
                 )
+    evaluation = add_warnings(evaluation, config, data.splits, folder.weights)
     write_evaluation(Path(config.output_dir), evaluation, report_facts(config, data, split))
     print_report(evaluation.report, Console())
     print(f"\nevaluation folder: {os.path.relpath(config.output_dir)}")

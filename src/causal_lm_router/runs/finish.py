@@ -22,6 +22,7 @@ from causal_lm_router.models.precision import precision_facts
 from causal_lm_router.prompting.encoder import Encoder
 from causal_lm_router.runs.model_card import model_card
 from causal_lm_router.runs.run_folder import RouterMetadata, RunFolder
+from causal_lm_router.runs.run_warnings import add_warnings
 from causal_lm_router.runs.session import record_evaluation
 from causal_lm_router.runs.sweep_folder import sweep_of
 from causal_lm_router.runs.tracking import MetricRow, Tracking, read_metrics
@@ -55,6 +56,7 @@ def finish_run(
     split = config.evaluation.final_split
     with name_work(split.value):
         evaluation = evaluate(data.examples(split), with_predictions=True, validation=validation)
+    evaluation = add_warnings(evaluation, config, data.splits, folder.weights if encoder else None)
     record_evaluation(tracking, evaluation, split.value, step)
     if encoder is not None:
         _describe_router(config, folder, data, encoder, evaluation.report, rows)

@@ -10,6 +10,7 @@ from causal_lm_router.evaluation.formatting import (
     REFERENCE_NAMES,
     SCORE,
     count,
+    escape_markdown,
     explain_reference,
     format_estimate,
     markdown,
@@ -114,8 +115,11 @@ def _results(report: RoutingReport, split: Split) -> str:
     for name, reference in report.references.items():
         rows.append(_result_row(REFERENCE_NAMES[name], reference, explain_reference(name, report.best_single)))
     failures = format_estimate(report.parse_failure_rate, PERCENT)
+    # Quoted as Markdown does, so that they stand out before the numbers.
+    warnings = "".join(f"> Warning: {escape_markdown(warning)}\n\n" for warning in report.warnings)
     return (
-        f"On {count(report.num_queries, 'query', 'queries')} of the {split.value} split, with 95% intervals:\n\n"
+        f"{warnings}On {count(report.num_queries, 'query', 'queries')} of the {split.value} split, "
+        f"with 95% intervals:\n\n"
         f"{markdown(rows)}\n\n"
         "Mean score: quality of the answers of the LLMs called, 0 to 1. Routing accuracy: share of queries sent to an "
         f"LLM that no other LLM beats on them. Parse failures, which count as wrong: {failures}."

@@ -30,7 +30,8 @@ def draw_confusion(names: Sequence[str], counts: Integers, route_label: str = "r
     image = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1, aspect="auto")
     _write_counts(axes, counts, shares)
     for index in range(size):
-        axes.add_patch(Rectangle((index - 0.5, index - 0.5), 1, 1, fill=False, edgecolor=GREY))
+        # Above the grid, which would hide parts of the outline.
+        axes.add_patch(Rectangle((index - 0.5, index - 0.5), 1, 1, fill=False, edgecolor=GREY, zorder=3))
     # The line sets parse failures apart from the candidates.
     axes.axvline(size - 0.5, color=ORANGE, linewidth=2)
     _label_cells(axes, shorten_names(names), [int(total) for total in totals])

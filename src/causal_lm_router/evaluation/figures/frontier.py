@@ -10,6 +10,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patheffects import withStroke
+from matplotlib.text import Annotation
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from causal_lm_router.data.arrays import Floats
 from causal_lm_router.evaluation.figures.drawing import (
@@ -120,6 +122,11 @@ def _set_scale(axes: Axes, costs: Sequence[float]) -> None:
     else:
         # A router that calls no LLM at all costs nothing, which has no logarithm.
         axes.set_xscale("symlog", linthresh=USD * min(above_zero), linscale=0.3)
+    # Where the costs span few decades, the numbers between them help; labels of all ten steps would run together.
+    if len(above_zero) == len(costs) and max(above_zero) <= 1000 * min(above_zero):
+        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda cost, _: f"{cost:g}"))
+    axes.xaxis.set_minor_formatter(NullFormatter())
 
 
 def _draw_routers(axes: Axes, routers: Sequence[RouterPoint]) -> list[Line2D]:
@@ -190,13 +197,13 @@ def _hull_line(hull: Points, dearest: float) -> tuple[Floats, Floats]:
 def _draw_numbers(axes: Axes, costs: Floats, scores: Floats, numbers: Mapping[int, int]) -> None:
     """Write numbers beside the points with these indices, each in the first place that is free, else in the freest."""
     axes.autoscale_view()
-    # Places in points of print: what a reader sees does not depend on the scales of the axes.
-    points = axes.transData.transform(np.column_stack([costs, scores])) * 72 / axes.figure.dpi
-    taken = points
+    points = _in_print(axes, np.column_stack([costs, scores]))
+    taken = _taken_places(axes)
     for index, number in numbers.items():
         places = points[index] + _PLACES
-        # Distance of each place from the nearest point or number, the numbered point itself left out.
-        gaps = np.linalg.norm(places[:, None] - np.delete(taken, index, axis=0), axis=2).min(axis=1, initial=_FREE)
+        # Distance of each place from the nearest mark or number, the numbered point itself left out.
+        others = taken[np.abs(taken - points[index]).max(axis=1) > 0.01]
+        gaps = np.linalg.norm(places[:, None] - others, axis=2).min(axis=1, initial=_FREE)
         # What lies below the axis is its labels.
         gaps[places[:, 1] < axes.bbox.y0 * 72 / axes.figure.dpi + 4] = 0
         best = int(gaps.argmax())
@@ -205,3 +212,15 @@ def _draw_numbers(axes: Axes, costs: Floats, scores: Floats, numbers: Mapping[in
         text = axes.annotate(str(number), at, _PLACES[best], textcoords="offset points", fontsize=8)
         # The white edge keeps a number readable on a line.
         text.set(ha="center", va="center", zorder=6, path_effects=[withStroke(linewidth=2, foreground="white")])
+
+
+def _taken_places(axes: Axes) -> Floats:
+    """Where marks and numbers are on the axes: a number drawn over one of them would hide it."""
+    marks = [line.get_xydata() for line in axes.get_lines() if line.get_marker() not in ("", "None", None)]
+    written = [_in_print(axes, np.array([text.xy])) + text.xyann for text in axes.texts if isinstance(text, Annotation)]
+    return np.vstack([*(_in_print(axes, np.asarray(mark)) for mark in marks), *written])
+
+
+def _in_print(axes: Axes, places: Floats) -> Floats:
+    """Places in points of print: what a reader sees does not depend on the scales of the axes."""
+    return np.asarray(axes.transData.transform(places) * 72 / axes.figure.dpi)
