@@ -100,7 +100,10 @@ def make_data_config() -> Callable[..., DataConfig]:
 
     RouteLLM's contaminated prompts are kept, unless a field says otherwise: most tests have no list of them.
     """
-    shipped = functools.cache(lambda source: compose_config([f"data={source}", "run_dir=none"]).data)
+    needed = {"own": ["data.function=lab:load"]}
+    shipped = functools.cache(
+        lambda source: compose_config([f"data={source}", *needed.get(source, []), "run_dir=none"]).data
+    )
 
     def make(source: str, **fields: Any) -> DataConfig:
         kept = {"drop_contaminated": False} if source == "routellm" else {}

@@ -3,9 +3,11 @@
 import math
 import unicodedata
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
+FEWEST_QUERIES = 10
+"""Fewer queries may look suspicious by chance."""
 INVISIBLE = ("Cc", "Cf", "Cs", "Zl", "Zp")
 """Unicode categories of characters that show nothing and yet change what is seen: line breaks and other control
 characters, zero-width and direction marks, halves of surrogate pairs."""
@@ -35,7 +37,7 @@ class RoutingExample:
     """One query with the score (0..1) and, where known, the cost (USD) of every candidate's answer.
 
     `expected_scores` holds each candidate's expected score where the data's model is known (simulated data), else None.
-    `source_split` is the split the source itself assigns ("train", "test"), or None.
+    `source_split` is the split the source itself assigns ("train", "validation", "test"), or None.
     """
 
     query_id: str
@@ -45,6 +47,15 @@ class RoutingExample:
     costs: Mapping[str, float] | None = None
     expected_scores: Mapping[str, float] | None = None
     source_split: str | None = None
+
+    def reordered(self, candidate_names: Sequence[str]) -> "RoutingExample":
+        """Return the example with scores and costs in the order of these names, which must be its candidates."""
+
+        def sort(values: Mapping[str, float] | None) -> dict[str, float] | None:
+            return None if values is None else {name: values[name] for name in candidate_names}
+
+        costs, expected = sort(self.costs), sort(self.expected_scores)
+        return replace(self, scores=sort(self.scores) or {}, costs=costs, expected_scores=expected)
 
     def best_candidates(self) -> list[str]:
         """Return the names of all candidates whose score equals the best score, in pool order."""
@@ -152,8 +163,8 @@ def check_pool(candidate_names: Sequence[str]) -> None:
     if len(candidate_names) < 2:
         raise ValueError(f"the pool must have at least 2 candidates, got {list(candidate_names)}")
     for name in candidate_names:
-        if not name or name != name.strip():
-            raise ValueError(f"a candidate name must not be empty or have outer white space, got {name!r}")
+        if not isinstance(name, str) or not name or name != name.strip():
+            raise ValueError(f"a candidate name must be a text, not be empty or have outer white space, got {name!r}")
         # A generation that names a candidate is one line, and two names that look the same must be the same.
         if any(unicodedata.category(char) in INVISIBLE for char in name):
             raise ValueError(
@@ -169,11 +180,40 @@ def check_pool(candidate_names: Sequence[str]) -> None:
         seen[normalised] = name
 
 
+def describe_other_pool(candidate_names: Sequence[str], expected: Sequence[str]) -> str:
+    """Return how a pool differs from the expected one: `it lacks a; it adds b (the pool is a, c)`."""
+    differences = [
+        f"it {verb} {', '.join(names)}"
+        for verb, names in (
+            ("lacks", [name for name in expected if name not in candidate_names]),
+            ("adds", [name for name in candidate_names if name not in expected]),
+        )
+        if names
+    ]
+    return f"{'; '.join(differences) or 'it has another order'} (the pool is {', '.join(expected)})"
+
+
+def check_text(value: object, what: str) -> str:
+    """Return `value`, which `what` names in messages.
+
+    Raises:
+        ValueError: it is no text, or holds half a surrogate pair, which cannot be written as UTF-8.
+    """
+    if not isinstance(value, str):
+        raise ValueError(f"{what} must be a text, got {type(value).__name__}")
+    try:
+        value.encode()
+    except UnicodeEncodeError as error:
+        half = ascii(value[error.start])
+        raise ValueError(f"{what} holds half a surrogate pair ({half}), which is no character") from None
+    return value
+
+
 def check_query(value: object, max_chars: int) -> str:
     """Return `value`, a query to use.
 
     Raises:
-        ValueError: it is no text, is blank, or has more than `max_chars` characters.
+        ValueError: it is no text, is blank, has more than `max_chars` characters, or `check_text` refuses it.
     """
     if not isinstance(value, str):
         raise ValueError(f"query must be a text, got {type(value).__name__}")
@@ -181,7 +221,7 @@ def check_query(value: object, max_chars: int) -> str:
         raise ValueError("query is empty")
     if len(value) > max_chars:
         raise ValueError(f"query has {len(value):,} characters, data.max_query_chars allows {max_chars:,}")
-    return value
+    return check_text(value, "query")
 
 
 def check_score(value: object) -> float:

@@ -96,6 +96,7 @@ REFUSED_VALUES = {
 # Values of choices that are no default -> what must stand in the error.
 REFUSED_OF_CHOICES = {
     "data=jsonl data.path=x data.assumed_output_tokens=-1": "data.assumed_output_tokens must be ",
+    "data=jsonl data.path=x data.test_path=y": "data.test_path must be null without data.use_source_split=true",
     "data=hub +data.columns.scores={a: x} +data.columns.costs={b: y}": "data.columns.costs must be a column for each",
     "baseline=knn_vote baseline.k=0": "baseline.k must be ",
     "baseline=svm baseline.svm_c=0": "baseline.svm_c must be ",
@@ -339,7 +340,7 @@ def test_keys_of_another_source_are_refused(choice: str, key: str) -> None:
 def test_data_has_to_be_chosen(override: str) -> None:
     with pytest.raises(ValueError) as caught:
         compose_config([override])
-    listed = "hub, jsonl, llmrouter, own, routellm, routerbench, routerdc, simulated"
+    listed = "csv, hub, jsonl, llmrouter, own, routellm, routerbench, routerdc, simulated"
     assert f"data must be one of {listed}: choose it with data=" in str(caught.value)
 
 

@@ -75,8 +75,38 @@ BAD_LINES = {
         b'{"query": "x", "query_id": " ", ' + SCORES + b"}",
         "'query_id' must be a text that is not blank, got ' '",
     ),
-    "other split": (b'{"query": "x", "split": "dev", ' + SCORES + b"}", "'split' must be train or test, got 'dev'"),
-    "split as list": (b'{"query": "x", "split": [], ' + SCORES + b"}", "'split' must be train or test, got []"),
+    "half a character in a task": (
+        b'{"query": "x", "task": "t\\ud83d", ' + SCORES + b"}",
+        "task holds half a surrogate pair ('\\ud83d'), which is no character",
+    ),
+    "half a character in an id": (
+        b'{"query": "x", "query_id": "\\udc00", ' + SCORES + b"}",
+        "query_id holds half a surrogate pair ('\\udc00'), which is no character",
+    ),
+    "half a character beside an id": (
+        b'{"query": "x\\ud83d", "query_id": "one", ' + SCORES + b"}",
+        "query holds half a surrogate pair ('\\ud83d'), which is no character",
+    ),
+    "long line": (
+        b'{"query": "x", "task": "' + b"x" * 5_394_304 + b'", ' + SCORES + b"}",
+        "the line has more than 5,394,304 bytes, the most that data.max_query_chars=100000 allows",
+    ),
+    "an integer of 5,000 digits": (
+        b'{"query": "x", "scores": {"a": ' + b"1" * 5000 + b', "b": 0}}',
+        "broken JSON: Exceeds the limit (4300 digits) for integer string conversion: value has 5000 digits at column 1",
+    ),
+    "many unknown candidates": (
+        b'{"query": "x", "scores": {' + b", ".join(b'"%d": 0' % number for number in range(100)) + b"}}",
+        "; ".join(f"unknown candidate '{number}'" for number in range(30)) + "; 72 more (the pool is a, b)",
+    ),
+    "other split": (
+        b'{"query": "x", "split": "dev", ' + SCORES + b"}",
+        "split must be train, validation or test, got 'dev'",
+    ),
+    "split as list": (
+        b'{"query": "x", "split": [], ' + SCORES + b"}",
+        "split must be train, validation or test, got []",
+    ),
     "unknown key": (
         b'{"query": "x", "score": 1, ' + SCORES + b"}",
         "unknown key 'score'; the keys are costs, query, query_id, scores, split, task",

@@ -2,11 +2,13 @@
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from causal_lm_router.config import DataConfig
+from causal_lm_router.config import DataConfig, TieBreak
+from causal_lm_router.data.labels import choose_labels
 from causal_lm_router.data.sources import load_source
 from causal_lm_router.routing import Candidate
 
@@ -174,6 +176,57 @@ def test_assumed_output_tokens_estimate_costs(
     assert second.costs == {"a": 7.0, "b": 8.0}, "given costs stay"
 
 
+def test_assumed_output_tokens_need_prices(write: Callable[..., Path], config: Callable[..., DataConfig]) -> None:
+    with pytest.raises(ValueError, match=r"data\.assumed_output_tokens must be null .*got 50: .* no prices for a, b"):
+        load_source(config(write(GOOD), assumed_output_tokens=50))
+
+
+def test_an_unknown_cost_is_neither_0_nor_the_lowest(
+    write: Callable[..., Path], config: Callable[..., DataConfig]
+) -> None:
+    costs = [b'{"a": 0.1, "b": null}', b'{"a": 0.1, "b": 0.2}', b"null"]
+    lines = [b'{"query": "%d", "costs": %s, %s}\n' % (number, cost, SCORES) for number, cost in enumerate(costs)]
+    data = load_source(config(write(*lines)))
+    assert [example.costs for example in data.examples] == [None, {"a": 0.1, "b": 0.2}, None]
+    (warning,) = data.warnings
+    assert warning.startswith("costs are unknown on 2 of 3 queries, where b has none: ")
+    # Neither is a label: with equal scores the cheapest is not known.
+    tied = [replace(example, scores={"a": 1.0, "b": 1.0}) for example in data.examples]
+    with pytest.raises(ValueError, match=r"data\.tie_break must be best_on_train, .*got 'cheapest'"):
+        choose_labels(tied, TieBreak.cheapest, data.pool, tied, 0)
+
+
+def test_without_any_costs_nobody_is_warned(write: Callable[..., Path], config: Callable[..., DataConfig]) -> None:
+    assert load_source(config(write(GOOD, GOOD))).warnings == ()
+
+
+@pytest.mark.parametrize("in_test", [b"", b', "split": "train"'])
+def test_files_of_train_and_test(in_test: bytes, write: Callable[..., Path], config: Callable[..., DataConfig]) -> None:
+    train = write(GOOD, b'{"query": "v", "split": "validation", ' + SCORES + b"}", name="one.jsonl")
+    # The same candidates in another order.
+    test = write(b'{"query": "good", "scores": {"b": 0, "a": 1}' + in_test + b"}", name="other.jsonl")
+    made = config(train, test_path=str(test), use_source_split=True)
+    if in_test:
+        with pytest.raises(ValueError, match=r"data\.test_path must hold no train queries .* got '07878fd8745bb530'"):
+            load_source(made)
+        return
+    data = load_source(made)
+    assert [example.source_split for example in data.examples] == ["train", "validation", "test"]
+    assert list(data.examples[2].scores.items()) == [("a", 1.0), ("b", 0.0)]
+
+
+@pytest.mark.parametrize(
+    ("scores", "words"),
+    [(b'{"a": 1, "c": 0}', "it lacks b; it adds c"), (b'{"a": 1, "b": 0, "c": 0}', "it adds c")],
+)
+def test_other_candidates_in_test(
+    scores: bytes, words: str, write: Callable[..., Path], config: Callable[..., DataConfig]
+) -> None:
+    test = write(b'{"query": "x", "scores": ' + scores + b"}", name="other.jsonl")
+    with pytest.raises(ValueError, match=rf"data\.test_path=.*: {words} \(the pool is a, b\)"):
+        load_source(config(write(GOOD), test_path=str(test), use_source_split=True))
+
+
 def test_awkward_candidate_names(write: Callable[..., Path], config: Callable[..., DataConfig]) -> None:
     names = ["llama-3-8b", "llama-3-8b-instruct", "llama-3-8b instruct", "模型-β", "a, b", "llama"]
     row = {"query": "x", "scores": {name: index / 10 for index, name in enumerate(names)}}
@@ -189,6 +242,10 @@ def test_awkward_candidate_names(write: Callable[..., Path], config: Callable[..
         ('{"a": 1, " b": 1}', ["candidate name", "white space", "' b'"]),
         ('{"a": 1, "": 1}', ["candidate name", "empty", "''"]),
         ('{"a": 1, "b\\nc": 1}', ["candidate name", "line break", "'b\\nc'"]),
+        ('{"a": 1, "b\\u200bc": 1}', ["candidate name", "zero-width", r"'b\u200bc'"]),
+        ('{"a": 1, "b\\u202ec": 1}', ["candidate name", "direction marks", r"'b\u202ec'"]),
+        ('{"a": 1, "b\\u001b[2J": 1}', ["candidate name", "control characters", r"'b\x1b[2J'"]),
+        ('{"a": 1, "b\\ud83d": 1}', ["candidate name", r"'b\ud83d'"]),
         ('{"\\u00e9": 1, "e\\u0301": 1}', ["candidate names must differ", "'\u00e9'", "'e\u0301'"]),
     ],
 )

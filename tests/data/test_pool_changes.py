@@ -12,7 +12,7 @@ from causal_lm_router.data.prepared import prepare_data
 from causal_lm_router.data.transforms import rename_candidates, shrink_to_task
 from causal_lm_router.prompting.prompt import PromptFormat
 from causal_lm_router.prompting.targets import Targets
-from causal_lm_router.routing import Candidate, RoutingData, RoutingExample
+from causal_lm_router.routing import Candidate, RoutingData, RoutingExample, describe_other_pool
 
 POOL = (Candidate("a"), Candidate("b"))
 
@@ -59,6 +59,8 @@ def test_renamed() -> None:
     assert data.candidate_names == ["new", "b"]
     assert data.examples[0].scores == {"new": 0.5, "b": 0.9}
     assert data.examples[0].costs == {"new": 0.001, "b": 0.003}
+    with pytest.raises(ValueError, match=r"data\.renamed_candidates: a candidate name must not have .*zero-width"):
+        rename_candidates(RoutingData([], POOL), {"a": "n\u200bew"})
     for bad in ({"c": "new"}, {"a": "b"}):
         with pytest.raises(ValueError, match=r"data\.renamed_candidates"):
             rename_candidates(data if "c" in bad else RoutingData([], POOL), bad)
@@ -90,3 +92,16 @@ def test_listed_candidates() -> None:
     assert shuffled.prompt_text("q") == shuffled.prompt_text("q")
     other = PromptFormat(template, Targets(TargetKind.name, names), shuffle_seed=2)
     assert any(other.prompt_text(f"q{number}") != shuffled.prompt_text(f"q{number}") for number in range(5))
+
+
+@pytest.mark.parametrize(
+    ("names", "said"),
+    [
+        (["a", "b"], "it lacks c"),
+        (["a", "b", "c", "d"], "it adds d"),
+        (["a", "x", "c"], "it lacks b; it adds x"),
+        (["b", "a", "c"], "it has another order"),
+    ],
+)
+def test_a_changed_pool_names_what_changed(names: list[str], said: str) -> None:
+    assert describe_other_pool(names, ["a", "b", "c"]) == f"{said} (the pool is a, b, c)"

@@ -2,6 +2,7 @@
 
 import os
 import pickle
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,10 @@ import pytest
 
 from causal_lm_router.config import DataConfig
 from causal_lm_router.data.sources import load_source
+from causal_lm_router.data.sources.turns import join_turns
 from causal_lm_router.routing import Candidate, SkippedRow
+
+FAULTS = Path(__file__).resolve().parents[3] / "shared" / "faults"
 
 NAMES = ["mistralai/Mistral-7B-v0.1", "gpt-4"]
 
@@ -69,12 +73,30 @@ def test_every_file_format(suffix: str, write: Callable[..., Path], config: Call
         ("['first', \"it's second\"]", "first\n\nit's second"),
         (["first", "second"], "first\n\nsecond"),
         (numpy.array(["first", "second"]), "first\n\nsecond"),
+        ("['first' \"it's second\"]", "first\n\nit's second"),
+        ('["first", "sec\\nond"]', "first\n\nsec\nond"),
+        ([{"role": "system", "content": "first"}, {"role": "user", "content": "second"}], "first\n\nsecond"),
+        ("[{'role': 'user', 'content': 'first'}\n {'content': '}', 'role': 'user'}]", "first\n\n}"),
         ("[1, 2]", "[1, 2]"),
         ("[]", "[]"),
+        ("['a', 'b'] is a list. Sort it.", "['a', 'b'] is a list. Sort it."),
         (r"[\d+]", r"[\d+]"),
         ("[" * 100 + "]" * 100, "[" * 100 + "]" * 100),
     ],
-    ids=["turns as text", "turns", "turns in an array", "numbers", "empty list", "no literal", "nested"],
+    ids=[
+        "turns as text",
+        "turns",
+        "turns in an array",
+        "turns as NumPy prints them",
+        "turns as JSON",
+        "chat",
+        "chat as NumPy prints it",
+        "numbers",
+        "empty list",
+        "no turns",
+        "no literal",
+        "nested",
+    ],
 )
 def test_prompts(prompt: Any, query: str, write: Callable[..., Path], config: Callable[..., DataConfig]) -> None:
     table = make_table({"prompt": prompt}, {})
@@ -86,6 +108,42 @@ def test_right_or_wrong_scores(write: Callable[..., Path], config: Callable[...,
     for suffix in (".csv", ".parquet", ".pkl"):
         examples = load_source(config(write(table, suffix), allow_pickle=True)).examples
         assert [example.scores["gpt-4"] for example in examples] == [1.0, 0.0]
+
+
+@pytest.mark.parametrize(
+    ("prompt", "reason"),
+    [
+        ("['a' 'b', 'c']", "a list that cannot be read"),
+        ("['a''b']", "a list that cannot be read"),
+        ("['a'] + ['b']", "a list that cannot be read"),
+        ("['a', 1]", "a list that cannot be read"),
+        ('["a", 1]', "a turn must be a text, got 1"),
+        ([], "at least one turn"),
+        ([{"role": "assistant", "content": "x"}], "a turn must have a role (system or user) and a content"),
+        ([{"role": "user", "content": "x", "name": "y"}], "a turn must have a role"),
+    ],
+)
+def test_turns_that_cannot_be_read_safely(prompt: Any, reason: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(reason)):
+        join_turns(prompt)
+
+
+@pytest.mark.parametrize("name", ["np", "chat"])
+def test_a_csv_is_read_as_the_parquet_it_was_made_of(name: str, config: Callable[..., DataConfig]) -> None:
+    paths = [FAULTS / f"{name}{suffix}" for suffix in (".csv", ".parquet")]
+    if not all(path.is_file() for path in paths):
+        pytest.skip(f"no {paths}")
+    one, other = (load_source(config(path)).examples for path in paths)
+    assert one == other
+    assert one[0].query == "Write a poem about item 0.\n\nNow shorten it."
+
+
+def test_an_empty_cost_is_unknown(write: Callable[..., Path], config: Callable[..., DataConfig]) -> None:
+    for suffix in (".csv", ".parquet", ".pkl"):
+        path = write(make_table({}, {"gpt-4|total_cost": float("nan")}), suffix)
+        data = load_source(config(path, allow_pickle=True))
+        assert [example.costs is None for example in data.examples] == [False, True]
+        assert data.warnings[0].startswith("costs are unknown on 1 of 2 queries, where gpt-4 has none")
 
 
 class _Bomb:
@@ -173,10 +231,10 @@ def test_score_as_text(
     assert "'good'" in str(caught.value)
 
 
-@pytest.mark.parametrize(("suffix", "shown"), [(".csv", "''"), (".parquet", "None"), (".pkl", "nan")])
-def test_missing_score(suffix: str, shown: str, write: Callable[..., Path], config: Callable[..., DataConfig]) -> None:
+@pytest.mark.parametrize("suffix", [".csv", ".parquet", ".pkl"])
+def test_missing_score(suffix: str, write: Callable[..., Path], config: Callable[..., DataConfig]) -> None:
     path = write(make_table({}, {"gpt-4": float("nan")}), suffix)
-    with pytest.raises(ValueError, match=rf"candidate 'gpt-4': score .*got {shown}$"):
+    with pytest.raises(ValueError, match=r"candidate 'gpt-4': score .*got None$"):
         load_source(config(path, allow_pickle=True))
 
 

@@ -11,8 +11,8 @@ from causal_lm_router.config import DataConfig, Source
 from causal_lm_router.data.sources import load_source
 from causal_lm_router.data.sources.files import source_split
 from causal_lm_router.data.sources.pool import answer_cost, read_pool
-from causal_lm_router.data.sources.rows import hash_query
-from causal_lm_router.data.sources.strict_json import read_list
+from causal_lm_router.data.sources.rows import describe_mismatch, hash_query
+from causal_lm_router.data.sources.strict_json import find_repeated, read_list
 from causal_lm_router.routing import Candidate
 
 
@@ -64,6 +64,28 @@ def test_source_split(name: str, split: str | None) -> None:
 def test_hash_query_ignores_case_and_white_space() -> None:
     assert hash_query("  What is\n2 + 2? ") == hash_query("what IS 2 +\u00a02?") == "6da96e8bae2933f3"
     assert hash_query("what is 2 + 3?") != hash_query("what is 2 + 2?")
+
+
+class _CountingText(str):
+    """A text that counts how often any is compared with another."""
+
+    __hash__ = str.__hash__
+    compared = 0
+
+    def __eq__(self, other: object) -> bool:
+        type(self).compared += 1
+        return str.__eq__(self, other)
+
+
+def test_a_repeated_key_is_found_in_one_pass() -> None:
+    names = [_CountingText(number % 5000) for number in range(10_000)]
+    assert find_repeated(names) == "0"
+    assert _CountingText.compared < 100
+    # Each candidate of the row is looked up in the pool once, and each of the pool in the row.
+    _CountingText.compared = 0
+    described = describe_mismatch(dict.fromkeys(names[:5000]), names[5000:], "score")
+    assert described.startswith(" (the pool is 0, 1, 2")
+    assert _CountingText.compared < 11_000
 
 
 def test_read_pool(tmp_path: Path) -> None:

@@ -144,8 +144,28 @@ def test_source_split_keeps_its_test_whole_and_out_of_train(make_config: MakeCon
     assert splits.audit.source_test_in_train == 3
 
 
+def test_the_sources_own_validation_split_is_taken(make_config: MakeConfig) -> None:
+    train = [replace(row, source_split="train") for row in examples(one=40)]
+    # The same text under other ids, in each of the three splits: the test row stays, then that of validation.
+    validation = [replace(row, query_id=f"validation {row.query_id}", source_split="validation") for row in train[:6]]
+    test = [replace(row, query_id=f"test {row.query_id}", source_split="test") for row in train[:3]]
+    splits = split([*train, *validation, *test], make_config(use_source_split=True, validation_fraction=0.1))
+    assert sizes(splits) == (34, 3, 3)
+    assert splits.validation == validation[3:] and splits.test == test
+    # Without the setting the source's splits count for nothing.
+    assert sizes(split(train + validation[:0], make_config())) == (32, 4, 4)
+
+
+def test_one_text_under_two_ids_stays_on_one_side(make_config: MakeConfig) -> None:
+    rows = examples(one=200)
+    twice = [*rows, *(replace(row, query_id=f"{row.query_id} again", query=row.query.upper() + " ") for row in rows)]
+    splits = split(twice, make_config())
+    sides = [{row.query.lower() for row in part} for part in (splits.train, splits.validation, splits.test)]
+    assert sum(map(len, sides)) == len(set.union(*sides)) == 200
+
+
 def test_source_split_needs_a_split_of_every_query(make_config: MakeConfig) -> None:
-    with pytest.raises(ValueError, match=r"data\.use_source_split .*got true: query 'id of one .*None"):
+    with pytest.raises(ValueError, match=r"data\.use_source_split .*got true: query 'id of one .*has none"):
         split(examples(one=40), make_config(use_source_split=True))
 
 

@@ -27,6 +27,7 @@ from causal_lm_router.config.compose import (
     register_schemas,
     resolve_config,
 )
+from causal_lm_router.config.overrides import allow_new_keys
 from causal_lm_router.terminal import show_bars
 
 Schema = TypeVar("Schema", bound=Settings)
@@ -62,6 +63,7 @@ def run_command(
         if on_run:
             # Help and completion need no run.
             register_run(sys.argv[1:], required=not is_showing(sys.argv[1:]), takes_baselines=on_baseline)
+        sys.argv[1:] = allow_new_keys(sys.argv[1:])
         # With this set Hydra hands errors on instead of printing them over several lines.
         with env_override({TRACEBACK: "1"}):
             hydra.main(version_base="1.3", config_path=conf_dir(), config_name=config_name)(application)()

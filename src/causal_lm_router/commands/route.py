@@ -50,6 +50,7 @@ def read_queries(config: RouteConfig) -> list[dict[str, Any]]:
         ValueError: a row that cannot be used, with file and line, or no query at all.
         FileNotFoundError: the input file is missing.
     """
+    from causal_lm_router.data.sources.lines import split_lines
     from causal_lm_router.data.sources.queries import parse_queries, read_query_file
 
     max_chars = config.data.max_query_chars
@@ -57,7 +58,7 @@ def read_queries(config: RouteConfig) -> list[dict[str, Any]]:
         return [{"query": check_query(config.query, max_chars)}]
     assert config.input is not None
     if config.input == "-":
-        lines = ((number, line) for number, line in enumerate(sys.stdin.buffer, start=1) if line.strip())
+        lines = split_lines(sys.stdin.buffer, max_chars)
         rows = list(parse_queries(lines, "standard input", are_json=False, max_chars=max_chars))
     elif Path(config.input).is_file():
         rows = list(read_query_file(Path(config.input), max_chars))

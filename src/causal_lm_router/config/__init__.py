@@ -22,6 +22,7 @@ from causal_lm_router.config.checks import DTYPES
 from causal_lm_router.config.data import (
     SOURCE_SCHEMAS,
     ColumnsConfig,
+    CsvDataConfig,
     DataConfig,
     FileDataConfig,
     HubDataConfig,
@@ -76,6 +77,7 @@ __all__ = [
     "BaselineMethod",
     "BaselineRunConfig",
     "ColumnsConfig",
+    "CsvDataConfig",
     "CutSide",
     "DataConfig",
     "DecodingConfig",

@@ -29,7 +29,7 @@ from causal_lm_router.config.keys import (
     similar_keys,
     similar_words,
 )
-from causal_lm_router.config.overrides import read_overrides, take_literally
+from causal_lm_router.config.overrides import allow_new_keys, read_overrides, take_literally
 from causal_lm_router.config.own_code import refuse_code
 from causal_lm_router.config.plain import config_dict, identity_of
 
@@ -225,7 +225,7 @@ def compose_config(overrides: list[str], config_name: str = "train") -> schema.T
     GlobalHydra.instance().clear()
     with initialize_config_dir(version_base="1.3", config_dir=conf_dir()):
         try:
-            composed = compose(config_name=config_name, overrides=overrides)
+            composed = compose(config_name=config_name, overrides=allow_new_keys(overrides))
         except COMPOSITION_ERRORS as error:
             raise ValueError(describe_error(error)) from error
         return resolve_config(composed, schema.TrainConfig)

@@ -16,6 +16,7 @@ class Source(StrEnum):
     routellm = "routellm"
     routerbench = "routerbench"
     jsonl = "jsonl"
+    csv = "csv"
     hub = "hub"
     simulated = "simulated"
     own = "own"
@@ -48,7 +49,7 @@ class DataConfig(Settings):
     max_query_chars: int
     """A longer query is a bad row."""
     use_source_split: bool
-    """Take train and test from the source instead of splitting anew; validation is cut from train."""
+    """Take the splits from the source instead of splitting anew; validation is cut from train where it has none."""
     validation_fraction: float
     """Share of the queries held out for choosing settings."""
     test_fraction: float
@@ -122,7 +123,7 @@ class FileDataConfig(DataConfig):
     path: str | None
     """File, folder or dataset the source reads; relative paths start at the working directory."""
     test_path: str | None
-    """File or folder of the source's test split, where it is kept apart from `path`; matters with use_source_split."""
+    """File or folder of the source's test split, where it is kept apart from `path`; needs use_source_split."""
     pool_path: str | None
     """Pool file (LLMRouter's JSON: name -> prices, description); null looks beside the data, where the source may."""
     assumed_output_tokens: int | None
@@ -131,6 +132,8 @@ class FileDataConfig(DataConfig):
 
     def _own_problems(self) -> Iterator[str]:
         yield from super()._own_problems()
+        fits = self.test_path is None or self.use_source_split
+        yield from check(fits, "data.test_path", "null without data.use_source_split=true", self.test_path)
         tokens = self.assumed_output_tokens
         fits = tokens is None or tokens >= 0
         yield from check(fits, "data.assumed_output_tokens", "an integer of at least 0, or null", tokens)
@@ -139,6 +142,11 @@ class FileDataConfig(DataConfig):
 @dataclass
 class JsonlDataConfig(FileDataConfig):
     """`data=jsonl`: this project's own format."""
+
+
+@dataclass
+class CsvDataConfig(FileDataConfig):
+    """`data=csv`: a table with a row per query and a column per candidate."""
 
 
 @dataclass
@@ -234,6 +242,7 @@ SOURCE_SCHEMAS: dict[Source, type[DataConfig]] = {
     Source.routellm: RouteLLMDataConfig,
     Source.routerbench: RouterBenchDataConfig,
     Source.jsonl: JsonlDataConfig,
+    Source.csv: CsvDataConfig,
     Source.hub: HubDataConfig,
     Source.simulated: SimulatedDataConfig,
     Source.own: OwnDataConfig,

@@ -94,6 +94,12 @@ def is_text_key(name: str) -> bool:
     return bool(found) and all(key.is_text for key in found)
 
 
+@functools.cache
+def mapping_keys() -> tuple[str, ...]:
+    """Return the keys whose values are mappings with keys of the user's own."""
+    return tuple(key.name for key in all_keys() if typing.get_origin(key.kind) is dict)
+
+
 def similar_keys(name: str) -> list[str]:
     """Return the dotted names of at most three keys that a mistyped name may stand for, the likeliest first."""
     group, _, last = name.rpartition(".")

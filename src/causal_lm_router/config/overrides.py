@@ -8,7 +8,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override, QuotedString
 from hydra.errors import HydraException
 
-from causal_lm_router.config.keys import find_keys, is_group, is_text_key
+from causal_lm_router.config.keys import find_keys, is_group, is_text_key, mapping_keys
 
 
 def read_overrides(words: Iterable[str], *, is_sweep: bool = False) -> list[str]:
@@ -27,6 +27,20 @@ def read_overrides(words: Iterable[str], *, is_sweep: bool = False) -> list[str]
 def key_of(override: str) -> str:
     """Return the key or group that an override is for, without `+`, `~` or a package behind `@`."""
     return override.split("=", 1)[0].lstrip("+~").partition("@")[0]
+
+
+def allow_new_keys(arguments: Iterable[str]) -> list[str]:
+    """Return the arguments of a command line; those that set a mapping, or a key of one, may add keys to it.
+
+    The keys of a mapping are the user's: `data.columns.scores={llm-a: score_a}` becomes `++data.columns.scores=...`,
+    Hydra's form for that.
+    """
+    return [f"++{argument}" if _sets_a_mapping(argument) else argument for argument in arguments]
+
+
+def _sets_a_mapping(argument: str) -> bool:
+    key, has_value, _ = argument.partition("=")
+    return bool(has_value) and any(f"{key}.".startswith(f"{mapping}.") for mapping in mapping_keys())
 
 
 def _read(word: str, *, is_sweep: bool) -> str:

@@ -4,10 +4,8 @@ import re
 from collections.abc import Iterator, Sequence
 
 from causal_lm_router.data.split import RoutingSplits
-from causal_lm_router.routing import RoutingExample
+from causal_lm_router.routing import FEWEST_QUERIES, RoutingExample
 
-FEWEST = 10
-"""Fewer queries may look suspicious by chance."""
 _LEAKED = 0.95
 """Share of the queries that name one LLM on which it is the best one, from which the answer counts as leaked."""
 _EXPECTED = 0.8
@@ -47,7 +45,7 @@ def _warn_of_leaks(examples: Sequence[RoutingExample], names: Sequence[str]) -> 
     ]
     named = [(example, mentioned.pop()) for example, mentioned in found if len(mentioned) == 1]
     num_right = sum(name in example.best_candidates() for example, name in named)
-    if len(named) < FEWEST or num_right < _LEAKED * len(named):
+    if len(named) < FEWEST_QUERIES or num_right < _LEAKED * len(named):
         return
     # A name that is a common word, such as `a`, would be named by chance: then it is right as often as anywhere.
     best = {name: sum(name in example.best_candidates() for example in decided) / len(decided) for name in names}
@@ -61,7 +59,7 @@ def _warn_of_leaks(examples: Sequence[RoutingExample], names: Sequence[str]) -> 
 def _warn_of_constant_costs(examples: Sequence[RoutingExample], names: Sequence[str]) -> Iterator[str]:
     costs = [example.costs for example in examples if example.costs is not None]
     constant = [name for name in names if len({row[name] for row in costs}) == 1]
-    if constant and len(costs) >= FEWEST:
+    if constant and len(costs) >= FEWEST_QUERIES:
         yield (
             f"the cost of {', '.join(constant)} is the same on all {len(costs):,} queries, though costs follow the "
             "lengths of query and answer. If it is not known, leave it out: it then counts as unknown."

@@ -42,9 +42,9 @@ def split_examples(data: RoutingData, config: DataConfig) -> RoutingSplits:
     """Return the splits of `data` and their leakage audit.
 
     Every task is split by `validation_fraction` and `test_fraction` (largest remainder); tasks too small to give each
-    split a query are split together. Under `use_source_split` test is the source's own, train queries that are also in
-    test are left out of train, and validation is cut from train. `max_train_queries` keeps the tasks' shares, and a
-    larger number keeps all queries that a smaller one keeps.
+    split a query are split together. Under `use_source_split` test is the source's own, and so is validation; where the
+    source has none it is cut from train. Of a query in several splits the one in test stays, then that in validation.
+    `max_train_queries` keeps the tasks' shares, and a larger number keeps all queries that a smaller one keeps.
 
     Raises:
         ValueError: a split that should hold queries is empty, or the source assigns no splits under `use_source_split`.
@@ -53,12 +53,16 @@ def split_examples(data: RoutingData, config: DataConfig) -> RoutingSplits:
     if config.use_source_split:
         _check_source_splits(examples)
         # Deduplication keeps the first, so of a query in both splits the test row stays: published results are on test.
-        examples = sorted(examples, key=lambda example: example.source_split != Split.test)
+        order = [Split.test, Split.validation, Split.train]
+        examples = sorted(examples, key=lambda example: order.index(Split(example.source_split or Split.train)))
     kept, duplicates = deduplicate(examples)
     if config.use_source_split:
-        test = [example for example in kept if example.source_split == Split.test]
-        rest = [example for example in kept if example.source_split != Split.test]
-        train, validation, _ = _assign(rest, config.validation_fraction, 0.0, config.split_seed)
+        train, validation, test = (
+            [example for example in kept if example.source_split == split]
+            for split in (Split.train, Split.validation, Split.test)
+        )
+        if not any(example.source_split == Split.validation for example in examples):
+            train, validation, _ = _assign(train, config.validation_fraction, 0.0, config.split_seed)
     else:
         train, validation, test = _assign(kept, config.validation_fraction, config.test_fraction, config.split_seed)
     if config.max_train_queries is not None:
@@ -87,10 +91,10 @@ def deduplicate(examples: Iterable[RoutingExample]) -> tuple[list[RoutingExample
 
 def _check_source_splits(examples: Iterable[RoutingExample]) -> None:
     for example in examples:
-        if example.source_split not in (Split.train, Split.test):
+        if example.source_split is None:
             raise ValueError(
-                "data.use_source_split must be false unless the source assigns train or test to every query, got true: "
-                f"query {example.query_id!r} has the split {example.source_split!r}"
+                "data.use_source_split must be false unless the source assigns train, validation or test to every "
+                f"query, got true: query {example.query_id!r} has none"
             )
 
 

@@ -4,14 +4,14 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from causal_lm_router.routing import RoutingData, RoutingExample
+from causal_lm_router.routing import RoutingData, RoutingExample, check_pool
 
 
 def rename_candidates(data: RoutingData, new_names: Mapping[str, str]) -> RoutingData:
     """Return the data with candidates renamed (old name -> new name), in the same order.
 
     Raises:
-        ValueError: an old name is not in the pool, or a new name already is.
+        ValueError: an old name is not in the pool, a new name already is, or `check_pool` refuses it.
     """
     pool_text = f"the pool is {data.candidate_names}"
     for old, new in new_names.items():
@@ -21,6 +21,10 @@ def rename_candidates(data: RoutingData, new_names: Mapping[str, str]) -> Routin
             raise ValueError(f"data.renamed_candidates must give names that are new, got {new!r}; {pool_text}")
     if not new_names:
         return data
+    try:
+        check_pool([new_names.get(name, name) for name in data.candidate_names])
+    except ValueError as error:
+        raise ValueError(f"data.renamed_candidates: {error}") from None
     pool = tuple(replace(one, name=new_names.get(one.name, one.name)) for one in data.pool)
     return replace(data, pool=pool, examples=[_rename_scores(example, new_names) for example in data.examples])
 

@@ -89,7 +89,7 @@ def _failure_table(report: RoutingReport) -> Table:
         table.add_column(heading, overflow="fold")
     for example in report.failed_generations:
         # Quoted: what is wrong with a text may be white space alone.
-        table.add_row(Text(repr(example.query)), Text(repr(example.generation)), example.failure)
+        table.add_row(plain_text(repr(example.query)), plain_text(repr(example.generation)), example.failure)
     return table
 
 

@@ -1,7 +1,7 @@
 """Results that are too good to be true."""
 
-from causal_lm_router.data.data_warnings import FEWEST
 from causal_lm_router.evaluation.report import RoutingReport
+from causal_lm_router.routing import FEWEST_QUERIES
 
 
 def warn_of_perfection(report: RoutingReport) -> str | None:
@@ -11,7 +11,7 @@ def warn_of_perfection(report: RoutingReport) -> str | None:
     """
     decided = report.decisive_accuracy
     # Where the best single LLM is always right, being right takes no skill.
-    if decided is None or decided.value < 1 or report.num_decisive < FEWEST or report.gap_recovered is None:
+    if decided is None or decided.value < 1 or report.num_decisive < FEWEST_QUERIES or report.gap_recovered is None:
         return None
     return (
         f"the router chose a best LLM on all {report.num_decisive:,} queries on which scores differ, as the oracle "

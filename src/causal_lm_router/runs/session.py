@@ -29,7 +29,7 @@ from causal_lm_router.models.precision import resolve_precision
 from causal_lm_router.models.torch_state import keep_random_state, keep_torch_settings
 from causal_lm_router.prompting.encoder import Encoder
 from causal_lm_router.prompting.targets import Targets
-from causal_lm_router.routing import RoutingExample
+from causal_lm_router.routing import RoutingExample, describe_other_pool
 from causal_lm_router.runs.run_folder import RouterMetadata, RunFolder
 from causal_lm_router.runs.tracking import Tracking
 from causal_lm_router.runs.workbench import Workbench
@@ -207,7 +207,7 @@ def check_pool_of_run(config: TrainConfig, metadata: RouterMetadata, data: Prepa
     # A renamed pool keeps its order: a name is replaced where it stands.
     known = [config.data.renamed_candidates.get(name, name) for name in metadata.candidate_names]
     if data.candidate_names != known:
-        raise ValueError(f"data: its pool must be that of the run, {known}, got {data.candidate_names}")
+        raise ValueError(f"data: its pool must be that of the run: {describe_other_pool(data.candidate_names, known)}")
 
 
 def check_splits(config: EvaluationConfig, data: PreparedData) -> None:

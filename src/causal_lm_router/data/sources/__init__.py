@@ -5,6 +5,7 @@ from collections.abc import Iterable, Iterator
 from typing import Protocol
 
 from causal_lm_router.config import (
+    CsvDataConfig,
     DataConfig,
     FileDataConfig,
     HubDataConfig,
@@ -18,7 +19,8 @@ from causal_lm_router.config import (
     Split,
 )
 from causal_lm_router.config.own_code import load_function
-from causal_lm_router.routing import RoutingData, RoutingExample, check_cost, check_pool, check_query, check_score
+from causal_lm_router.data.sources.rows import ExampleCollector
+from causal_lm_router.routing import RoutingData, RoutingExample, check_pool, describe_other_pool
 
 
 class LoadSource(Protocol):
@@ -41,20 +43,32 @@ def load_source(config: DataConfig) -> RoutingData:
     # Each file is read as if it were the only one; then both must have the same pool.
     train = _load(dataclasses.replace(config, test_path=None))
     test = _load(dataclasses.replace(config, path=config.test_path, test_path=None))
-    if test.candidate_names != train.candidate_names:
+    names = train.candidate_names
+    if set(test.candidate_names) != set(names):
         raise ValueError(
-            f"data.test_path={config.test_path!r} must have the candidates of data.path, {train.candidate_names}, "
-            f"got {test.candidate_names}"
+            f"data.test_path={config.test_path!r} must have the candidates of data.path: "
+            f"{describe_other_pool(test.candidate_names, names)}"
         )
-    examples = [*_assign_split(train.examples, Split.train), *_assign_split(test.examples, Split.test)]
+    tests = (example.reordered(names) for example in test.examples)
+    examples = [*_assign_split(train.examples, Split.train), *_assign_split(tests, Split.test)]
     warnings = tuple(dict.fromkeys((*train.warnings, *test.warnings)))
     return RoutingData(examples, train.pool, (*train.skipped_rows, *test.skipped_rows), warnings)
 
 
 def _assign_split(examples: Iterable[RoutingExample], split: Split) -> Iterator[RoutingExample]:
-    """Yield the examples with this split and with ids that start with its name: two files may use the same ids."""
+    """Yield the examples with this split and with ids that start with its name: two files may use the same ids.
+
+    Validation queries stay where they are, since they are chosen out of what is no test.
+
+    Raises:
+        ValueError: an example of the training file is one of the test split, or the other way round.
+    """
     for example in examples:
-        yield dataclasses.replace(example, query_id=f"{split}/{example.query_id}", source_split=split.value)
+        own = example.source_split or split.value
+        if own != split and (own != Split.validation or split is Split.test):
+            key = "data.test_path" if split is Split.test else "data.path"
+            raise ValueError(f"{key} must hold no {own} queries where data.test_path is set, got {example.query_id!r}")
+        yield dataclasses.replace(example, query_id=f"{split}/{example.query_id}", source_split=own)
 
 
 def _load(config: DataConfig) -> RoutingData:
@@ -80,6 +94,10 @@ def _load(config: DataConfig) -> RoutingData:
             from causal_lm_router.data.sources import jsonl
 
             return jsonl.load(config)
+        case CsvDataConfig():
+            from causal_lm_router.data.sources import csv
+
+            return csv.load(config)
         case HubDataConfig():
             from causal_lm_router.data.sources import hub
 
@@ -100,25 +118,14 @@ def _load_own(config: OwnDataConfig) -> RoutingData:
     if not isinstance(data, RoutingData):
         raise ValueError(f"data.function must return a RoutingData, got a {type(data).__name__}")
     check_pool(data.candidate_names)
-    seen: set[str] = set()
+    # Examples go the way of the rows of every other source, so that they are held to the same rules.
+    collector = ExampleCollector(config, data.pool)
     for number, example in enumerate(data.examples, start=1):
-        try:
-            _check_own(example, data.candidate_names, config.max_query_chars)
-            if example.query_id in seen:
-                raise ValueError("query_id must be unique")
-        except ValueError as error:
-            raise ValueError(f"data.function: example {number} ({example.query_id!r}): {error}") from error
-        seen.add(example.query_id)
-    return data
-
-
-def _check_own(example: RoutingExample, candidate_names: list[str], max_query_chars: int) -> None:
-    check_query(example.query, max_query_chars)
-    for key, check_value in (("scores", check_score), ("costs", check_cost)):
-        values = getattr(example, key)
-        if values is None and key == "costs":
-            continue
-        if list(values) != candidate_names:
-            raise ValueError(f"{key} must be those of the pool in its order, {candidate_names}, got {list(values)}")
-        for value in values.values():
-            check_value(value)
+        with collector.row(f"data.function: example {number}"):
+            if not isinstance(example, RoutingExample):
+                raise ValueError(f"it must be a RoutingExample, got a {type(example).__name__}")
+            values = (example.scores, example.costs, example.task, example.query_id, example.source_split)
+            collector.add(example.query, *values, expected=example.expected_scores)
+    checked = collector.data()
+    skipped, warnings = (*data.skipped_rows, *checked.skipped_rows), (*data.warnings, *checked.warnings)
+    return dataclasses.replace(checked, skipped_rows=skipped, warnings=warnings)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 # Only whole words count: `latest.jsonl` and `contest.jsonl` are not test files.
-_SPLIT_WORD = re.compile(r"(?<![a-z])(train|test)(?:ing)?(?![a-z])")
+_SPLIT_WORD = re.compile(r"(?<![a-z])(train|test|validation)(?:ing)?(?![a-z])")
 
 
 def require_path(key: str, value: str | None, expected: str) -> str:
@@ -48,6 +48,6 @@ def find_files(key: str, value: str, names: Sequence[str], without: str | None =
 
 
 def source_split(path: Path) -> str | None:
-    """Return "train" or "test" if the file's name has exactly one of these words, else None."""
+    """Return "train", "validation" or "test" if the file's name has exactly one of these words, else None."""
     words = set(_SPLIT_WORD.findall(path.stem.lower()))
     return words.pop() if len(words) == 1 else None

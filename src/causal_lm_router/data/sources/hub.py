@@ -9,8 +9,8 @@
     scores    candidate -> column of its score in 0..1: the pool, in this order
     costs     candidate -> column of its cost in USD, for each candidate or for none
 
-`data.pool_path` adds prices (and sets the pool's order). A split named `train` or `test` becomes the source's split.
-Rows count from 1 in messages ("name[split]: row 11").
+`data.pool_path` adds prices (and sets the pool's order). A split named `train`, `validation` or `test` becomes the
+source's split. Rows count from 1 in messages ("name[split]: row 11").
 """
 
 from collections.abc import Iterator, Mapping
@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 from causal_lm_router.config import HubDataConfig
 from causal_lm_router.data.sources.files import require_path
 from causal_lm_router.data.sources.pool import choose_pool, find_pool
-from causal_lm_router.data.sources.rows import ALL_TASKS, ExampleCollector
+from causal_lm_router.data.sources.rows import ALL_TASKS, SPLITS, ExampleCollector
 from causal_lm_router.routing import Candidate, RoutingData
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ def load(config: HubDataConfig) -> RoutingData:
     collector = ExampleCollector(config, _choose_pool(config))
     dataset = _load_dataset(path, config)
     # A slice such as "train[:100]" is no split of the source: its rows may be split again.
-    split = config.hub_split if config.hub_split in ("train", "test") else None
+    split = config.hub_split if config.hub_split in SPLITS else None
     for number, cells in enumerate(_read_rows(dataset, config), start=1):
         with collector.row(f"{path}[{config.hub_split}]: row {number}"):
             costs = _pick(cells, columns.costs) if columns.costs else None
@@ -63,6 +63,8 @@ def _load_dataset(path: str, config: HubDataConfig) -> "Dataset":
     from datasets.exceptions import DatasetsError
 
     builder = _BUILDERS.get(Path(path).suffix) if Path(path).is_file() else None
+    if builder is not None and config.hub_config is not None:
+        raise ValueError(f"data.hub_config must be null where data.path is one file, got {config.hub_config!r}")
     try:
         if builder is not None:
             # A single file is one split. It gets the name that is asked for, without a slice such as "[:100]".

@@ -7,8 +7,8 @@
     scores    object, required: candidate -> score in 0..1; exactly the pool's candidates, in any order
     task      text, optional: the query's task; "all" where no task is given
     query_id  text, optional: unique over all files; where it is not given, a hash of the query's text
-    costs     object, optional: candidate -> cost of its answer in USD; exactly the pool's candidates
-    split     "train" or "test", optional: the split the source assigns; else what the file's name says
+    costs     object, optional: candidate -> cost of its answer in USD or null; exactly the pool's candidates
+    split     "train", "validation" or "test", optional: the split the source assigns; else what the file's name says
 
 Files are UTF-8; only a line feed ends a line; blank lines are ignored; null under an optional key means not given; any
 other key is a bad row. `data.path` is a file, a folder (all its `*.jsonl`) or a glob. The pool is `data.pool_path`, or
@@ -20,9 +20,11 @@ from typing import Any
 
 from causal_lm_router.config import JsonlDataConfig
 from causal_lm_router.data.sources.files import find_files, require_path, source_split
+from causal_lm_router.data.sources.lines import read_lines
 from causal_lm_router.data.sources.pool import find_pool
-from causal_lm_router.data.sources.rows import ALL_TASKS, ExampleCollector, optional_text, require, require_object
-from causal_lm_router.data.sources.strict_json import decode_line, read_lines
+from causal_lm_router.data.sources.row_values import optional_text, require, require_object
+from causal_lm_router.data.sources.rows import ALL_TASKS, ExampleCollector
+from causal_lm_router.data.sources.strict_json import decode_line
 from causal_lm_router.routing import RoutingData
 
 _KEYS = frozenset({"query", "scores", "task", "query_id", "costs", "split"})
@@ -37,14 +39,14 @@ def load(config: JsonlDataConfig) -> RoutingData:
     value = require_path("data.path", config.path, "a .jsonl file, a folder of them or a glob")
     collector = ExampleCollector(config, find_pool(config))
     for path in find_files("data.path", value, ["*.jsonl"]):
-        _load_file(path, collector)
+        _load_file(path, config, collector)
     return collector.data()
 
 
-def _load_file(path: Path, collector: ExampleCollector) -> None:
+def _load_file(path: Path, config: JsonlDataConfig, collector: ExampleCollector) -> None:
     split = source_split(path)
-    for number, line in read_lines(path):
-        with collector.row(f"{path}:{number}"):
+    for line in read_lines(path, config.max_query_chars):
+        with collector.row(f"{path}:{line.number}"):
             _add_row(decode_line(line), split, collector)
 
 
@@ -57,7 +59,5 @@ def _add_row(row: dict[str, Any], file_split: str | None, collector: ExampleColl
     costs = None if row.get("costs") is None else require_object(row, "costs")
     # The row's own split wins over the file's name.
     split = file_split if row.get("split") is None else row["split"]
-    if split not in ("train", "test", None):
-        raise ValueError(f"'split' must be train or test, got {split!r}")
     task = optional_text(row, "task") or ALL_TASKS
     collector.add(require(row, "query"), scores, costs, task, optional_text(row, "query_id"), split)

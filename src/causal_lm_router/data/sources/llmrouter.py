@@ -21,19 +21,15 @@ from typing import Any
 
 from causal_lm_router.config import LLMRouterDataConfig
 from causal_lm_router.data.sources.files import find_files, require_path, source_split
+from causal_lm_router.data.sources.lines import read_lines
 from causal_lm_router.data.sources.pool import answer_cost, choose_pool, find_pool
-from causal_lm_router.data.sources.rows import (
-    ExampleCollector,
-    known_costs,
-    optional_count,
-    optional_text,
-    require,
-    require_text,
-)
-from causal_lm_router.data.sources.strict_json import decode_line, read_lines
+from causal_lm_router.data.sources.row_values import optional_count, optional_text, require, require_text
+from causal_lm_router.data.sources.rows import ExampleCollector
+from causal_lm_router.data.sources.strict_json import decode_line
 from causal_lm_router.data.sources.tasks import find_tasks
-from causal_lm_router.routing import Candidate, RoutingData, check_query, check_score
+from causal_lm_router.routing import FEWEST_QUERIES, Candidate, RoutingData, check_query, check_score
 
+_COUNTS = ("input_tokens", "output_tokens")
 _QueryKey = tuple[str | None, str, str]
 """Split, task and query."""
 
@@ -59,6 +55,7 @@ class _RowGrouper:
         self._max_query_chars = config.max_query_chars
         self._known = None if known is None else {candidate.name: candidate for candidate in known}
         self._tasks = tasks or {}
+        self._counts: dict[tuple[str, str], set[float]] = {}
         self.candidates: dict[str, Candidate] = {}
         self.queries: dict[_QueryKey, _QueryRows] = {}
 
@@ -73,15 +70,26 @@ class _RowGrouper:
         candidate = self._find_candidate(require_text(row, "model_name"))
         score = check_score(require(row, "performance"))
         # All values are checked before anything is stored, so that a skipped row leaves nothing behind.
-        counts = [optional_count(row, key) for key in ("input_tokens", "output_tokens")]
+        counts = [optional_count(row, key) for key in _COUNTS]
         # Interned, since millions of rows repeat a few task and candidate names.
         rows = self.queries.setdefault((split, intern(task), query), _QueryRows(location))
         if candidate.name in rows.scores:
             raise ValueError(f"candidate {candidate.name!r} already has a row for this query")
         self.candidates[candidate.name] = candidate
+        for key, count in zip(_COUNTS, counts, strict=True):
+            seen = self._counts.setdefault((key, candidate.name), set())
+            # Two are enough to know that they vary.
+            if count is not None and len(seen) < 2:
+                seen.add(count)
         rows.scores[candidate.name] = score
         unknown = counts[0] is None or counts[1] is None
         rows.costs[candidate.name] = None if unknown else answer_cost(candidate, counts[0] or 0.0, counts[1] or 0.0)
+
+    def constant_counts(self) -> dict[str, list[str]]:
+        """Return `input_tokens` and `output_tokens`, each with the candidates that have the same number in all rows."""
+        return {
+            key: [name for (of, name), seen in self._counts.items() if of == key and len(seen) == 1] for key in _COUNTS
+        }
 
     def _find_candidate(self, name: str) -> Candidate:
         if self._known is None:
@@ -104,18 +112,25 @@ def load(config: LLMRouterDataConfig) -> RoutingData:
     known = find_pool(config, paths[0].parent)
     grouper = _RowGrouper(config, known, find_tasks(config, collector))
     for path in paths:
-        _group_file(path, grouper, collector)
+        _group_file(path, config, grouper, collector)
     # The pool is known only now: it has the candidates that have rows.
     if grouper.candidates:
         collector.pool = choose_pool(list(grouper.candidates), known)
+    if len(grouper.queries) >= FEWEST_QUERIES:
+        for key, names in grouper.constant_counts().items():
+            if names:
+                collector.warn(
+                    f"{key} of {', '.join(names)} is the same in all rows, though it follows the lengths of query and "
+                    "answer: costs made of it say little. If it is not known, leave it out."
+                )
     _add_queries(grouper, collector)
     return collector.data()
 
 
-def _group_file(path: Path, grouper: _RowGrouper, collector: ExampleCollector) -> None:
+def _group_file(path: Path, config: LLMRouterDataConfig, grouper: _RowGrouper, collector: ExampleCollector) -> None:
     split = source_split(path)
-    for number, line in read_lines(path):
-        location = f"{path}:{number}"
+    for line in read_lines(path, config.max_query_chars):
+        location = f"{path}:{line.number}"
         with collector.row(location):
             grouper.add(decode_line(line), split, location)
 
@@ -126,4 +141,4 @@ def _add_queries(grouper: _RowGrouper, collector: ExampleCollector) -> None:
         rows = grouper.queries.pop(key)
         split, task, query = key
         with collector.row(rows.location):
-            collector.add(query, rows.scores, known_costs(rows.costs), task, split=split)
+            collector.add(query, rows.scores, rows.costs, task, split=split)

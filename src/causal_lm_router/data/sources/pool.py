@@ -5,7 +5,7 @@ from pathlib import Path
 
 from causal_lm_router.config import FileDataConfig
 from causal_lm_router.data.sources.strict_json import read_object
-from causal_lm_router.routing import Candidate, check_cost, check_pool
+from causal_lm_router.routing import Candidate, check_cost, check_pool, check_text
 
 POOL_FILE = "default_llm.json"
 CHARS_PER_TOKEN = 4
@@ -60,7 +60,8 @@ def choose_pool(candidate_names: Sequence[str], known: Sequence[Candidate] | Non
         listed = ", ".join(candidate.name for candidate in known)
         raise ValueError(f"unknown candidate {min(missing)!r} (the pool file has {listed})")
     # The order of `known`, so that the pool file decides on the order of scores and of ties.
-    return tuple(candidate for candidate in known if candidate.name in candidate_names)
+    wanted = set(candidate_names)
+    return tuple(candidate for candidate in known if candidate.name in wanted)
 
 
 def answer_cost(candidate: Candidate, input_tokens: float, output_tokens: float) -> float | None:
@@ -82,6 +83,10 @@ def _to_candidate(path: Path, name: str, entry: object) -> Candidate:
     description = entry.get("feature") or ""
     if not isinstance(description, str):
         raise ValueError(f"{path}: candidate {name!r}: 'feature' must be a text, got {type(description).__name__}")
+    try:
+        check_text(description, "feature")
+    except ValueError as error:
+        raise ValueError(f"{path}: candidate {name!r}: {error}") from None
     prices = [_to_price(path, name, key, entry.get(key)) for key in ("input_price", "output_price")]
     return Candidate(name, prices[0], prices[1], description)
 

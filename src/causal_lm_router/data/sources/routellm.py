@@ -17,9 +17,11 @@ from pathlib import Path
 from causal_lm_router.config import RouteLLMDataConfig
 from causal_lm_router.data.sources.csv_rows import open_csv
 from causal_lm_router.data.sources.files import find_files, require_path
+from causal_lm_router.data.sources.lines import read_lines
 from causal_lm_router.data.sources.pool import answer_cost, choose_pool, count_tokens, find_pool
-from causal_lm_router.data.sources.rows import ExampleCollector, known_costs, require_text
-from causal_lm_router.data.sources.strict_json import decode_line, read_lines
+from causal_lm_router.data.sources.row_values import require_text
+from causal_lm_router.data.sources.rows import ExampleCollector
+from causal_lm_router.data.sources.strict_json import decode_line
 from causal_lm_router.routing import Candidate, RoutingData
 
 PAPER_PRICES = {"gpt-4-1106-preview": 24.7, "mistralai/Mixtral-8x7B-Instruct-v0.1": 0.24}
@@ -53,7 +55,7 @@ def load(config: RouteLLMDataConfig) -> RoutingData:
             # All MMLU files share one listing: it is read once.
             listing = _find_listing(path)
             if listing not in contaminated:
-                contaminated[listing] = frozenset(_read_listing(listing))
+                contaminated[listing] = frozenset(_read_listing(listing, config.max_query_chars))
             left_out = contaminated[listing]
         _load_file(path, config, left_out, collector)
     return collector.data()
@@ -66,7 +68,7 @@ def _load_file(
     collector: ExampleCollector,
 ) -> None:
     # Each file names its candidates in its header; all files must agree on one pool.
-    with open_csv(path) as (columns, rows):
+    with open_csv(path, config.max_query_chars) as (columns, rows):
         pool = _choose_pool(path, columns, config)
         if collector.pool is None:
             collector.pool = pool
@@ -91,7 +93,7 @@ def _add_row(cells: dict[str, str], pool: tuple[Candidate, ...], task: str, coll
     costs = {
         candidate.name: _estimate_cost(candidate, prompt, cells.get(candidate.name + _RESPONSE)) for candidate in pool
     }
-    collector.add(prompt, scores, known_costs(costs), task)
+    collector.add(prompt, scores, costs, task)
 
 
 def _estimate_cost(candidate: Candidate, prompt: str, response: str | None) -> float | None:
@@ -139,10 +141,10 @@ def _find_listing(path: Path) -> Path:
     raise ValueError(f"data.drop_contaminated=True needs {name} beside {path} or beside its folder")
 
 
-def _read_listing(path: Path) -> Iterator[str]:
+def _read_listing(path: Path, max_query_chars: int) -> Iterator[str]:
     """Yield the evaluation prompts of a file of {"eval_prompt": text, ...} lines."""
-    for number, line in read_lines(path):
+    for line in read_lines(path, max_query_chars):
         try:
             yield require_text(decode_line(line), "eval_prompt")
         except ValueError as error:
-            raise ValueError(f"{path}:{number}: {error}") from None
+            raise ValueError(f"{path}:{line.number}: {error}") from None

@@ -3,22 +3,23 @@
 One row per query with the columns `sample_id`, `prompt`, `eval_name` (the task) and, for each candidate, `<candidate>`
 (its score) and `<candidate>|total_cost` (USD); the candidates are the columns that have such a cost column, in their
 order. Other columns are ignored. A prompt that is a list of turns, or such a list written as text ("['...']"), becomes
-its turns with a blank line between them.
+its turns with an empty line between them, see `turns.py`; an empty cell of a cost is an unknown cost.
 
 `data.path` is a `.csv`, `.parquet` or pickled (`.pkl`, `.pickle`) table; without one the zero-shot table is downloaded
 from the hub. Pickles are read only under `data.allow_pickle=true`, since reading one runs any code its author put in.
 Messages name the line of a row in a CSV ("file.csv:12"), else its number from 1 ("file.pkl: row 11").
 """
 
-import ast
-import warnings
 from pathlib import Path
 from typing import Any
 
 from causal_lm_router.config import RouterBenchDataConfig
+from causal_lm_router.data.sources.csv_rows import read_number
 from causal_lm_router.data.sources.pool import choose_pool, find_pool
-from causal_lm_router.data.sources.rows import ExampleCollector, require_text
+from causal_lm_router.data.sources.row_values import require_text
+from causal_lm_router.data.sources.rows import ExampleCollector
 from causal_lm_router.data.sources.tables import PICKLE_SUFFIXES, Table, open_table
+from causal_lm_router.data.sources.turns import join_turns
 from causal_lm_router.routing import RoutingData
 
 HUB_NAME = "withmartian/routerbench"
@@ -26,7 +27,6 @@ HUB_FILE = "routerbench_0shot.pkl"
 
 _COST = "|total_cost"
 _TEXT_COLUMNS = ("sample_id", "prompt", "eval_name")
-_BOOLEANS = {"True": True, "False": False}
 
 
 def load(config: RouterBenchDataConfig) -> RoutingData:
@@ -37,7 +37,7 @@ def load(config: RouterBenchDataConfig) -> RoutingData:
     """
     path = _find_file(config)
     collector = ExampleCollector(config)
-    with open_table(path) as table:
+    with open_table(path, config.max_query_chars) as table:
         candidate_names = _find_candidate_names(table)
         collector.pool = choose_pool(candidate_names, find_pool(config))
         for row in table.rows([*_TEXT_COLUMNS, *candidate_names, *(name + _COST for name in candidate_names)]):
@@ -47,9 +47,9 @@ def load(config: RouterBenchDataConfig) -> RoutingData:
 
 
 def _add_row(cells: dict[str, Any], candidate_names: list[str], collector: ExampleCollector) -> None:
-    scores = {name: _to_number(cells[name]) for name in candidate_names}
-    costs = {name: _to_number(cells[name + _COST]) for name in candidate_names}
-    query = _to_query(cells["prompt"])
+    scores = {name: read_number(cells[name]) for name in candidate_names}
+    costs = {name: read_number(cells[name + _COST]) for name in candidate_names}
+    query = join_turns(cells["prompt"])
     collector.add(query, scores, costs, require_text(cells, "eval_name"), require_text(cells, "sample_id"))
 
 
@@ -62,36 +62,6 @@ def _find_candidate_names(table: Table) -> list[str]:
             f"got {', '.join(table.columns)}"
         )
     return candidate_names
-
-
-def _to_number(cell: object) -> object:
-    """Return the number in a CSV's text; anything else unchanged, since the collector checks it later."""
-    if not isinstance(cell, str):
-        return cell
-    try:
-        return _BOOLEANS[cell] if cell in _BOOLEANS else float(cell)
-    except ValueError:
-        return cell
-
-
-def _to_query(prompt: object) -> object:
-    """Return the prompt's text; turns are joined with a blank line between them."""
-    # CSV and pickle hold a list of turns as its Python text, Parquet as a list.
-    turns: object = prompt
-    if isinstance(prompt, str) and prompt.startswith("[") and prompt.endswith("]"):
-        turns = _read_list(prompt)
-    is_turns = isinstance(turns, list) and turns and all(isinstance(turn, str) for turn in turns)
-    return "\n\n".join(turns) if is_turns and isinstance(turns, list) else prompt
-
-
-def _read_list(text: str) -> object:
-    """Return the Python literal in `text`, None if there is none: a prompt may itself begin and end with brackets."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # a prompt with "\d" in it causes a warning of an invalid escape
-        try:
-            return ast.literal_eval(text)
-        except (ValueError, SyntaxError, MemoryError, RecursionError):
-            return None
 
 
 def _find_file(config: RouterBenchDataConfig) -> Path:

@@ -15,7 +15,8 @@ from typing import Any
 from causal_lm_router.config import RouterDCDataConfig
 from causal_lm_router.data.sources.files import find_files, require_path, source_split
 from causal_lm_router.data.sources.pool import find_pool
-from causal_lm_router.data.sources.rows import ALL_TASKS, ExampleCollector, require, require_object
+from causal_lm_router.data.sources.row_values import require, require_object
+from causal_lm_router.data.sources.rows import ALL_TASKS, ExampleCollector
 from causal_lm_router.data.sources.strict_json import read_list
 from causal_lm_router.data.sources.tasks import find_tasks
 from causal_lm_router.routing import RoutingData

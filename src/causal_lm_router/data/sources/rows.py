@@ -1,14 +1,12 @@
 """The part that all formats share: from rows to examples over one pool, with bad rows refused or skipped."""
 
 import hashlib
-import math
-import reprlib
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
 
-from causal_lm_router.config import FileDataConfig, OnBadRow
+from causal_lm_router.config import DataConfig, FileDataConfig, OnBadRow, OwnDataConfig, Split
+from causal_lm_router.config.checks import one_of
 from causal_lm_router.data.sources.pool import answer_cost, choose_pool, count_tokens
 from causal_lm_router.routing import (
     Candidate,
@@ -18,14 +16,21 @@ from causal_lm_router.routing import (
     check_cost,
     check_query,
     check_score,
+    check_text,
 )
 from causal_lm_router.terminal import progress_bar
 
+SPLITS = tuple(split.value for split in Split)
+"""Names of the splits that a source may assign."""
 ALL_TASKS = "all"
 """Task of rows whose source names none."""
 
 _MAX_SHARED_SCORES = 4096
 """Different score rows that are kept for sharing; right-or-wrong data has few, graded data has too many to gain."""
+
+
+_MAX_LISTED = 30
+"""Candidates that a message lists."""
 
 
 class ExampleCollector:
@@ -37,7 +42,7 @@ class ExampleCollector:
 
     def __init__(
         self,
-        config: FileDataConfig,
+        config: DataConfig,
         pool: Sequence[Candidate] | None = None,
         known: Sequence[Candidate] | None = None,
     ) -> None:
@@ -46,6 +51,8 @@ class ExampleCollector:
         self._examples: list[RoutingExample] = []
         self._skipped_rows: list[SkippedRow] = []
         self._query_ids: dict[str, int] = {}
+        self._unpriced: set[str] = set()
+        self._warnings: list[str] = []
         self._shared_scores: dict[tuple[float, ...], dict[str, float]] = {}
         self._bar = progress_bar(name="reading data", unit="queries")
         self.pool = pool
@@ -81,6 +88,10 @@ class ExampleCollector:
         """Record a row as skipped, under any `data.on_bad_row`."""
         self._skipped_rows.append(SkippedRow(location, reason))
 
+    def warn(self, sentence: str) -> None:
+        """Add a warning about the data."""
+        self._warnings.append(sentence)
+
     def add(
         self,
         query: object,
@@ -88,12 +99,14 @@ class ExampleCollector:
         costs: Mapping[str, object] | None = None,
         task: str = ALL_TASKS,
         query_id: str | None = None,
-        split: str | None = None,
+        split: object = None,
+        expected: Mapping[str, object] | None = None,
     ) -> None:
         """Check one row and add it as an example.
 
-        Unknown costs (None) are estimated from the pool's prices if `data.assumed_output_tokens` is set. An example
-        without a `query_id` gets the hash of its query; a second one of the same query the hash and "-2", and so on.
+        Costs of which one is unknown (None) are unknown as a whole: those of only some candidates would mislead. They
+        are estimated from the pool's prices if `data.assumed_output_tokens` is set. An example without a `query_id`
+        gets the hash of its query; a second one of the same query the hash and "-2", and so on.
 
         Raises:
             ValueError: the row cannot be used.
@@ -104,15 +117,22 @@ class ExampleCollector:
         try:
             text = check_query(query, self._config.max_query_chars)
             checked_scores = self._share(self._complete(scores, check_score, "score"))
-            checked_costs = self._estimate_costs(text) if costs is None else self._check_costs(costs)
+            known_costs = (None if costs is None else self._check_costs(costs)) or self._estimate_costs(text)
+            checked_expected = None if expected is None else self._to_dict(expected, check_score, "expected score")
+            check_text(task, "task")
+            if split not in (*SPLITS, None):
+                raise ValueError(f"split must be {one_of(SPLITS)}, got {split!r}")
             unique_id = self._make_id(text) if query_id is None else self._take_id(query_id)
         except ValueError:
             # A bad row must not set the pool of the rows after it.
             self.pool = pool_before
             raise
         self._bar.update()
+        source_split = None if split is None else str(split)
         self._examples.append(
-            RoutingExample(unique_id, text, sys.intern(task), checked_scores, checked_costs, source_split=split)
+            RoutingExample(
+                unique_id, text, sys.intern(task), checked_scores, known_costs, checked_expected, source_split
+            )
         )
 
     def data(self) -> RoutingData:
@@ -122,12 +142,35 @@ class ExampleCollector:
             ValueError: nothing was added; the message gives the first skipped row.
         """
         self._bar.close()
+        self._check_use_of_prices()
         if not self._examples or self._pool is None:
             skipped = self._skipped_rows
             reason = f"no usable rows: all {len(skipped):,} were skipped" if skipped else "no rows"
             first = "".join(f"; the first is {row.location}: {row.reason}" for row in skipped[:1])
-            raise ValueError(f"data.path={self._config.path!r} has {reason}{first}")
-        return RoutingData(self._examples, self._pool, tuple(self._skipped_rows))
+            key = "function" if isinstance(self._config, OwnDataConfig) else "path"
+            raise ValueError(f"data.{key}={getattr(self._config, key)!r} has {reason}{first}")
+        warnings = (*self._warnings, *self._warn_of_unknown_costs())
+        return RoutingData(self._examples, self._pool, tuple(self._skipped_rows), warnings)
+
+    def _check_use_of_prices(self) -> None:
+        tokens = self._config.assumed_output_tokens if isinstance(self._config, FileDataConfig) else None
+        lacking = [one.name for one in self._pool or () if answer_cost(one, 0, 0) is None]
+        if tokens is not None and lacking:
+            raise ValueError(
+                f"data.assumed_output_tokens must be null where prices are unknown, got {tokens}: data.pool_path gives "
+                f"no prices for {_list_some(lacking, ', ')}"
+            )
+
+    def _warn_of_unknown_costs(self) -> Iterator[str]:
+        num_unknown = sum(example.costs is None for example in self._examples)
+        # Where no cost is known at all, nobody expects any.
+        if self._unpriced or 0 < num_unknown < len(self._examples):
+            missing = ", ".join(name for name in self._candidate_names if name in self._unpriced)
+            yield (
+                f"costs are unknown on {num_unknown:,} of {len(self._examples):,} queries"
+                + (f", where {missing} {'has' if len(self._unpriced) == 1 else 'have'} none" if missing else "")
+                + ": no mean cost is reported, and no candidate counts as the cheapest by costs."
+            )
 
     def _complete(self, values: Mapping[str, object], check: Callable[[object], float], what: str) -> list[float]:
         """Return the checked values in pool order, and refuse unknown and missing candidates."""
@@ -141,8 +184,17 @@ class ExampleCollector:
                 raise ValueError(f"candidate {name!r}: {error}") from None
         return checked
 
-    def _check_costs(self, costs: Mapping[str, object]) -> dict[str, float]:
-        return dict(zip(self._candidate_names, self._complete(costs, check_cost, "cost"), strict=True))
+    def _to_dict(self, values: Mapping[str, object], check: Callable[[object], float], what: str) -> dict[str, float]:
+        return dict(zip(self._candidate_names, self._complete(values, check, what), strict=True))
+
+    def _check_costs(self, costs: Mapping[str, object]) -> dict[str, float] | None:
+        """Return the costs; None where one of them is unknown, whose candidate is remembered."""
+        unknown = [name for name, cost in costs.items() if cost is None]
+        # The others are checked all the same.
+        checked = self._to_dict({name: 0 if cost is None else cost for name, cost in costs.items()}, check_cost, "cost")
+        if len(unknown) < len(costs):
+            self._unpriced.update(unknown)
+        return None if unknown else checked
 
     def _share(self, scores: list[float]) -> dict[str, float]:
         key = tuple(scores)
@@ -155,14 +207,15 @@ class ExampleCollector:
         return shared
 
     def _estimate_costs(self, query: str) -> dict[str, float] | None:
-        output_tokens = self._config.assumed_output_tokens
+        output_tokens = self._config.assumed_output_tokens if isinstance(self._config, FileDataConfig) else None
         if output_tokens is None or self._pool is None:
             return None
-        costs = {candidate.name: answer_cost(candidate, count_tokens(query), output_tokens) for candidate in self._pool}
-        return known_costs(costs)
+        costs = {one.name: answer_cost(one, count_tokens(query), output_tokens) for one in self._pool}
+        known = {name: cost for name, cost in costs.items() if cost is not None}
+        return known if len(known) == len(costs) else None
 
     def _take_id(self, query_id: str) -> str:
-        if query_id in self._query_ids:
+        if check_text(query_id, "query_id") in self._query_ids:
             raise ValueError(f"query_id {query_id!r} appears twice")
         self._query_ids[query_id] = 1
         return query_id
@@ -178,86 +231,19 @@ class ExampleCollector:
 
 
 def hash_query(query: str) -> str:
-    """Return 16 hexadecimal digits that identify the query's text up to case and white space.
-
-    Raises:
-        ValueError: the text holds half a surrogate pair, which cannot be written as UTF-8.
-    """
+    """Return 16 hexadecimal digits that identify the query's text up to case and white space."""
     normalised = " ".join(query.casefold().split())
-    try:
-        return hashlib.blake2b(normalised.encode("utf-8"), digest_size=8).hexdigest()
-    except UnicodeEncodeError as error:
-        half = ascii(normalised[error.start])
-        raise ValueError(f"query holds half a surrogate pair ({half}), which is no character") from None
-
-
-def known_costs(costs: Mapping[str, float | None]) -> dict[str, float] | None:
-    """Return the costs if all are known, else None: costs of only some candidates would mislead."""
-    known = {name: cost for name, cost in costs.items() if cost is not None}
-    return known if len(known) == len(costs) else None
+    return hashlib.blake2b(normalised.encode("utf-8"), digest_size=8).hexdigest()
 
 
 def describe_mismatch(values: Mapping[str, object], candidate_names: Sequence[str], what: str) -> str:
     """Return a text with the candidates that `values` lacks and those that are not of the pool."""
-    unknown = [f"unknown candidate {name!r}" for name in values if name not in candidate_names]
+    pool = set(candidate_names)
+    unknown = [f"unknown candidate {name!r}" for name in values if name not in pool]
     missing = [f"no {what} for candidate {name!r}" for name in candidate_names if name not in values]
-    return f"{'; '.join(unknown + missing)} (the pool is {', '.join(candidate_names)})"
+    return f"{_list_some(unknown + missing, '; ')} (the pool is {_list_some(candidate_names, ', ')})"
 
 
-def require_text(row: Mapping[str, Any], key: str) -> str:
-    """Return the text under `key`.
-
-    Raises:
-        ValueError: it is missing, blank or no text.
-    """
-    value = require(row, key)
-    if not isinstance(value, str) or not value.strip():
-        raise ValueError(f"{key!r} must be a text that is not blank, got {reprlib.repr(value)}")
-    return value
-
-
-def optional_text(row: Mapping[str, Any], key: str) -> str | None:
-    """Return the text under `key`, or None where it is missing or null.
-
-    Raises:
-        ValueError: it is blank or no text.
-    """
-    return None if row.get(key) is None else require_text(row, key)
-
-
-def require_object(row: Mapping[str, Any], key: str) -> dict[str, Any]:
-    """Return the object under `key`.
-
-    Raises:
-        ValueError: it is missing or no object.
-    """
-    value = require(row, key)
-    if not isinstance(value, dict):
-        raise ValueError(f"{key!r} must be an object of candidates, got {reprlib.repr(value)}")
-    return value
-
-
-def optional_count(row: Mapping[str, Any], key: str) -> float | None:
-    """Return the number of tokens under `key`, or None where it is missing or null.
-
-    Raises:
-        ValueError: it is not a finite number of at least 0.
-    """
-    value = row.get(key)
-    if value is None:
-        return None
-    is_count = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value) and value >= 0
-    if not is_count:
-        raise ValueError(f"{key!r} must be a number of tokens, got {reprlib.repr(value)}")
-    return float(value)
-
-
-def require(row: Mapping[str, Any], key: str) -> Any:
-    """Return the value under `key`.
-
-    Raises:
-        ValueError: it is missing.
-    """
-    if key not in row:
-        raise ValueError(f"key {key!r} is missing")
-    return row[key]
+def _list_some(texts: Sequence[str], separator: str) -> str:
+    more = [f"{len(texts) - _MAX_LISTED:,} more"] if len(texts) > _MAX_LISTED else []
+    return separator.join([*texts[:_MAX_LISTED], *more])

@@ -6,10 +6,12 @@ Stricter than `json.loads`: a key that appears twice in an object and the litera
 import codecs
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from causal_lm_router.data.sources.lines import Line
 
 _SPACE = re.compile(r"[ \t\n\r]*")
 
@@ -53,6 +55,10 @@ class _StrictDecoder:
             value, end = self._decoder.raw_decode(text, start)
         except RecursionError:  # Python's decoder recurses; a file must not end the process
             raise json.JSONDecodeError("Too many nested lists or objects", text, start) from None
+        except json.JSONDecodeError:
+            raise
+        except ValueError as error:  # an integer of more digits than Python converts
+            raise json.JSONDecodeError(str(error).partition(";")[0], text, start) from None
         return ListItem(value, self._problem), end
 
     def decode_all(self, text: str) -> ListItem:
@@ -71,9 +77,7 @@ class _StrictDecoder:
         # A dict keeps the last of equal keys, so a repeated key shows as a lower number of entries.
         result = dict(pairs)
         if len(result) != len(pairs):
-            keys = [key for key, _ in pairs]
-            repeated = next(key for key in keys if keys.count(key) > 1)
-            self._problem = f"key {repeated!r} appears twice in one object"
+            self._problem = f"key {find_repeated(key for key, _ in pairs)!r} appears twice in one object"
         return result
 
     def _note_constant(self, literal: str) -> float:
@@ -84,32 +88,32 @@ class _StrictDecoder:
 _DECODER = _StrictDecoder()
 
 
-def read_lines(path: Path) -> Iterator[tuple[int, bytes]]:
-    """Yield (line number from 1, line) of every line that is not blank; only "\\n" ends a line."""
-    # Bytes, since text readers also split lines at U+2028 and the like, which JSON allows inside a text.
-    with path.open("rb") as file:
-        for number, line in enumerate(file, start=1):
-            if number == 1:
-                line = line.removeprefix(codecs.BOM_UTF8)
-            if line.strip():
-                yield number, line
+def find_repeated(values: Iterable[str]) -> str | None:
+    """Return the first value that equals an earlier one; None where all differ."""
+    seen: set[str] = set()
+    for value in values:
+        if value in seen:
+            return value
+        seen.add(value)
+    return None
 
 
-def decode_line(line: bytes) -> dict[str, Any]:
+def decode_line(line: Line) -> dict[str, Any]:
     """Return the object in `line`.
 
     Raises:
         ValueError: the line holds anything else; the message names the column.
     """
+    content = line.checked()
     try:
-        text = line.decode("utf-8")
+        text = content.decode("utf-8")
     except UnicodeDecodeError as error:
         raise ValueError(_describe_bytes(error)) from None
     try:
         item = _DECODER.decode_all(text)
     except json.JSONDecodeError as error:
         # Only a last line lacks its line feed: then the file was probably cut off.
-        hint = "" if line.endswith(b"\n") else " (the file ends within this line: is it truncated?)"
+        hint = "" if content.endswith(b"\n") else " (the file ends within this line: is it truncated?)"
         raise ValueError(f"broken JSON: {error.msg} at column {error.colno}{hint}") from None
     return item.row()
 

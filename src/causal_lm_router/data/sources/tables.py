@@ -1,5 +1,6 @@
 """Wide tables from CSV, Parquet and pickled data frames, read row by row, with a location for each row."""
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -56,14 +57,14 @@ class Table:
 
 
 @contextmanager
-def open_table(path: Path) -> Iterator[Table]:
+def open_table(path: Path, max_query_chars: int) -> Iterator[Table]:
     """Open a `.csv`, `.parquet` or pickled table. Unpickling runs code: get the user's permission before.
 
     Raises:
         ValueError: the file has another ending, or cannot be read as its ending says.
     """
     if path.suffix == ".csv":
-        with _open_csv_table(path) as table:
+        with _open_csv_table(path, max_query_chars) as table:
             yield table
     elif path.suffix == ".parquet":
         with _open_parquet_table(path) as table:
@@ -75,8 +76,8 @@ def open_table(path: Path) -> Iterator[Table]:
 
 
 @contextmanager
-def _open_csv_table(path: Path) -> Iterator[Table]:
-    with open_csv(path) as (columns, rows):
+def _open_csv_table(path: Path, max_query_chars: int) -> Iterator[Table]:
+    with open_csv(path, max_query_chars) as (columns, rows):
 
         def read(wanted: list[str]) -> Iterator[TableRow]:
             for row in rows:
@@ -135,7 +136,9 @@ def _read_pickle_table(path: Path) -> Table:
 
 
 def _to_plain(value: Any) -> Any:
-    """Return a plain value or list for a NumPy scalar or array, anything else unchanged."""
+    """Return a plain value or list for a NumPy scalar or array, None for a missing number, anything else unchanged."""
     import numpy
 
-    return value.tolist() if isinstance(value, numpy.generic | numpy.ndarray) else value
+    plain = value.tolist() if isinstance(value, numpy.generic | numpy.ndarray) else value
+    # pandas' mark of an empty cell.
+    return None if isinstance(plain, float) and math.isnan(plain) else plain

@@ -4,8 +4,10 @@ from pathlib import Path
 
 from causal_lm_router.config import QueryFilesDataConfig
 from causal_lm_router.data.sources.files import find_files
-from causal_lm_router.data.sources.rows import ExampleCollector, require_text
-from causal_lm_router.data.sources.strict_json import decode_line, read_lines
+from causal_lm_router.data.sources.lines import read_lines
+from causal_lm_router.data.sources.row_values import require_text
+from causal_lm_router.data.sources.rows import ExampleCollector
+from causal_lm_router.data.sources.strict_json import decode_line
 
 QUERY_FILES = ("default_query_train.jsonl", "default_query_test.jsonl")
 
@@ -32,8 +34,8 @@ def find_tasks(
         return None
     tasks: dict[str, str] = {}
     for path in paths:
-        for number, line in read_lines(path):
-            with collector.row(f"{path}:{number}"):
+        for line in read_lines(path, config.max_query_chars):
+            with collector.row(f"{path}:{line.number}"):
                 row = decode_line(line)
                 # The first task stays, and training files come first.
                 tasks.setdefault(require_text(row, "query"), require_text(row, "task_name"))
