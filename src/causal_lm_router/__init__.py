@@ -3,15 +3,15 @@
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from causal_lm_router.runs.router import CausalLMRouter, CausalLMRouterTrainer
+    from causal_lm_router.runs.router import CausalLMRouter, CausalLMRouterTrainer, CausalLMTrainer
 
 __version__ = "0.1.0"
-__all__ = ["CausalLMRouter", "CausalLMRouterTrainer", "__version__"]
+__all__ = ["CausalLMRouter", "CausalLMRouterTrainer", "CausalLMTrainer", "__version__"]
 
 
 def __getattr__(name: str) -> Any:
     """Import the public classes on first use: they need torch, the package itself does not."""
-    if name in ("CausalLMRouter", "CausalLMRouterTrainer"):
+    if name in __all__:
         from causal_lm_router.runs import router
 
         return getattr(router, name)

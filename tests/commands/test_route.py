@@ -1,8 +1,10 @@
 """The `route` command: queries from the command line, files and standard input; routes alone on standard output."""
 
+import dataclasses
 import io
 import json
 import os
+import pty
 import subprocess
 import sys
 from collections.abc import Callable
@@ -10,8 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from causal_lm_router.commands import route
+from causal_lm_router.commands.route import FEW_QUERIES, answer_prompt
+from causal_lm_router.config import Backend
 from causal_lm_router.runs.router import CausalLMRouter
 from causal_lm_router.runs.run_folder import RunFolder
 
@@ -76,6 +81,71 @@ def test_a_query_is_taken_as_it_is_typed(call: Call, fallback: str, monkeypatch:
     query = "Is {a, b} = [c], ${d}: 'e' \"f\" \\ g=h #i, größer?"
     assert call(f"query={query}")[:2] == (0, "x\n")
     assert seen == [{"query": query}]
+
+
+# Queries that are typed
+
+
+def test_without_a_query_one_router_answers_line_by_line(
+    smoke_run: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loaded: list[Any] = []
+    load = CausalLMRouter._load
+    monkeypatch.setattr(CausalLMRouter, "_load", lambda router: loaded.append(load(router)) or loaded[-1])
+    lines, routes = io.StringIO("What is 17 times 23?\n\n  \n" + "x" * 101 + "\nWhy {a}?"), io.StringIO()
+    with CausalLMRouter.from_run(smoke_run) as router:
+        router.config.parsing.fallback_candidate = "aster-mini"
+        answer_prompt(router, lines, routes, 100)
+        assert routes.getvalue() == "aster-mini\n" * 2
+        assert loaded[0] is loaded[1], "the second query starts nothing"
+        router.config.parsing.fallback_candidate = None
+        answer_prompt(router, io.StringIO("What?\n"), routes, 100)
+    assert routes.getvalue() == "aster-mini\n" * 2
+    err = capsys.readouterr().err
+    assert err.count("query: ") == 6 + 2, "one for each line, and one that the end answers"
+    assert "query: error: query has 101 characters, data.max_query_chars allows 100\n" in err
+    assert err.count("query: parse failure (") == 1
+
+
+def test_a_terminal_without_a_query_asks_for_them(smoke_run: Path, fallback: str) -> None:
+    keyboard, terminal = pty.openpty()
+    command = [sys.executable, "-m", "causal_lm_router.commands.route", f"run_dir={smoke_run}", fallback]
+    os.write(keyboard, b"What is 17 times 23?\nAnd 18?\n\x04")
+    done = subprocess.run(command, stdin=terminal, capture_output=True, text=True, check=True)
+    assert done.stdout == f"{fallback.split('=')[1]}\n" * 2
+    assert done.stderr.count("query: ") == 3
+
+
+# The backend
+
+
+@pytest.mark.parametrize(
+    ("arguments", "changes", "num_queries", "on_gpu", "backend"),
+    [
+        ([], {}, 1, False, "transformers"),
+        (["inference.temperature=0"], {}, FEW_QUERIES, False, "transformers"),
+        ([], {}, FEW_QUERIES + 1, False, "vllm"),
+        ([], {}, 1, True, "vllm"),
+        (["inference=vllm"], {}, 1, False, "vllm"),
+        (["inference.backend=vllm"], {}, 1, False, "vllm"),
+        ([], {"engine_args": {"max_num_seqs": 1}}, 1, False, "vllm"),
+        ([], {"sampling_args": {"min_p": 0.1}}, 1, False, "vllm"),
+        ([], {"backend": Backend.transformers}, 1000, False, "transformers"),
+    ],
+)
+def test_few_queries_on_a_cpu_start_no_engine(
+    arguments: list[str],
+    changes: dict[str, Any],
+    num_queries: int,
+    on_gpu: bool,
+    backend: str,
+    tiny_config: Callable[..., Any],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: on_gpu)
+    config = tiny_config("inference=vllm")
+    config.inference = dataclasses.replace(config.inference, **changes)
+    assert route._choose_backend(config, num_queries, ["run_dir=x", *arguments]).inference.backend.value == backend
 
 
 # Files of queries
@@ -171,7 +241,8 @@ def test_bad_line_of_standard_input(call: Call, monkeypatch: pytest.MonkeyPatch)
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ([], "query, input must be given one at a time: query=... or input=..., got {'query': None, "),
+        ([], "query must be given where no one can type it: "),
+        (["output=routes.jsonl"], "output must be null unless query=... or input=... is given, got 'routes.jsonl'"),
         (
             ["query=a", "input=q.txt"],
             "query, input must be given one at a time: query=... or input=..., got {'query': 'a', ",

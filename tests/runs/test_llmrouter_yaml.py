@@ -9,7 +9,7 @@ import pytest
 import torch
 import yaml
 
-from causal_lm_router import CausalLMRouter, CausalLMRouterTrainer
+from causal_lm_router import CausalLMRouter, CausalLMRouterTrainer, CausalLMTrainer
 from causal_lm_router.config.plain import config_dict
 from causal_lm_router.runs.llmrouter_yaml import HPARAM_DEFAULTS, OVERRIDE_KEYS, read_llmrouter_yaml
 
@@ -402,6 +402,31 @@ def test_what_is_no_file_of_keys_and_values(text: str, message: str, write: Call
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("on_gpu", "device", "told"),
+    [(False, "cuda", "must be cpu on this machine, got 'cuda'"), (True, "tpu", "must be cpu or cuda on this machine")],
+)
+def test_a_device_that_is_not_there(
+    on_gpu: bool, device: str, told: str, write: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    router = CausalLMRouter(yaml_path=write())
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: on_gpu)
+    with pytest.raises(ValueError, match=f"device {told}"):
+        CausalLMTrainer(router=router, device=device)
+
+
+def test_a_device_is_trained_on(write: Callable[..., Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    trained: list[Any] = []
+    monkeypatch.setattr("causal_lm_router.runs.train_run.train_router", trained.append)
+    router = CausalLMRouter(yaml_path=write())
+    for device in (None, "cuda", "cpu"):
+        CausalLMTrainer(router=router, device=device).train()
+    found = [(config.trainer.accelerator, config.trainer.precision, config.base_model.dtype) for config in trained]
+    assert found == [("auto", "bf16-mixed", "bfloat16")] * 2 + [("cpu", "32-true", "float32")]
+    assert CausalLMTrainer is CausalLMRouterTrainer
+
+
 # From the YAML file to routes
 
 
@@ -431,7 +456,7 @@ def test_train_and_route_as_in_llmrouters_documentation(
     report = json.loads((Path.cwd() / "saved" / "router" / "report.json").read_text(encoding="utf-8"))
     assert report["num_queries"] == 12
     with pytest.raises(ValueError, match="must be a folder without a finished run"):
-        CausalLMRouterTrainer(router=router).train()
+        CausalLMTrainer(router=router, device="cpu").train()
 
 
 @pytest.mark.parametrize(

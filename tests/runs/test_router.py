@@ -3,7 +3,9 @@
 import dataclasses
 import json
 import shutil
+import time
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -159,6 +161,35 @@ def test_closed_router_starts_again(router: CausalLMRouter) -> None:
     assert router.route_batch(QUERIES) == before
     router.close()
     router.close()
+
+
+# Several threads
+
+
+def test_calls_from_several_threads_take_turns(scripted: Callable[..., CausalLMRouter], names: list[str]) -> None:
+    router = scripted(names[0])
+    script, inside = script_of(router), []
+    generate = script.generate
+
+    def watch(prompts: Sequence[Sequence[int]], stop_ids: Sequence[int] = ()) -> list[Generation]:
+        inside.append("in")
+        time.sleep(0.01)  # another thread would come in here
+        inside.append("out")
+        return generate(prompts, stop_ids)
+
+    script.generate = watch  # type: ignore[method-assign]
+    with ThreadPoolExecutor(4) as pool:
+        routes = list(pool.map(lambda number: router.route_single({"query": "a", "number": number}), range(8)))
+    assert inside == ["in", "out"] * 8
+    assert [route["number"] for route in routes] == list(range(8))
+
+
+def test_threads_that_share_a_router_get_the_routes_of_one(smoke_run: Path, router: CausalLMRouter) -> None:
+    queries = [f"What is {number} times 23?" for number in range(12)]
+    expected = router.route_batch(queries)
+    with CausalLMRouter.from_run(smoke_run) as shared, ThreadPoolExecutor(4) as pool:
+        # The first calls race for the start of the engine as well.
+        assert list(pool.map(shared.route_batch, [queries] * 6)) == [expected] * 6
 
 
 # Bad queries

@@ -13,7 +13,7 @@ COMMANDS = {
     "baseline": "fit a router to compare with: baseline=knn_regression|svm|zero_shot|... data=...",
     "resume": "continue a run that was interrupted: run_dir=...",
     "evaluate": "evaluate a run again: run_dir=... [inference.backend=transformers] [parsing=lenient] ...",
-    "route": 'route queries with a run: run_dir=... query="..." or input=file [output=file]',
+    "route": 'route queries with a run: run_dir=... query="...", input=file [output=file], or typed ones',
     "merge": "write the merged checkpoint of a run: run_dir=...",
     "push": "upload a run's adapter or merged checkpoint to the hub: run_dir=... repo=owner/name [dry_run=true]",
     "data": "show what a data config holds: data=... [data.path=...]: sizes, tasks, scores, leakage",

@@ -1,21 +1,33 @@
-"""Route queries with a run: one from the command line, or a file of them.
+"""Route queries with a run: one from the command line, a file of them, or one after the other as they are typed.
 
 causal-lm-router route run_dir=outputs/quickstart/2026-01-31_12-00-00 query="What is 17 times 23?"
 causal-lm-router route run_dir=... input=queries.jsonl output=routes.jsonl
+causal-lm-router route run_dir=...
 """
 
 import contextlib
 import json
+import logging
 import os
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, TextIO
+
+from hydra.core.hydra_config import HydraConfig
 
 from causal_lm_router.commands.hydra_command import run_command
-from causal_lm_router.config import RouteConfig
+from causal_lm_router.config import Backend, RouteConfig
 from causal_lm_router.files import write_text
 from causal_lm_router.routing import check_query
+
+if TYPE_CHECKING:
+    from causal_lm_router.runs.router import CausalLMRouter
+
+logger = logging.getLogger(__name__)
+FEW_QUERIES = 64
+"""As many queries at most are answered by transformers on a CPU: TODO."""
 
 
 def main() -> None:
@@ -25,15 +37,22 @@ def main() -> None:
 
 def _job(config: RouteConfig) -> None:
     # Queries and output are checked before the engine starts, which takes half a minute.
-    rows = read_queries(config)
+    rows = None if config.query is None and config.input is None else read_queries(config)
+    if rows is None and not sys.stdin.isatty():
+        raise ValueError('query must be given where no one can type it: query="...", input=<file>, or input=-')
     if config.output is not None and not Path(config.output).absolute().parent.is_dir():
         raise FileNotFoundError(f"output must be a file in a folder that exists, got {config.output!r}")
     from causal_lm_router.runs.router import CausalLMRouter
 
-    with _stdout_for_routes(), CausalLMRouter.from_run(config.run_dir, config) as router:
+    config = _choose_backend(config, 1 if rows is None else len(rows), HydraConfig.get().overrides.task)
+    with _stdout_for_routes() as stdout, CausalLMRouter.from_run(config.run_dir, config) as router:
+        if rows is None:
+            answer_prompt(router, sys.stdin, stdout, config.data.max_query_chars)
+            return
         routes = router.route_batch(rows)
     if config.query is not None and config.output is None:
-        _print_route(routes[0])
+        if not _print_route(routes[0], sys.stdout):
+            raise SystemExit(1)
         return
     text = "".join(json.dumps(route, ensure_ascii=False) + "\n" for route in routes)
     if config.output is None:
@@ -41,6 +60,44 @@ def _job(config: RouteConfig) -> None:
         return
     write_text(Path(config.output), text)
     print(f"{len(routes)} {'route' if len(routes) == 1 else 'routes'} in {config.output}")
+
+
+def _choose_backend(config: RouteConfig, num_queries: int, overrides: Sequence[str]) -> RouteConfig:
+    """Return the config with transformers in the place of vLLM where that answers sooner: for few queries on a CPU.
+
+    A backend that the command line names stays, and so does vLLM with arguments of its own.
+    """
+    inference = config.inference
+    is_chosen = any(override.startswith(("inference=", "inference.backend=")) for override in overrides)
+    if is_chosen or inference.backend is not Backend.vllm or inference.engine_args or inference.sampling_args:
+        return config
+    import torch
+
+    if num_queries > FEW_QUERIES or torch.cuda.is_available():
+        return config
+    logger.info("generating with transformers, which needs no engine start; inference=vllm takes vLLM")
+    return replace(config, inference=replace(inference, backend=Backend.transformers))
+
+
+def answer_prompt(router: "CausalLMRouter", lines: TextIO, routes: TextIO, max_chars: int) -> None:
+    """Ask for queries on standard error, read a line for each, and write the LLM to call to `routes` as it is found.
+
+    Empty lines are asked again, what cannot be routed is told, and the end of the input (Ctrl-D) is the end.
+    """
+    while True:
+        print("query: ", end="", file=sys.stderr, flush=True)
+        line = lines.readline()
+        if not line:
+            print(file=sys.stderr)
+            return
+        if not line.strip():
+            continue
+        try:
+            query = check_query(line.rstrip("\r\n"), max_chars)
+        except ValueError as error:
+            print(f"error: {error}", file=sys.stderr)
+            continue
+        _print_route(router.route_single({"query": query}), routes)
 
 
 def read_queries(config: RouteConfig) -> list[dict[str, Any]]:
@@ -70,8 +127,8 @@ def read_queries(config: RouteConfig) -> list[dict[str, Any]]:
 
 
 @contextlib.contextmanager
-def _stdout_for_routes() -> Iterator[None]:
-    """Keep standard output for the routes, so that it can be piped on: what libraries write goes to stderr.
+def _stdout_for_routes() -> Iterator[TextIO]:
+    """Yield standard output for the routes alone, so that it can be piped on: what libraries write goes to stderr.
 
     Below Python too: native code, child processes and handlers that hold the stream write to the descriptor.
     """
@@ -79,20 +136,21 @@ def _stdout_for_routes() -> Iterator[None]:
     kept = os.dup(1)
     os.dup2(2, 1)
     try:
-        with contextlib.redirect_stdout(sys.stderr):
-            yield
+        with open(kept, "w", encoding="utf-8", closefd=False) as stdout, contextlib.redirect_stdout(sys.stderr):
+            yield stdout
     finally:
         sys.stdout.flush()
         os.dup2(kept, 1)
         os.close(kept)
 
 
-def _print_route(route: Mapping[str, Any]) -> None:
-    """Print the LLM to call; where there is none, say why on standard error and leave with status 1."""
+def _print_route(route: Mapping[str, Any], routes: TextIO) -> bool:
+    """Print the LLM to call and return True; where there is none, say why on standard error and return False."""
     if route["model_name"] is None:
         print(f"parse failure ({route['parse_failure']}): {route['generation']!r}", file=sys.stderr)
-        raise SystemExit(1)
-    print(route["model_name"])
+        return False
+    print(route["model_name"], file=routes, flush=True)
+    return True
 
 
 if __name__ == "__main__":

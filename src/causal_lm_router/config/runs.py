@@ -116,16 +116,20 @@ class RouteConfig(TrainConfig):
     query: str | None
     """One query to route."""
     input: str | None
-    """File of queries: .jsonl with a `query` key, else a query a line; - is standard input, a query a line."""
+    """File of queries: .jsonl with a `query` key, else a query a line; - is standard input, a query a line. Without
+    `query` and `input` the terminal asks for one query after the other."""
     output: str | None
     """JSONL file for the routes; null prints them."""
 
     def _own_problems(self) -> Iterator[str]:
         yield from super()._own_problems()
-        # Exactly one of both: neither is nothing to do, and both would leave open which one is meant.
+        # Both would leave open which one is meant. Without either, queries are typed one after the other.
         given = {"query": self.query, "input": self.input}
-        one = (self.query is None) != (self.input is None)
+        one = self.query is None or self.input is None
         yield from check(one, "query, input", "given one at a time: query=... or input=...", given)
+        # Routes of queries that are typed are printed as they come.
+        writes = self.output is None or any(given.values())
+        yield from check(writes, "output", "null unless query=... or input=... is given", self.output)
 
 
 class PushedWeights(StrEnum):

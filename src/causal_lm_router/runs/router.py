@@ -1,14 +1,17 @@
 """CausalLMRouter: routes queries from Python, with a run folder or with a configuration file of LLMRouter's."""
 
+import threading
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
+
+import torch
 
 from causal_lm_router.config import TrainConfig
 from causal_lm_router.config.compose import load_run_config, resolve_config
 from causal_lm_router.config.own_code import refuse_code
-from causal_lm_router.generation.decoder import Decoder
+from causal_lm_router.generation.decoder import Decoder, Decoding
 from causal_lm_router.generation.generator import Generator
 from causal_lm_router.models.precision import resolve_precision
 from causal_lm_router.prompting.encoder import Encoder
@@ -37,7 +40,8 @@ class Route:
 class CausalLMRouter:
     """Routes queries with the weights of a run.
 
-    The engine starts at the first route and stays; `close` (or leaving a `with` block) ends it.
+    The engine starts at the first route and stays; `close` (or leaving a `with` block) ends it. Several threads may
+    share a router: their calls wait for one another.
     """
 
     def __init__(self, yaml_path: str | Path) -> None:
@@ -49,11 +53,15 @@ class CausalLMRouter:
             ValueError: an unknown key or a bad value.
             FileNotFoundError: the file, or a data file it names, is missing.
         """
-        self.files: LLMRouterFiles | None
-        self.config, self.files = read_llmrouter_yaml(Path(yaml_path))
-        self._folder = RunFolder(self.files.load_run_dir)
+        config, files = read_llmrouter_yaml(Path(yaml_path))
+        self._set_up(config, files, RunFolder(files.load_run_dir))
+
+    def _set_up(self, config: TrainConfig, files: LLMRouterFiles | None, folder: RunFolder) -> None:
+        self.config, self.files, self._folder = config, files, folder
         self._loaded: tuple[Encoder, Generator] | None = None
         self._workbench = Workbench()
+        # One engine answers one call at a time, and neither vLLM nor the weights may be shared between threads.
+        self._lock = threading.Lock()
 
     @classmethod
     def from_run(cls, run_dir: str | Path, config: TrainConfig | None = None) -> "CausalLMRouter":
@@ -67,11 +75,7 @@ class CausalLMRouter:
         plain = {**load_run_config(Path(run_dir)), "run_dir": str(run_dir)}
         if config is None:
             refuse_code(run_dir, plain, given=())
-        router.config = config or resolve_config(plain, TrainConfig)
-        router.files = None
-        router._folder = RunFolder(Path(run_dir))
-        router._loaded = None
-        router._workbench = Workbench()
+        router._set_up(config or resolve_config(plain, TrainConfig), None, RunFolder(Path(run_dir)))
         router._folder.read_metadata()
         return router
 
@@ -88,19 +92,25 @@ class CausalLMRouter:
                 raise ValueError(f"query {number} of {len(queries)}: {error}") from None
         if not queries:
             return []
-        encoder, generator = self._load()
-        config = self.config
-        mean_costs = self._folder.read_metadata().mean_costs if config.decoding.cost_weight else None
-        decoder = Decoder(generator, encoder, config.decoding, config.objective, config.parsing, mean_costs)
+        with self._lock:
+            decodings = self._decode(queries)
+        fallback = self.config.parsing.fallback_candidate
         return [
             Route(
-                called=called_candidate(decoding.route, config.parsing.fallback_candidate),
+                called=called_candidate(decoding.route, fallback),
                 parsed=decoding.route,
                 generation=decoding.generation.text,
                 predicted=decoding.predicted,
             )
-            for decoding in decoder.decode(config.decoding.method, encoder.encode_prompts(queries))
+            for decoding in decodings
         ]
+
+    def _decode(self, queries: Sequence[str]) -> list[Decoding]:
+        encoder, generator = self._load()
+        config = self.config
+        mean_costs = self._folder.read_metadata().mean_costs if config.decoding.cost_weight else None
+        decoder = Decoder(generator, encoder, config.decoding, config.objective, config.parsing, mean_costs)
+        return decoder.decode(config.decoding.method, encoder.encode_prompts(queries))
 
     def route_single(self, query: Mapping[str, Any]) -> dict[str, Any]:
         """Return the query's dictionary (its text under `query`) with `model_name`, the LLM to call, added.
@@ -126,10 +136,11 @@ class CausalLMRouter:
 
     def close(self) -> None:
         """End the engine; the next route starts it again."""
-        if self._loaded is not None:
-            self._loaded[1].close()
-            self._loaded = None
-            self._workbench.close()
+        with self._lock:
+            if self._loaded is not None:
+                self._loaded[1].close()
+                self._loaded = None
+                self._workbench.close()
 
     def __enter__(self) -> "CausalLMRouter":
         return self
@@ -154,10 +165,19 @@ def _answer(route: Route) -> dict[str, Any]:
 
 
 class CausalLMRouterTrainer:
-    """Trains a router that was made from a YAML file; the run folder is its `model_path.save_model_path`."""
+    """Trains a router that was made from a YAML file; the run folder is its `model_path.save_model_path`.
 
-    def __init__(self, router: CausalLMRouter) -> None:
-        self.router = router
+    `device`, which LLMRouter's scripts give, is "cpu" or "cuda"; None takes a GPU where there is one.
+
+    Raises:
+        ValueError: the device is another one, or "cuda" on a machine without a GPU.
+    """
+
+    def __init__(self, router: CausalLMRouter, device: str | None = None) -> None:
+        known = ("cpu", "cuda") if torch.cuda.is_available() else ("cpu",)
+        if device is not None and device not in known:
+            raise ValueError(f"device must be {' or '.join(known)} on this machine, got {device!r}")
+        self.router, self.device = router, device
 
     def train(self) -> None:
         """Train, evaluate on the test files and leave a run folder; an interrupted one is continued.
@@ -168,4 +188,13 @@ class CausalLMRouterTrainer:
         from causal_lm_router.runs.train_run import train_router
 
         self.router.close()
-        train_router(self.router.config)
+        config = self.router.config
+        if self.device == "cpu":
+            # The formats of a GPU are slow here, or lose precision for nothing.
+            trainer = replace(config.trainer, accelerator="cpu", precision="32-true")
+            config = replace(config, trainer=trainer, base_model=replace(config.base_model, dtype="float32"))
+        train_router(config)
+
+
+CausalLMTrainer = CausalLMRouterTrainer
+"""The name that LLMRouter's scripts import."""
