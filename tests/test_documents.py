@@ -74,7 +74,7 @@ def test_commands_parse_or_compose(command: Command, run_dir: Path, monkeypatch:
     if name.startswith("-"):
         return
     assert name in cli.COMMANDS
-    if name in cli.FOLDER_COMMANDS:
+    if name in cli.PLAIN_COMMANDS:
         parsed_arguments(f"causal_lm_router.commands.{name}", arguments or ["outputs"], monkeypatch)
         return
     overrides = [word for word in arguments if word not in SHOWING]

@@ -19,6 +19,8 @@ Item = TypeVar("Item")
 
 DELAY_S = 3.0
 """Work that takes less time than this shows no progress bar."""
+QUIET = "CAUSAL_LM_ROUTER_QUIET"
+"""Environment variable: with 1 the terminal shows warnings, errors and results alone. `--quiet` sets it."""
 _PREFIXES = {logging.WARNING: "warning: ", logging.ERROR: "error: ", logging.CRITICAL: "error: "}
 _PACKAGE = __name__.partition(".")[0]
 _work: ContextVar[tuple[str, ...]] = ContextVar("work", default=())
@@ -54,7 +56,8 @@ class TerminalHandler(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         """Write one record: the message alone, after the level where it is a warning or an error."""
         is_ours = record.name.partition(".")[0] == _PACKAGE
-        if not is_ours and record.levelno < logging.ERROR:
+        least = logging.ERROR if not is_ours else logging.WARNING if is_quiet() else logging.NOTSET
+        if record.levelno < least:
             return
         # As the logging module's own handlers do: a message that cannot be written must not end the job.
         try:
@@ -74,6 +77,11 @@ class _Bar(tqdm):  # type: ignore[misc]
             super().refresh(*arguments, **options)
             # Closing clears only what was drawn after the delay, by this time.
             self.last_print_t = self._time()
+
+
+def is_quiet() -> bool:
+    """True where the terminal should show warnings, errors and results alone, also in the processes of a sweep."""
+    return os.environ.get(QUIET) == "1"
 
 
 def show_bars(shown: bool) -> None:
@@ -118,7 +126,7 @@ def progress_bar(
         unit_scale=1 / per_unit,
         delay=DELAY_S,
         leave=False,
-        disable=None if _bars_shown else True,  # None: where standard error is no terminal
+        disable=None if _bars_shown and not is_quiet() else True,  # None: where standard error is no terminal
         bar_format="{desc}: " + counts,
     )
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -11,7 +12,9 @@ import pytest
 import yaml
 
 from causal_lm_router import __version__
-from causal_lm_router.commands.cli import COMMANDS, FOLDER_COMMANDS
+from causal_lm_router.commands.cli import COMMANDS, PLAIN_COMMANDS
+from causal_lm_router.config.honoured import HONOURED
+from causal_lm_router.config.keys import all_keys
 
 pytestmark = pytest.mark.slow
 
@@ -47,14 +50,15 @@ class Result(NamedTuple):
     heavy: list[str]
 
 
-def run_lines(*lines: tuple[str, list[str]]) -> list[Result]:
-    """Run (line to complete, arguments) in one fresh process."""
+def run_lines(*lines: tuple[str, list[str]], home: Path | None = None) -> list[Result]:
+    """Run (line to complete, arguments) in one fresh process, in the home folder if one is given."""
     command = [sys.executable, "-c", DRIVER, json.dumps(lines)]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    environment = os.environ if home is None else os.environ | {"HOME": str(home)}
+    done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=home, env=environment)
     return [Result(*result) for result in json.loads(done.stdout)]
 
 
-ON_CONFIG = [command for command in COMMANDS if command not in FOLDER_COMMANDS]
+ON_CONFIG = [command for command in COMMANDS if command not in PLAIN_COMMANDS]
 
 # What is shown without running anything
 
@@ -62,7 +66,8 @@ ON_CONFIG = [command for command in COMMANDS if command not in FOLDER_COMMANDS]
 @pytest.fixture(scope="module")
 def shown() -> dict[str, Result]:
     """The results of command lines that only show something, all from one process."""
-    typed = ["", "--help", "-h", "help", "--version", "teach", "train --cfg job experiment=quickstart"]
+    typed = ["", "--help", "-h", "help", "--version", "train --version", "status --version", "teach", *EXPLAINED]
+    typed += ["train --cfg job experiment=quickstart"]
     typed += [f"{command} --help" for command in COMMANDS] + [f"{command} --cfg job" for command in ON_CONFIG]
     return dict(zip(typed, run_lines(*(("", line.split()) for line in typed)), strict=True))
 
@@ -77,10 +82,12 @@ def test_usage_names_every_command(typed: str, shown: dict[str, Result]) -> None
     assert (result.status, result.errors) == (0, "")
     assert result.output.startswith("usage: causal-lm-router <command>")
     assert [line.split()[0] for line in result.output.splitlines() if line.startswith("  ")] == list(COMMANDS)
+    assert "--quiet" in result.output
 
 
 def test_version(shown: dict[str, Result]) -> None:
-    assert shown["--version"][:3] == (0, f"causal-lm-router {__version__}\n", "")
+    for typed in ("--version", "train --version", "status --version"):
+        assert shown[typed][:3] == (0, f"causal-lm-router {__version__}\n", "")
 
 
 def test_unknown_command(shown: dict[str, Result]) -> None:
@@ -90,7 +97,7 @@ def test_unknown_command(shown: dict[str, Result]) -> None:
     assert "  train " in result.errors
 
 
-@pytest.mark.parametrize("command", FOLDER_COMMANDS)
+@pytest.mark.parametrize("command", PLAIN_COMMANDS)
 def test_help_of_a_command_on_folders(command: str, shown: dict[str, Result]) -> None:
     result = shown[f"{command} --help"]
     assert (result.status, result.errors) == (0, "")
@@ -101,8 +108,56 @@ def test_help_of_a_command_on_folders(command: str, shown: dict[str, Result]) ->
 def test_help_of_a_command(command: str, shown: dict[str, Result]) -> None:
     result = shown[f"{command} --help"]
     assert (result.status, result.errors) == (0, "")
-    assert result.output.startswith(f"{command} is powered by Hydra.")
-    assert "base_model: gemma3_270m, llama2_7b, qwen2_5_0_5b, smollm2_135m, tiny\n" in result.output
+    assert result.output.startswith(f"usage: causal-lm-router {command} [option] [group=choice]")
+    lines = result.output.splitlines()
+    listed = [line.split(":")[0].strip() for line in lines if re.match(r"  [\w.]+: ", line)]
+    if command in HONOURED:
+        assert sorted(listed) == sorted(HONOURED[command]), "the one list of what it honours"
+    else:
+        assert "  base_model: gemma3_270m, llama2_7b, qwen2_5_0_5b, smollm2_135m, tiny" in lines
+    assert ("baseline" in listed) == (command == "baseline")
+
+
+EXPLAINED = {
+    "explain lora.lora_r": ["lora.lora_r: an integer; default 16", "Rank of the adapter matrices."],
+    "explain data.tie_break": ["cheapest, best_on_train, first or random; default cheapest", "folder: evaluate."],
+    "explain data.path": [
+        "(of data=llmrouter, ",
+        "(of data=own)",
+        "File or folder to read, if the function wants one.",
+    ],
+    "explain baseline.k": ["(of baseline=knn_vote, knn_regression): an integer; default "],
+    "explain lora": ["lora=none: No adapter: train all weights.", "lora.merge_lora: true or false; default true"],
+    "explain experiment": ["experiment=quickstart: the whole path on a machine without GPU"],
+}
+
+
+@pytest.mark.parametrize("typed", EXPLAINED)
+def test_explain(typed: str, shown: dict[str, Result]) -> None:
+    result = shown[typed]
+    assert (result.status, result.errors) == (0, "")
+    assert [part for part in EXPLAINED[typed] if part not in result.output] == []
+
+
+def test_every_key_is_explained() -> None:
+    names = sorted({key.name.split(".")[0] for key in all_keys()})
+    (result,) = run_lines(("", ["explain", *names]))
+    assert result.status == 0
+    assert [key.name for key in all_keys() if f"\n{key.name}" not in f"\n{result.output}"] == []
+    assert [key.name for key in all_keys() if not key.doc] == []
+
+
+def test_an_unknown_key_is_met_with_the_right_one() -> None:
+    (result,) = run_lines(("", ["explain", "batch_size"]))
+    assert (result.status, result.output) == (1, "")
+    assert result.errors.endswith("did you mean trainer.batch_size or inference.batch_size?\n")
+
+
+def test_a_reader_that_has_read_enough_is_no_error() -> None:
+    for arguments in ("train --help", "--help", "explain data", "train --cfg job experiment=quickstart"):
+        line = f"{sys.executable} -m causal_lm_router.commands.cli {arguments} | head -1"
+        done = subprocess.run(["bash", "-c", line], capture_output=True, text=True, check=True)
+        assert (done.stdout.count("\n"), done.stderr) == (1, ""), arguments
 
 
 @pytest.mark.parametrize("command", ON_CONFIG)
@@ -143,14 +198,29 @@ COMPLETIONS = {
     "prepare base_model=t": "base_model=tiny",
     "teach lora=": "",
     "status outputs/": "",
+    "train data.tie_break=": "data.tie_break=cheapest data.tie_break=best_on_train data.tie_break=first "
+    "data.tie_break=random",
+    "train data.tie_break=b": "data.tie_break=best_on_train",
+    "train +lora.use_lora=": "+lora.use_lora=true +lora.use_lora=false",
+    "evaluate run_dir=ru": "run_dir=runs/",
+    "evaluate run_dir=runs/": "run_dir=runs/a/ run_dir=runs/b[1].jsonl",
+    "train data=jsonl data.path=runs/b": "data.path=runs/b[1].jsonl",
+    "train data=jsonl data.path=~/ru": "data.path=~/runs/",
+    "route input=./runs/b": "input=./runs/b[1].jsonl",
+    "explain lo": "lora",
+    "explain lora.lora_": "lora.lora_r lora.lora_alpha lora.lora_dropout",
 }
 
 
 @pytest.fixture(scope="module")
-def completed() -> dict[str, Result]:
-    """The answers to all of COMPLETIONS, from one process."""
+def completed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Result]:
+    """The answers to all of COMPLETIONS, from one process in a folder, which is the home folder too."""
+    folder = tmp_path_factory.mktemp("home")
+    (folder / "runs" / "a").mkdir(parents=True)
+    (folder / "runs" / "b[1].jsonl").touch()
+    (folder / "runs" / ".hidden").touch()
     lines = [(f"causal-lm-router {typed}", QUERY_FLAGS) for typed in COMPLETIONS]
-    return dict(zip(COMPLETIONS, run_lines(*lines), strict=True))
+    return dict(zip(COMPLETIONS, run_lines(*lines, home=folder), strict=True))
 
 
 @pytest.mark.parametrize("typed", COMPLETIONS)

@@ -5,6 +5,8 @@ import os
 import sys
 
 import causal_lm_router
+from causal_lm_router.commands.errors import end_quietly
+from causal_lm_router.terminal import QUIET
 
 PROGRAM = "causal-lm-router"
 COMPLETION_FLAGS = ("-sc", "--shell-completion")
@@ -20,23 +22,36 @@ COMMANDS = {
     "status": "show where the jobs of a sweep stand: outputs/sweeps/<name>",
     "report": "tables, tests, figures and a page over the runs of a sweep: outputs/sweeps/<name>",
     "compare": "compare runs on the same queries, pair by pair: outputs/a outputs/b ...",
-    "prepare": "turn a packaged base model into a checkpoint in the cache folder",
+    "prepare": "fetch a base model, or turn a packaged one into a checkpoint in the cache folder",
+    "explain": "say what a group or a key is for: lora, data.tie_break, ...",
 }
-# These take folders, not overrides.
-FOLDER_COMMANDS = ("status", "report", "compare")
+# These take folders or names, not overrides.
+PLAIN_COMMANDS = ("status", "report", "compare", "explain")
+QUIET_FLAGS = ("-q", "--quiet")
 
 
 def main() -> None:
     """Run the command named by the first argument; without one, list the commands."""
-    arguments = sys.argv[1:]
+    try:
+        _run(sys.argv[1:])
+        # Here and not when the interpreter ends, where the error could not be caught.
+        sys.stdout.flush()
+    except BrokenPipeError:
+        end_quietly()
+
+
+def _run(arguments: list[str]) -> None:
     if any(argument in COMPLETION_FLAGS for argument in arguments):
         _complete(arguments)
     elif not arguments or arguments[0] in ("-h", "--help", "help"):
         print(_usage())
-    elif arguments[0] == "--version":
+    elif "--version" in arguments:
         print(f"{PROGRAM} {causal_lm_router.__version__}")
     elif arguments[0] in COMMANDS:
-        _run_command(arguments[0], f"{PROGRAM} {arguments[0]}", arguments[1:])
+        if any(flag in arguments for flag in QUIET_FLAGS):
+            os.environ[QUIET] = "1"
+        loud = [argument for argument in arguments if argument not in QUIET_FLAGS]
+        _run_command(loud[0], f"{PROGRAM} {loud[0]}", loud[1:])
     else:
         print(f"error: unknown command {arguments[0]!r}\n\n{_usage()}", file=sys.stderr)
         raise SystemExit(2)
@@ -54,7 +69,8 @@ def _run_command(command: str, program: str, arguments: list[str]) -> None:
 def _usage() -> str:
     lines = [f"usage: {PROGRAM} <command> [group=choice] [group.key=value] ...", "", "commands:"]
     lines += [f"  {name:<10}{text}" for name, text in COMMANDS.items()]
-    lines += ["", f"{PROGRAM} <command> --help lists the config groups, --cfg job prints the composed config."]
+    lines += ["", f"{PROGRAM} <command> --help lists what it takes, --cfg job prints the composed config."]
+    lines += ["--quiet shows warnings, errors and results alone; --version prints the version."]
     lines += [f'Tab completion in bash: eval "$({PROGRAM} --shell-completion install=bash)"']
     return "\n".join(lines)
 
@@ -64,6 +80,8 @@ def _complete(arguments: list[str]) -> None:
 
     Hydra completes `program overrides`; the command is taken out of the line that the shell hands over.
     """
+    from causal_lm_router.commands.completion import complete_explained, complete_value
+
     line = os.environ.get("COMP_LINE", "")
     _, _, words = line[: int(os.environ.get("COMP_POINT") or len(line))].partition(" ")
     command, space, overrides = words.lstrip().partition(" ")
@@ -73,6 +91,18 @@ def _complete(arguments: list[str]) -> None:
     # The first word is still being typed: it is the command.
     elif not space:
         print(" ".join(name for name in COMMANDS if name.startswith(command)))
-    elif command in COMMANDS and command not in FOLDER_COMMANDS:
+    elif command == "explain":
+        print(" ".join(complete_explained(_last_word(overrides))))
+    elif command in COMMANDS and (found := complete_value(_last_word(overrides))) is not None:
+        print(" ".join(found))
+    elif command in COMMANDS and command not in PLAIN_COMMANDS:
         os.environ["COMP_LINE"] = f"{PROGRAM} {overrides}"
         _run_command(command, PROGRAM, arguments)
+
+
+def _last_word(line: str) -> str:
+    return line.rpartition(" ")[2]
+
+
+if __name__ == "__main__":
+    main()

@@ -18,6 +18,17 @@ def is_showing(words: Iterable[str]) -> bool:
     return any(word.split("=")[0] in SHOWING_FLAGS for word in words)
 
 
+def asks_for_help(words: Iterable[str]) -> bool:
+    """True for a command line that asks for the command's own help."""
+    return any(word in ("-h", "--help") for word in words)
+
+
+def own_folders(words: Sequence[str]) -> list[str]:
+    """Return the folder of config files that `--config-dir` names, if it does."""
+    parsed, _ = _parser().parse_known_intermixed_args(words)
+    return [] if parsed.config_dir is None else [parsed.config_dir]
+
+
 def read_words(command: str, words: Sequence[str], *, on_run: bool) -> list[str]:
     """Return the words as Hydra reads them: its options first, then the overrides in its grammar.
 

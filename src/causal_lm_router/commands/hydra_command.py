@@ -15,8 +15,9 @@ from hydra.core.utils import env_override
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from causal_lm_router.commands.command_line import is_showing, read_words
+from causal_lm_router.commands.command_line import asks_for_help, is_showing, own_folders, read_words
 from causal_lm_router.commands.errors import end_quietly, fail
+from causal_lm_router.commands.help import print_help
 from causal_lm_router.config import TrainConfig
 from causal_lm_router.config.checks import Settings
 from causal_lm_router.config.compose import (
@@ -59,6 +60,9 @@ def run_command(
     register_schemas()
     application = _make_application(config_name, schema, job, shows_traceback)
     try:
+        if asks_for_help(sys.argv[1:]):
+            print_help(config_name, own_folders(sys.argv[1:]))
+            return
         sys.argv[1:] = read_words(config_name, sys.argv[1:], on_run=on_run)
         if on_run:
             # Help and completion need no run.

@@ -9,6 +9,7 @@ from pytorch_lightning.callbacks import TQDMProgressBar
 from pytorch_lightning.loggers import Logger
 
 from causal_lm_router.config import TrainerConfig
+from causal_lm_router.terminal import is_quiet
 from causal_lm_router.training.checkpoint import FolderCheckpointIO
 
 
@@ -17,7 +18,7 @@ class EpochBar(TQDMProgressBar):
 
     def __init__(self) -> None:
         super().__init__()
-        if not sys.stdout.isatty():
+        if is_quiet() or not sys.stdout.isatty():
             self.disable()
 
     def on_train_epoch_start(self, trainer: pl.Trainer, *arguments: Any) -> None:
