@@ -386,12 +386,15 @@ def test_prompting_is_not_fitted(method: str, table: tuple[list[RoutingExample],
 
 
 def test_unusable_training_queries() -> None:
-    rows = [example("1", 1, 0, 0)]
+    # As many as a baseline has neighbours.
+    rows = [example(str(number), 1, 0, 0) for number in (1, 2, 3)]
     with pytest.raises(ValueError, match=r"train .*at least 1 query"):
         fit_baseline(make_settings("best_single"), [], POOL, {}, 0, no_vectors)
     for method in ("majority_label", "knn_vote", "svm"):
         with pytest.raises(ValueError, match=r"query '1' .*large, small, tiny.*got None"):
-            fit_baseline(make_settings(method), rows, POOL, {"2": "large"}, 0, text_vectors)
+            fit_baseline(make_settings(method), rows, POOL, {"2": "large", "3": "tiny"}, 0, text_vectors)
+    with pytest.raises(ValueError, match=r"baseline\.k must be in 1\.\.2, the number of training queries, got 3"):
+        fit_baseline(make_settings("knn_vote"), rows[:2], POOL, {}, 0, text_vectors)
 
 
 # --- the packaged encoder

@@ -125,9 +125,11 @@ def test_states_that_are_due() -> None:
         return JobStatus("a", state, 0.0, reason=reason).is_due(retry)
 
     assert is_due(JobState.queued)
-    assert is_due(JobState.failed, FailureReason.killed)
-    assert not is_due(JobState.failed, FailureReason.oom)
-    assert is_due(JobState.failed, FailureReason.oom, retry=True)
+    # What lies outside of a job is due again by itself.
+    for reason in FailureReason:
+        is_outside = reason not in (FailureReason.error, FailureReason.nan)
+        assert is_due(JobState.failed, reason) == is_outside
+        assert is_due(JobState.failed, reason, retry=True)
     assert not any(is_due(state, retry=True) for state in (JobState.running, JobState.done, JobState.pruned))
 
 

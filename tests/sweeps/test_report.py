@@ -1,6 +1,7 @@
 """The report over run folders: what it reads, chooses and writes, and that every number leads back to a run."""
 
 import csv
+import io
 import json
 import re
 import shutil
@@ -12,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import yaml
+from rich.console import Console
 
 from causal_lm_router.evaluation.evaluation_folder import outcome_rows
 from causal_lm_router.evaluation.metrics import evaluate_outcomes
@@ -19,8 +21,11 @@ from causal_lm_router.evaluation.statistics import Resampling
 from causal_lm_router.routing import Generation, ParsedRoute, ParseFailure, RouteOutcome, RoutingExample
 from causal_lm_router.runs.job_log import FailureReason, JobEvent, JobState, append_event
 from causal_lm_router.runs.sweep_folder import SweepFolder
-from causal_lm_router.sweeps.report.findings import Findings, find, say_cautions
+from causal_lm_router.sweeps.report.figures import draw_configurations
+from causal_lm_router.sweeps.report.findings import Findings, find, say_cautions, say_selection, say_verdict
 from causal_lm_router.sweeps.report.report_folder import SweepReport, write_report
+from causal_lm_router.sweeps.report.shortfalls import say_shortfalls
+from causal_lm_router.sweeps.report.terminal import print_summary
 from tests.conftest import Result
 
 QUICK = Resampling(resamples=200)
@@ -47,8 +52,10 @@ FILES = {
 }
 
 
-def write_evaluation(folder: Path, split: str, share_right: float, prefix: str = "q", costs: bool = True) -> None:
-    """The first share of queries is routed to the best candidate, the last two do not parse, the rest is wrong."""
+def write_evaluation(
+    folder: Path, split: str, share_right: float, prefix: str = "q", costs: bool = True, num_failed: int = 2
+) -> None:
+    """The first share of queries is routed to the best candidate, the last ones do not parse, the rest is wrong."""
     outcomes = []
     for index in range(NUM_QUERIES):
         scores = dict.fromkeys(NAMES, 0.25) | {NAMES[index % 3]: 1.0}
@@ -56,7 +63,7 @@ def write_evaluation(folder: Path, split: str, share_right: float, prefix: str =
         example = RoutingExample(f"{prefix}-{split}-{index:03}", "text", f"task{index % 2}", scores, priced)
         right, wrong = NAMES[index % 3], NAMES[(index + 1) % 3]
         route = ParsedRoute(right if index < round(share_right * NUM_QUERIES) else wrong)
-        if index >= NUM_QUERIES - 2:
+        if index >= NUM_QUERIES - num_failed:
             route = ParsedRoute(None, ParseFailure.unknown)
         outcomes.append(
             RouteOutcome(
@@ -151,7 +158,7 @@ def test_table_holds_means_over_seeds_and_baselines(sweep: Path) -> None:
         "lora.lora_r=4",
         "lora.lora_r=16",
         "random",
-        "best_single (large|50%)",
+        "best single (large|50%)",
         "oracle",
     ]
     first = rows[0]
@@ -204,6 +211,69 @@ def test_of_equal_ones_the_first_is_chosen(sweep: Path) -> None:
             write_evaluation(sweep / f"job-{rank}-{seed}" / "validation", "validation", 0.5)
     selection = find_in(sweep, metric="routing_accuracy").selection
     assert selection and selection.chosen and selection.chosen.configuration.number == 1
+
+
+def shortfalls_of(folder: Path) -> list[str]:
+    findings = find_in(folder)
+    return say_shortfalls(findings.shortfalls, findings.selection)
+
+
+def test_routers_that_name_no_llm_are_not_chosen_and_that_is_said_first(sweep: Path) -> None:
+    for rank in (4, 16):
+        for seed in (0, 1):
+            folder = sweep / f"job-{rank}-{seed}"
+            write_evaluation(folder, "test", 0.0, num_failed=NUM_QUERIES)
+            write_evaluation(folder / "validation", "validation", 0.0, num_failed=NUM_QUERIES)
+    findings = find_in(sweep)
+    assert findings.selection and findings.selection.chosen is None
+    assert say_selection(findings) == [], "nothing is called chosen, or best on test"
+    first, second, third = shortfalls_of(sweep)
+    assert first.startswith("No configuration is chosen: each of the 2 names no LLM on more than half")
+    assert "names no LLM on 100.0% of the queries" in second
+    assert "is worse than calling a random LLM: mean score 0.000, 0.500 at random" in third
+    # One that names LLMs is chosen, however it scores.
+    write_evaluation(sweep / "job-4-0" / "validation", "validation", 0.1)
+    write_evaluation(sweep / "job-4-1" / "validation", "validation", 0.1)
+    chosen = find_in(sweep).selection
+    assert chosen and chosen.chosen and chosen.chosen.configuration.name == "lora.lora_r=4"
+
+
+def test_a_best_configuration_below_random_or_not_above_best_single_is_said_first(tmp_path: Path) -> None:
+    write_run(tmp_path / "worse" / "a", 0.1, validation=0.1)
+    (sentence,) = shortfalls_of(tmp_path / "worse")
+    assert sentence.startswith("The configuration chosen on validation (1) is worse than calling a random LLM")
+    # Best single is right on 13 of 40 queries: as often as this one.
+    write_run(tmp_path / "equal" / "a", 13 / 40, validation=0.5)
+    (sentence,) = shortfalls_of(tmp_path / "equal")
+    assert "is not above the best single LLM" in sentence or "worse than calling a random LLM" in sentence
+    write_run(tmp_path / "little" / "a", 0.5, validation=0.5)
+    (sentence,) = shortfalls_of(tmp_path / "little")
+    assert "is not shown to be above the best single LLM" in sentence and "no significant gain" in sentence
+    write_run(tmp_path / "better" / "a", 0.95, validation=0.9)
+    assert shortfalls_of(tmp_path / "better") == []
+
+
+def test_a_front_has_no_silent_router(tmp_path: Path) -> None:
+    for rank, share, failed in ((4, 0.6, 2), (8, 0.0, NUM_QUERIES), (16, 0.1, 30)):
+        folder = write_run(tmp_path / "s" / str(rank), share, lora__lora_r=rank)
+        write_evaluation(folder, "test", share, num_failed=failed)
+    findings = find_in(tmp_path / "s")
+    assert [one.is_silent for one in findings.summaries] == [False, True, True]
+    figure = draw_configurations(findings.summaries, findings.references)
+    assert figure is not None
+    (front,) = [line for line in figure.axes[0].lines if line.get_label() == "Pareto front"]
+    silent = {1000 * one.estimates["mean_cost"].value for one in findings.summaries[1:]}
+    assert not silent & set(map(float, front.get_xdata()))
+
+
+def test_every_run_that_is_left_out_is_named_on_the_terminal(sweep: Path) -> None:
+    (sweep / "job-4-0" / "outcomes.jsonl").write_text('{"query_id": "q", "tor')
+    console = Console(file=io.StringIO(), width=100)
+    print_summary(find_in(sweep), sweep / "report", console)
+    printed = console.file.getvalue()  # type: ignore[attr-defined]
+    assert "left out: job-64-0 (failed: oom: CUDA out of memory <b>tried</b> to allocate | 2 GiB)\n" in printed
+    assert "left out: job-64-1 (queued)\n" in printed
+    assert re.search(r"left out: job-4-0 \(unreadable: .*outcomes\.jsonl: cannot be read: JSONDecodeError", printed)
 
 
 @pytest.mark.slow
@@ -300,8 +370,17 @@ def test_an_oracle_is_in_the_tables_but_never_chosen(sweep: Path) -> None:
     assert selection.chosen.configuration.name == "lora.lora_r=16 baseline.method=(absent)"
     assert selection.best_on_test.configuration.name == "lora.lora_r=4 baseline.method=(absent)"
     assert [one.configuration.is_oracle for one in findings.summaries] == [False, False, True, True]
-    assert any("cannot be chosen" in caution for caution in say_cautions(findings))
-    assert len(findings.comparisons) == 3
+    assert any("neither compared nor chosen" in caution for caution in say_cautions(findings))
+    assert [one.score is None for one in findings.comparisons] == [False, True, True], "no claim is made of an oracle"
+    assert "oracle" in findings.comparisons[1].note
+    assert "3" not in say_verdict(findings).partition(":")[2]
+
+
+def test_an_oracle_is_no_baseline_unless_asked_for(tmp_path: Path) -> None:
+    write_baseline(tmp_path / "s" / "a", "oracle", 1.0, 1.0)
+    write_baseline(tmp_path / "s" / "b", "svm", 0.5, 0.5)
+    assert find_in(tmp_path / "s").baseline == "baseline.method=svm"
+    assert find_in(tmp_path / "s", baseline="baseline.method=oracle").baseline == "baseline.method=oracle"
 
 
 @pytest.mark.slow
@@ -363,7 +442,7 @@ def test_baseline_is_named_by_its_settings(text: str, tmp_path: Path) -> None:
 
 def test_best_single_as_baseline(sweep: Path) -> None:
     findings = find_in(sweep, baseline="best_single")
-    assert findings.baseline == "best_single"
+    assert findings.baseline == "best single"
     one = findings.comparisons[0]
     # Right on 26 and on 28 queries, best single on 13 of 40.
     assert one.accuracy and one.accuracy.estimate.value == pytest.approx(27 / 40 - 13 / 40)
@@ -436,7 +515,7 @@ def test_equal_runs_give_equal_files(sweep: Path, tmp_path: Path) -> None:
 def test_latex_is_escaped(sweep: Path) -> None:
     text = (report(sweep).folder / "configurations.tex").read_text()
     assert r"\toprule" in text and r"\bottomrule" in text
-    assert r"lora.lora\_r" in text and r"best\_single (large|50\%)" in text
+    assert r"lora.lora\_r" in text and r"best single (large|50\%)" in text
     body = text.split("\n", 1)[1]
     assert re.search(r"(?<!\\)[%_#]", body) is None
     rows = body[body.index(r"\midrule") : body.index(r"\bottomrule")].strip().splitlines()[1:]

@@ -375,6 +375,17 @@ def test_best_names_the_first_of_equal_trials_and_of_those_that_share_a_job(tmp_
     }
 
 
+def test_a_router_that_names_no_llm_is_never_the_best(tmp_path: Path) -> None:
+    search = Search(SweepFolder(tmp_path), replace(SPEC, objectives=COSTLY))
+    silent = {"routing_accuracy": 0.0, "mean_cost": 0.0, "parse_failure_rate": 1.0}
+    search.complete(ask(search), "job0", silent)
+    assert [trial["job"] for trial in search.best()] == ["job0"], "where all are silent they are what there is"
+    named = {"routing_accuracy": 0.5, "mean_cost": 2.0, "parse_failure_rate": 0.1}
+    search.complete(ask(search), "job1", named)
+    search.complete(ask(search), "job2", named | {"mean_cost": 3.0})
+    assert [(trial["number"], trial["job"]) for trial in search.best()] == [(1, "job1")]
+
+
 def test_a_missing_metric_leaves_the_trial_untold(tmp_path: Path) -> None:
     search = Search(SweepFolder(tmp_path), replace(SPEC, objectives=COSTLY))
     number = ask(search)
@@ -390,13 +401,23 @@ def test_failed_trials_are_tried_again_beyond_the_number_of_trials(tmp_path: Pat
     complete(search, routing_accuracy=0.5)
     search.stop(ask(search), pruned=False)
     assert search.next_batch(2, 1) == []
-    search.retry_failed()
-    search.retry_failed()
+    search.retry_failed(by_own_fault=False)
+    assert search.next_batch(2, 1) == []
+    search.retry_failed(by_own_fault=True)
+    search.retry_failed(by_own_fault=True)
     (again,) = search.next_batch(2, 1)
     assert (again.number, again.params) == (2, search.trials[1].params)
     search.complete(2, "job1", {"routing_accuracy": 0.9})
     assert search.next_batch(2, 1) == []
     assert [trial.number for trial in search.next_batch(3, 1)] == [3]
+
+
+def test_trials_that_failed_for_a_reason_outside_are_tried_again_unasked(tmp_path: Path) -> None:
+    search = Search(SweepFolder(tmp_path), SPEC)
+    search.stop(ask(search), pruned=False, from_outside=True)
+    search.retry_failed(by_own_fault=False)
+    (again,) = search.next_batch(1, 1)
+    assert (again.number, again.params) == (1, search.trials[0].params)
 
 
 def test_metrics_are_those_of_the_validation_report(tmp_path: Path) -> None:

@@ -131,6 +131,38 @@ def test_wrong_values_stop_a_sweep_before_its_first_job(main: Callable[..., Resu
     assert main("status", "outputs").errors == "error: outputs: no sweep.json of a sweep there\n"
 
 
+def test_every_job_is_checked_against_its_data_before_the_first_one_starts(
+    main: Callable[..., Result], tmp_path: Path
+) -> None:
+    mistakes = {
+        "target=name,score_class": ["target.kind=score_class must have a pool of 2 candidates, got 6"],
+        "prompt.max_length=16,20,256": ["target take 28 tokens, got 16", "target take 28 tokens, got 20"],
+        "lora.lora_r=0,2,-1": ["lora.lora_r must be an integer of at least 1, got 0", "got -1"],
+        "parsing.fallback_candidate=null,nobody": ["parsing.fallback_candidate must be null or one of", "'nobody'"],
+    }
+    for swept, messages in mistakes.items():
+        result = main("train", *SWEEP, swept, "seed=0,1")
+        assert (result.status, result.errors.count("\n")) == (1, 1)
+        for message in messages:
+            assert result.errors.count(message) == 1, "once for all seeds"
+    both = main("train", *SWEEP, "target=name,score_class", "prompt.max_length=24,256")
+    assert "score_class must have" in both.errors
+    assert "prompt.max_length must" in both.errors
+    assert not (tmp_path / "outputs").exists()
+
+
+def test_baselines_are_checked_against_their_data_too(main: Callable[..., Result], tmp_path: Path) -> None:
+    small = ["baseline", "-m", "baseline=knn_vote,cheapest", "debug=smoke", "sweep.report=false"]
+    (tmp_path / "few.jsonl").write_text(
+        "".join(json.dumps({"query": f"q{number}", "scores": {"a": 1, "b": 0}}) + "\n" for number in range(40))
+    )
+    result = main(*small, "data=jsonl", "data.path=few.jsonl")
+    assert result.status == 1
+    assert "baseline.k must be in 1.." in result.errors
+    assert "baseline.method must be one that needs no costs, got 'cheapest'" in result.errors
+    assert not (tmp_path / "outputs").exists()
+
+
 def test_other_code_is_refused_unless_allowed(
     main: Callable[..., Result], sweep: SweepFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:

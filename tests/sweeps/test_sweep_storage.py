@@ -1,8 +1,10 @@
 """Sweeps on a full disk, on a read-only folder and without the W&B server: clear messages, nothing lost, then go on."""
 
 import json
+import os
 import shutil
 import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -56,16 +58,56 @@ def test_a_full_disk(main: Callable[..., Result], small_disk: Callable[[str], No
     assert result.errors.startswith("error: sweep: ")
     assert "No space left on device" in result.output
     assert states(sweep)[0] == ("done", None)
-    assert all(state == "failed" for state, _ in states(sweep)[1:])
+    assert states(sweep)[1:] == [("failed", "no_space")] * 2
     assert kept.items() <= snapshot(sweep.path).items()
     small_disk("size=64m")
-    result = main(*SWEEP, "seed=0,1,2", "sweep.retry_failed=true")
-    assert result.status == 0, result.errors
+    result = main(*SWEEP, "seed=0,1,2")
+    assert result.status == 0, "the same command goes on: " + result.errors
     assert states(sweep) == [("done", None)] * 3
     assert kept.items() <= snapshot(sweep.path).items()
     for job in read_statuses(sweep):
         json.loads((sweep.run_dir(job) / "report.json").read_text())
     assert list(sweep.path.rglob("*.tmp")) == []
+
+
+def test_a_search_on_a_full_disk(
+    main: Callable[..., Result], small_disk: Callable[[str], None], sweep: SweepFolder
+) -> None:
+    search = [*SWEEP, "hydra/sweeper=optuna", "hydra.sweeper.n_trials=3", "optim.learning_rate=interval(0.001,0.01)"]
+    small_disk("size=64m")
+    assert main(*search, "hydra.sweeper.n_trials=1").status == 0
+    small_disk(f"size={used_bytes(sweep.path) + 200_000}")
+    assert main(*search).status == 1
+    assert states(sweep) == [("done", None), ("failed", "no_space")], "no further trial meets the full disk"
+    small_disk("size=64m")
+    result = main(*search)
+    assert result.status == 0, result.errors
+    assert states(sweep) == [("done", None)] * 3
+
+
+def test_a_full_cache_ends_a_job_in_one_line(
+    main: Callable[..., Result],
+    small_disk: Callable[[str], None],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    tiny_base: object,
+) -> None:
+    """A memory map of a file without blocks on the disk would end the process by SIGBUS."""
+    frozen = ["trainer.reuse_frozen_layers=true", "lora.num_layers=1", "lora.lora_dropout=0"]
+    small_disk("size=64m")
+    cache = tmp_path / "outputs" / "cache"
+    # The base model lies there already.
+    shutil.copytree(os.environ["CAUSAL_LM_ROUTER_CACHE"], cache, ignore=shutil.ignore_patterns("hidden_states"))
+    monkeypatch.setenv("CAUSAL_LM_ROUTER_CACHE", str(cache))
+    assert main("train", *SMALL, "run_dir=first").status == 0, "rows are encoded"
+    small_disk(f"size={used_bytes(tmp_path / 'outputs') + 100_000}")
+    command = [sys.executable, "-m", "causal_lm_router.commands.train", *SMALL, *frozen, "run_dir=second"]
+    ended = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert ended.returncode == 1, ended
+    assert "trainer.reuse_frozen_layers=true needs" in ended.stderr
+    assert "No space left on device" in ended.stderr
+    assert ended.stderr.count("\n") == 1
+    assert list(cache.rglob("*.tmp")) == []
 
 
 def test_a_full_disk_may_stop_the_sweep(
@@ -99,7 +141,7 @@ def test_an_unreachable_wandb_server(
     small = [*SWEEP, "tracking=default", "seed=0,1"]
     result = main(*small, "tracking.wandb.mode=online", "sweep.on_failure=stop")
     assert result.status == 1
-    assert states(sweep) == [("failed", "error"), ("queued", None)]
+    assert states(sweep) == [("failed", "no_server"), ("queued", None)]
     (message, _) = (status.message for status in read_statuses(sweep).values())
     assert message is not None
     assert (
@@ -107,7 +149,7 @@ def test_an_unreachable_wandb_server(
         in message
     )
     assert "http://127.0.0.1:9 cannot be reached" in message
-    result = main(*small, "sweep.retry_failed=true")
+    result = main(*small)
     assert result.status == 0, result.errors
     assert result.output.count("W&B recorded offline") == 1, "said once, not by every job"
     for job in read_statuses(sweep):

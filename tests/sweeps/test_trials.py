@@ -1,5 +1,6 @@
 """The search as a sweep: on planted runs, whose estimates follow from their settings, and on real ones."""
 
+import errno
 import json
 import math
 import os
@@ -309,6 +310,55 @@ def test_a_failed_trial_does_not_stop_the_search_and_is_retried_when_asked(
     assert result.status == 0, result.errors
     assert planted.runs == [0, 1, 2, 3, 4, 5]
     assert told(sweep)[5][1:3] == (told(sweep)[1][1], "COMPLETE")
+
+
+@pytest.mark.parametrize("num_lines", [0, 1, 7])
+def test_a_lost_or_cut_history_costs_a_finished_search_nothing(
+    main: Callable[..., Result], planted: Planted, sweep: SweepFolder, num_lines: int
+) -> None:
+    pruner = ["hydra.sweeper.pruner=median", "hydra.sweeper.pruner_args={n_startup_trials:1}"]
+    command = ["train", *SEARCH, *SPACE, *pruner, "hydra.sweeper.sampler=random", "hydra.sweeper.n_trials=8"]
+    assert main(*command).status == 0
+    before = {job: status.state for job, status in read_statuses(sweep).items()}
+    assert set(before.values()) == {"done", "pruned"}
+    runs, trials, best = list(planted.runs), told(sweep), best_of(sweep)
+    lines = sweep.jobs.read_bytes().splitlines(keepends=True)
+    sweep.jobs.write_bytes(b"".join(lines[:num_lines]) + lines[num_lines][:9])
+    result = main(*command)
+    assert result.status == 0, result.errors
+    assert (planted.runs, told(sweep), best_of(sweep)) == (runs, trials, best), "nothing ran again"
+    assert {job: status.state for job, status in read_statuses(sweep).items()} == before
+
+
+def test_a_trial_that_ran_out_of_memory_is_due_again_by_itself(
+    main: Callable[..., Result], planted: Planted, sweep: SweepFolder
+) -> None:
+    def fail(config: TrainConfig) -> None:
+        if config.sweep.trial == 1:
+            raise MemoryError
+
+    planted.before = fail
+    assert main("train", *SEARCH, *SPACE).status == 1
+    assert [state for _, _, state, _ in told(sweep)] == ["COMPLETE", "FAIL", "COMPLETE", "COMPLETE", "COMPLETE"]
+    assert main("train", *SEARCH, *SPACE).status == 0
+    assert planted.runs == [0, 1, 2, 3, 4, 5]
+    assert told(sweep)[5][1:3] == (told(sweep)[1][1], "COMPLETE")
+
+
+def test_a_full_disk_stops_a_search_where_it_is(
+    main: Callable[..., Result], planted: Planted, sweep: SweepFolder
+) -> None:
+    def fail(config: TrainConfig) -> None:
+        if config.sweep.trial == 1 and planted.runs.count(1) == 1:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    planted.before = fail
+    assert main("train", *SEARCH, *SPACE).status == 1
+    assert planted.runs == [0, 1], "further trials would meet it too"
+    assert main("train", *SEARCH, *SPACE).status == 0
+    assert planted.runs == [0, 1, 1, 2, 3, 4]
+    assert main("train", *SEARCH, *SPACE, "sweep.name=calm").status == 0
+    assert told(sweep) == told(SweepFolder(sweep.path.parent / "calm"))
 
 
 def test_a_search_stops_at_a_failure_when_asked(

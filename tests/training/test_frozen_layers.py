@@ -1,5 +1,6 @@
 """Frozen layers computed once: the same losses, nothing stale, and no base model that cannot be split."""
 
+import resource
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -74,6 +75,18 @@ def test_hidden_states_are_those_of_the_row_alone(tmp_path: Path, dtype: torch.d
         for row in range(len(rows)):
             difference = states[row].float() - expected[row]
             assert difference.norm() <= error * expected[row].norm()
+
+
+def test_the_file_has_all_its_room_before_it_is_written(tmp_path: Path) -> None:
+    """A limit on the size of files stands for a full disk, which a light test cannot have."""
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, limits[1]))
+    try:
+        with pytest.raises(OSError, match=r"trainer\.reuse_frozen_layers=true needs 0.4 MB in the cache folder"):
+            split(make_llama(), tmp_path).__enter__()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert list(tmp_path.rglob("*.tmp")) == list(tmp_path.rglob("*.bin")) == []
 
 
 class Rounded(HiddenStates):

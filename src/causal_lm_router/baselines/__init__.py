@@ -13,7 +13,7 @@ from causal_lm_router.baselines.rules import (
     mark_price_extremes,
     repeat_row,
 )
-from causal_lm_router.baselines.score_table import Predictor, label_table, score_table
+from causal_lm_router.baselines.score_table import Predictor, cost_table, label_table, score_table
 from causal_lm_router.config import (
     BaselineConfig,
     BaselineMethod,
@@ -85,14 +85,34 @@ def fit_baseline(
         ValueError: the method is `zero_shot` or `few_shot`, which prompt a base model; there are no training queries,
             or fewer than neighbours; a label is missing; the method needs costs and they are unknown.
     """
-    if not train:
-        raise ValueError("train must have at least 1 query to fit a baseline, got none")
+    check_fit(settings, train, (), pool)
     predict = _fit(settings, train, pool, labels, seed, embed)
 
     def predict_rounded(examples: Sequence[RoutingExample]) -> Floats:
         return np.round(predict(examples), _DIGITS) if examples else np.empty((0, len(pool)))
 
     return predict_rounded
+
+
+def check_fit(
+    settings: BaselineConfig,
+    train: Sequence[RoutingExample],
+    asked: Sequence[RoutingExample],
+    pool: Sequence[Candidate],
+) -> None:
+    """Check that the baseline can be fitted on `train` and asked the queries `asked`, without fitting it.
+
+    Raises:
+        ValueError: there are no training queries or fewer than neighbours, or costs are needed and unknown.
+    """
+    if not train:
+        raise ValueError("train must have at least 1 query to fit a baseline, got none")
+    if isinstance(settings, NeighboursConfig) and settings.k > len(train):
+        raise ValueError(f"baseline.k must be in 1..{len(train)}, the number of training queries, got {settings.k}")
+    if settings.method in (BaselineMethod.cheapest, BaselineMethod.most_expensive):
+        cost_table(train, pool, settings.method.value)
+    if settings.method is BaselineMethod.cheapest_oracle and asked:
+        cost_table(asked, pool, settings.method.value)
 
 
 def _fit(

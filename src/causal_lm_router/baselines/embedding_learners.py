@@ -22,12 +22,8 @@ def fit_neighbours(vectors: Floats, targets: Floats, k: int) -> Callable[[Floats
 
     Targets (queries x candidates) are scores, which makes it a regression, or ones at labels, which makes it a vote.
     All neighbours have the same weight.
-
-    Raises:
-        ValueError: k is above the number of training queries.
     """
-    if k > len(vectors):
-        raise ValueError(f"baseline.k must be in 1..{len(vectors)}, the number of training queries, got {k}")
+    assert k <= len(vectors), "check_fit has seen to it"
     # Brute force: trees are slower at hundreds of dimensions, and know no cosine distance.
     index = NearestNeighbors(n_neighbors=k, metric="cosine", algorithm="brute").fit(vectors)
 

@@ -1,6 +1,8 @@
-"""The job log of a sweep, jobs.jsonl: a line per event, appended by all processes that work on the sweep.
+"""The job log of a sweep, jobs.jsonl: how a sweep that was killed knows what is done and what is due.
 
-A process killed while it writes leaves a torn line, which readers skip.
+It holds a line per event, appended by all processes that work on the sweep; one that is killed while it writes leaves a
+torn line, which readers skip. The run folders have the last word (`read_statuses`): a report.json makes a job done, and
+a running job whose `.job.lock` nobody holds was killed. So a lost log costs no result.
 """
 
 import json
@@ -8,7 +10,7 @@ import logging
 import os
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from enum import StrEnum
 from typing import Any
@@ -33,12 +35,22 @@ class JobState(StrEnum):
 
 
 class FailureReason(StrEnum):
-    """Why a job failed: an error, no memory left, its process was killed, or the training loss was not finite."""
+    """Why a job failed. Of itself: an error, or a training loss that was not finite. From outside: the others."""
 
     error = "error"
-    oom = "oom"
-    killed = "killed"
     nan = "nan"
+    oom = "oom"
+    """No memory was left."""
+    killed = "killed"
+    """A signal ended its process."""
+    no_space = "no_space"
+    """A disk was full."""
+    no_server = "no_server"
+    """A server did not answer: the hub, or W&B where it was asked to record online."""
+
+
+OUTSIDE = (FailureReason.oom, FailureReason.killed, FailureReason.no_space, FailureReason.no_server)
+"""Reasons that lie outside the job: the same job may well succeed another time, so the next command tries again."""
 
 
 class JobError(Exception):
@@ -139,47 +151,57 @@ class JobStatus:
         return self.state in (JobState.done, JobState.pruned)
 
     def is_due(self, retry_failed: bool) -> bool:
-        """True when the job is to be run: not finished, not running, and not failed unless it may be tried again."""
+        """True when the job is to be run: not finished, not running, and not failed by its own fault.
+
+        `retry_failed` makes those that failed by their own fault due too.
+        """
         if self.state is JobState.failed:
-            return retry_failed or self.was_killed
+            return retry_failed or self.failed_outside
         return not self.is_over and self.state is not JobState.running
 
     @property
+    def failed_outside(self) -> bool:
+        """True when it failed for a reason that lies outside the job; it goes on from its last checkpoint."""
+        return self.state is JobState.failed and self.reason in OUTSIDE
+
+    @property
     def was_killed(self) -> bool:
-        """True when its process was killed: the job goes on from its last checkpoint."""
+        """True when its process was killed."""
         return self.state is JobState.failed and self.reason is FailureReason.killed
 
 
-def read_statuses(sweep: SweepFolder) -> dict[str, JobStatus]:
-    """Return the status of every job, in the order in which the jobs were first named.
+def read_statuses(sweep: SweepFolder, also: Iterable[str] = ()) -> dict[str, JobStatus]:
+    """Return the status of every job, in the order in which the jobs were first named; jobs of `also` alone come last.
 
     The run folder decides where it disagrees with the log: a report makes a job done, and a job whose folder is gone is
-    queued again. A running job whose lock no process holds was killed.
+    queued again. A running job whose lock no process holds was killed. A job that the log does not name is queued.
     """
     statuses: dict[str, JobStatus] = {}
     for event in read_events(sweep):
         if event.job:
             statuses[event.job] = _after(statuses.get(event.job), event)
+    for job in also:
+        statuses.setdefault(job, JobStatus(job, JobState.queued, time.time()))
     return {job: _checked(sweep, status) for job, status in statuses.items()}
 
 
 def read_status(sweep: SweepFolder, job: str) -> JobStatus:
-    """Return the status of one job; a job that the log does not name is queued."""
-    return read_statuses(sweep).get(job) or _checked(sweep, JobStatus(job, JobState.queued, time.time()))
+    """Return the status of one job."""
+    return read_statuses(sweep, [job])[job]
 
 
 def seconds_left(statuses: Sequence[JobStatus]) -> float | None:
-    """Return how long the jobs that are neither over nor failed will take; None before the first one is done.
+    """Return how long the jobs that are due or running will take; None before the first one is done.
 
-    A job is expected to take as long as the done ones on average, with as many at a time as are running now. Killed
-    jobs count: the next start continues them.
+    A job is expected to take as long as the done ones on average, with as many at a time as are running now. Jobs that
+    failed for a reason outside of them count: the next start continues them.
     """
     done = [status.seconds for status in statuses if status.state is JobState.done and status.seconds is not None]
     if not done:
         return None
     mean = sum(done) / len(done)
     running = [status for status in statuses if status.state is JobState.running]
-    num_waiting = sum(status.state is JobState.queued or status.was_killed for status in statuses)
+    num_waiting = sum(status.state is JobState.queued or status.failed_outside for status in statuses)
     ahead = sum(max(0.0, mean - (time.time() - status.since)) for status in running)
     return (num_waiting * mean + ahead) / max(1, len(running))
 

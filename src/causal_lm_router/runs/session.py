@@ -15,6 +15,7 @@ from causal_lm_router.config import (
     DataConfig,
     DecodingMethod,
     EvaluationConfig,
+    ParsingConfig,
     TrainConfig,
 )
 from causal_lm_router.data.prepared import PreparedData, prepare_data
@@ -164,13 +165,22 @@ def make_encoder(
     Raises:
         ValueError: the settings do not fit the pool or one another, or the base model's tokenizer cannot be had.
     """
-    fallback = config.parsing.fallback_candidate
-    if fallback is not None and fallback not in candidate_names:
-        allowed = ", ".join(candidate_names)
-        raise ValueError(f"parsing.fallback_candidate must be null or one of {allowed}, got {fallback!r}")
+    check_fallback(config.parsing, candidate_names)
     targets = run_targets(config, candidate_names, best_single)
     source, tokenizer = load_vocabulary(config.base_model, targets.new_tokens, workbench)
     return source, Encoder(tokenizer, config.prompt, targets)
+
+
+def check_fallback(config: ParsingConfig, candidate_names: Sequence[str]) -> None:
+    """Check that the fallback is a candidate, where there is one.
+
+    Raises:
+        ValueError: it is none.
+    """
+    fallback = config.fallback_candidate
+    if fallback is not None and fallback not in candidate_names:
+        allowed = ", ".join(candidate_names)
+        raise ValueError(f"parsing.fallback_candidate must be null or one of {allowed}, got {fallback!r}")
 
 
 def load_vocabulary(

@@ -1,7 +1,8 @@
 """The sweep folder: the run folders of a sweep's jobs, their history, and the sweep's identity.
 
 sweep.json       name, unique id, time of creation        <job id>/       run folder of a job, named by its config
-jobs.jsonl       what happened to every job                report/         the sweep's report
+jobs.jsonl       what happened to every job, by which a    report/         the sweep's report
+                 sweep that was killed goes on (job_log)
 multirun.yaml    the config that was swept                 study.journal   trials of a search
 """
 

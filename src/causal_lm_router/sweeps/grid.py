@@ -5,7 +5,7 @@ from itertools import chain
 
 from hydra.core.override_parser.types import Override
 
-from causal_lm_router.sweeps.launched_jobs import SweepJob, SweepJobs
+from causal_lm_router.sweeps.launched_jobs import SweepJobs
 
 
 def run_grid(jobs: SweepJobs, overrides: Sequence[Override], max_batch_size: int | None) -> list[str]:
@@ -14,16 +14,15 @@ def run_grid(jobs: SweepJobs, overrides: Sequence[Override], max_batch_size: int
     A parallel launcher gets at most `max_batch_size` jobs at a time; None gives it all of them.
 
     Raises:
-        ValueError: a job does not compose (then none is started), or not all jobs finished.
+        ValueError: a job does not compose or cannot run on its data (then none is started), or not all jobs finished.
     """
     # Imported late: Hydra loads its plugin modules a second time while it looks for plugins, which makes new classes.
     from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 
     combinations = chain.from_iterable(BasicSweeper.split_arguments(list(overrides), None))
-    # Compose all jobs before any starts, so that a typo costs no training. Equal configs are one job.
-    composed = [jobs.compose(combination) for combination in combinations]
-    grid: list[SweepJob] = list({job.id: job for job in composed}.values())
-    jobs.check_unmixed(grid)
+    # All jobs are composed and checked before any starts, so that a mistake costs no training.
+    grid = jobs.compose_all(combinations)
+    jobs.check(grid)
     jobs.start()
     jobs.queue(grid)
     # Launch batch by batch; the launcher waits for a batch before it takes the next one.

@@ -12,7 +12,6 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-import torch
 from filelock import Timeout
 
 from causal_lm_router.config import OnFailure, TrainConfig, TrainerConfig
@@ -39,13 +38,11 @@ from causal_lm_router.runs.run_folder import RunFolder
 from causal_lm_router.runs.session import OnEvaluation, is_first_process, load_data
 from causal_lm_router.runs.sweep_folder import SweepFolder, job_lock
 from causal_lm_router.runs.workbench import Workbench
+from causal_lm_router.sweeps.failures import failure_reason
 from causal_lm_router.sweeps.versions import check_unmixed, code_version, data_version, function_versions
 from causal_lm_router.training.callback import PrunedError
-from causal_lm_router.training.module import NotFiniteError
 
 logger = logging.getLogger(__name__)
-OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "cannot allocate memory")
-"""Phrases in the errors of libraries that report a lack of memory with an exception class of another kind."""
 DIES_WITH_PARENT = "CAUSAL_LM_ROUTER_DIES_WITH_PARENT"
 """Environment variable that asks a job's process to end when the sweep's process does."""
 
@@ -53,8 +50,8 @@ DIES_WITH_PARENT = "CAUSAL_LM_ROUTER_DIES_WITH_PARENT"
 def launch_job(config: TrainConfig, workbench: Workbench) -> None:
     """Run the job in `config.run_dir`, in a process of its own where the config asks for it or training is distributed.
 
-    Does nothing for a job that is finished, that failed before (unless `sweep.retry_failed`), or that follows a failure
-    under `sweep.on_failure=stop`.
+    Does nothing for a job that is finished, that failed before by its own fault (unless `sweep.retry_failed`), or that
+    follows a failure under `sweep.on_failure=stop`.
 
     Raises:
         JobError: the job failed; the job log holds the reason.
@@ -104,14 +101,6 @@ def is_distributed(config: TrainerConfig) -> bool:
     """True when Lightning would start further processes by repeating the command line of this process."""
     started_outside = int(os.environ.get("SLURM_NTASKS", "1")) > 1
     return not started_outside and (config.devices != "1" or config.strategy != "auto")
-
-
-def failure_reason(error: BaseException) -> FailureReason:
-    """Return the reason that an exception stands for in the job log."""
-    text = str(error).lower()
-    if isinstance(error, MemoryError | torch.OutOfMemoryError) or any(words in text for words in OUT_OF_MEMORY):
-        return FailureReason.oom
-    return FailureReason.nan if isinstance(error, NotFiniteError) else FailureReason.error
 
 
 def _run_locked(sweep: SweepFolder, config: TrainConfig, workbench: Workbench) -> None:

@@ -3,7 +3,7 @@
 import logging
 import os
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,10 +16,9 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 
 from causal_lm_router.config import OnFailure, TrainConfig
-from causal_lm_router.config.compose import job_id, resolve_job
+from causal_lm_router.config.compose import COMPOSITION_ERRORS, describe_error, job_id, resolve_job
 from causal_lm_router.config.overrides import quote_text
 from causal_lm_router.runs.job_log import (
-    FailureReason,
     JobError,
     JobEvent,
     JobState,
@@ -30,7 +29,8 @@ from causal_lm_router.runs.job_log import (
     record_end,
 )
 from causal_lm_router.runs.sweep_folder import SweepFolder
-from causal_lm_router.sweeps.versions import check_unmixed, code_version, data_version, function_versions
+from causal_lm_router.sweeps.failures import failure_reason
+from causal_lm_router.sweeps.versions import check_unmixed, code_version, function_versions
 
 logger = logging.getLogger(__name__)
 ONE_BY_ONE = "hydra._internal.core_plugins.basic_launcher.BasicLauncher"
@@ -74,22 +74,40 @@ class SweepJobs:
         config = resolve_job(composed)
         return SweepJob(job_id(config), tuple(overrides), config)
 
-    def check_unmixed(self, jobs: Sequence[SweepJob]) -> None:
-        """Warn where code or data differ from those of earlier jobs; nothing to check when no job is left to run.
+    def compose_all(self, combinations: Iterable[Sequence[str]]) -> list[SweepJob]:
+        """Return the jobs of all combinations of overrides; equal configs are one job.
 
         Raises:
-            ValueError: they differ and `sweep.allow_mixed` is false.
+            ValueError: some do not compose; the message says all that is wrong, a line each.
         """
-        if not self._due(jobs):
-            return
-        from causal_lm_router.runs.session import load_data
-        from causal_lm_router.runs.workbench import shared_workbench
+        jobs: dict[str, SweepJob] = {}
+        problems: dict[str, None] = {}
+        for combination in combinations:
+            try:
+                job = self.compose(combination)
+                jobs.setdefault(job.id, job)
+            except (*COMPOSITION_ERRORS, ValueError) as error:
+                text = describe_error(error) if isinstance(error, COMPOSITION_ERRORS) else str(error)
+                problems |= dict.fromkeys(text.splitlines())
+        if problems:
+            raise ValueError("\n".join(problems))
+        return list(jobs.values())
 
-        # Jobs with the same data config read the data once; the workbench keeps it for the first job.
-        workbench = shared_workbench()
-        data: dict[str, str] = {}
-        for config in {repr(job.config.data): job.config.data for job in jobs}.values():
-            data |= data_version(config, load_data(config, workbench))
+    def check(self, jobs: Sequence[SweepJob]) -> None:
+        """Check the jobs that are due against their data, and code and data against those of earlier jobs.
+
+        Warns where code or data differ and `sweep.allow_mixed` is true.
+
+        Raises:
+            ValueError: a job cannot run on its data (the message says all that is wrong, a line each), or code or data
+                differ.
+        """
+        if not (due := self._due(jobs)):
+            return
+        from causal_lm_router.runs.workbench import shared_workbench
+        from causal_lm_router.sweeps.data_checks import check_jobs
+
+        data = check_jobs([job.config for job in due], shared_workbench())
         for job in jobs:
             data |= function_versions(job.config)
         for found in check_unmixed(self.folder, code_version(), data, jobs[0].config.sweep.allow_mixed):
@@ -97,13 +115,13 @@ class SweepJobs:
 
     def queue(self, jobs: Sequence[SweepJob]) -> None:
         """Record new jobs as queued, and log how many are left to run."""
-        statuses = read_statuses(self.folder)
+        known = read_statuses(self.folder)
         for job in jobs:
-            if job.id not in statuses:
+            if job.id not in known:
                 event = JobEvent(job.id, JobState.queued, overrides=job.overrides, trial=job.config.sweep.trial)
                 append_event(self.folder, event)
-        due = self._due(jobs)
-        counts = Counter(statuses[job.id].state.value for job in jobs if job.id in statuses and job not in due)
+        due, statuses = self._due(jobs), read_statuses(self.folder)
+        counts = Counter(statuses[job.id].state.value for job in jobs if job not in due)
         found = [f"{number} {state}" for state, number in sorted(counts.items())]
         logger.info("%d jobs: %s", len(jobs), ", ".join([*found, f"{len(due)} to run"]))
 
@@ -126,8 +144,9 @@ class SweepJobs:
                 self._launch([job])
 
     def _due(self, jobs: Sequence[SweepJob]) -> list[SweepJob]:
-        statuses = read_statuses(self.folder)
-        return [job for job in jobs if job.id not in statuses or statuses[job.id].is_due(job.config.sweep.retry_failed)]
+        # A job that a lost log does not name may be done all the same.
+        statuses = read_statuses(self.folder, [job.id for job in jobs])
+        return [job for job in jobs if statuses[job.id].is_due(job.config.sweep.retry_failed)]
 
     def _launch(self, jobs: Sequence[SweepJob]) -> None:
         if not jobs:
@@ -148,7 +167,7 @@ class SweepJobs:
             logger.error("the launcher ended early: %s: %s", type(error).__name__, error)
             # A job that never started cannot record its own failure (its folder could not be made, say).
             if len(jobs) == 1 and read_status(self.folder, jobs[0].id).state is JobState.queued:
-                reason, message = FailureReason.error, f"{type(error).__name__}: {error}"
+                reason, message = failure_reason(error), f"{type(error).__name__}: {error}"
                 record_end(self.folder, JobEvent(jobs[0].id, JobState.failed, reason=reason, message=message))
 
     def finish(self, jobs: Sequence[SweepJob]) -> None:
@@ -160,8 +179,8 @@ class SweepJobs:
         config = jobs[0].config
         if config.sweep.report and (self._num_launched or not self.folder.report.is_dir()):
             self._write_report(config)
-        statuses = read_statuses(self.folder)
-        states = Counter(statuses[job.id].state.value if job.id in statuses else "queued" for job in jobs)
+        statuses = read_statuses(self.folder, [job.id for job in jobs])
+        states = Counter(statuses[job.id].state.value for job in jobs)
         words = {"running": "running in another process"}
         counts = ", ".join(f"{number} {words.get(state, state)}" for state, number in sorted(states.items()))
         where = os.path.relpath(self.folder.path)

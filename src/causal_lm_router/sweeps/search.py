@@ -9,27 +9,27 @@ The study lies in `<sweep folder>/study.journal`. Three rules make it repeatable
   is a different search. With a pruner and several jobs at a time, pruning depends on which job is faster.
 """
 
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import optuna
-from filelock import FileLock
 from optuna.storages import InMemoryStorage, JournalStorage
-from optuna.storages.journal import JournalFileBackend
-from optuna.storages.journal._file import BaseJournalFileLock
 from optuna.trial import FrozenTrial, TrialState
 
 from causal_lm_router.config.plain import describe_differences
+from causal_lm_router.evaluation.report_warnings import MOSTLY
 from causal_lm_router.evaluation.stored import read_report
 from causal_lm_router.runs.run_folder import RunFolder
 from causal_lm_router.runs.sweep_folder import SweepFolder
+from causal_lm_router.sweeps.journal import open_storage
 from causal_lm_router.sweeps.search_spec import SearchSpec, make_pruner
 
 # User attributes. Of the study: its spec. Of a trial: its job, the state that the sampler hands to later trials, the
-# step at which the pruner stopped it, the last step at which it let it go on, and the failed trial that it repeats.
-_SPEC, _JOB, _SAMPLER_STATE, _RETRY_OF = "spec", "job", "sampler_state", "retry_of"
+# step at which the pruner stopped it, the last step at which it let it go on, the failed trial that it repeats, and
+# whether it failed for a reason outside of it, and whether its router names no LLM on most queries.
+_SPEC, _JOB, _SAMPLER_STATE, _RETRY_OF, _FROM_OUTSIDE = "spec", "job", "sampler_state", "retry_of", "from_outside"
+_IS_SILENT = "is_silent"
 _PRUNED_AT, _KEPT_AT = "pruned_at", "kept_at"
 
 # Optuna logs every study it makes, and here each trial makes one in memory.
@@ -45,7 +45,7 @@ class Search:
 
     def __init__(self, sweep: SweepFolder, spec: SearchSpec) -> None:
         self._spec = spec
-        self._storage = _open_storage(sweep)
+        self._storage = open_storage(sweep)
         if not self._storage.get_all_studies():
             optuna.create_study(storage=self._storage, study_name=sweep.path.name, directions=spec.directions)
         self._study = _load_study(self._storage)
@@ -75,11 +75,15 @@ class Search:
                 self._ask()
         return [trial for trial in self.trials if trial.state is TrialState.RUNNING][:num_parallel]
 
-    def retry_failed(self) -> None:
-        """Add a trial with the same parameters for each one that failed, beyond `num_trials`."""
+    def retry_failed(self, *, by_own_fault: bool) -> None:
+        """Add a trial, beyond `num_trials`, with the parameters of each one that failed for a reason outside of it.
+
+        With `by_own_fault` of each other one that failed, too.
+        """
         retried = {trial.user_attrs.get(_RETRY_OF) for trial in self.trials}
         for failed in self.trials:
-            if failed.state is TrialState.FAIL and failed.number not in retried:
+            is_wanted = by_own_fault or _FROM_OUTSIDE in failed.user_attrs
+            if failed.state is TrialState.FAIL and is_wanted and failed.number not in retried:
                 again = optuna.create_trial(
                     state=TrialState.RUNNING,
                     params=failed.params,
@@ -95,26 +99,41 @@ class Search:
             ValueError: an objective is not among the metrics; the study then stays as it was.
         """
         values = [_objective(metrics, name) for name in self._spec.objective_names]
-        self._storage.set_trial_user_attr(_trial_id(self._storage, number), _JOB, job)
+        trial_id = _trial_id(self._storage, number)
+        self._storage.set_trial_user_attr(trial_id, _JOB, job)
+        self._storage.set_trial_user_attr(trial_id, _IS_SILENT, metrics.get("parse_failure_rate", 0.0) > MOSTLY)
         self._study.tell(number, values)
 
-    def stop(self, number: int, *, pruned: bool) -> None:
-        """Tell the study that a trial was pruned, or else that it failed."""
+    def stop(self, number: int, *, pruned: bool, from_outside: bool = False) -> None:
+        """Tell the study that a trial was pruned, or else that it failed, and whether for a reason outside of it."""
+        if from_outside:
+            self._storage.set_trial_user_attr(_trial_id(self._storage, number), _FROM_OUTSIDE, True)
         self._study.tell(number, state=TrialState.PRUNED if pruned else TrialState.FAIL)
 
     def best(self) -> list[dict[str, Any]]:
         """Return the best trial, or the Pareto front of several objectives: number, values by metric, params, job.
 
-        Of trials that share a job only the first is listed. The list is empty while no trial is done.
+        Of trials that share a job only the first is listed. Trials of silent routers, which cost nothing because they
+        name no LLM, are listed only where all are silent. The list is empty while no trial is done.
         """
         one_of_job: dict[str, dict[str, Any]] = {}
-        for trial in sorted(self._study.best_trials, key=lambda trial: trial.number):
+        for trial in sorted(self._best_trials(), key=lambda trial: trial.number):
             values = dict(zip(self._spec.objective_names, trial.values, strict=True))
             job = trial.user_attrs[_JOB]
             found = {"number": trial.number, "values": values, "params": trial.params, "job": job}
             one_of_job.setdefault(job, found)
         best = list(one_of_job.values())
         return best if len(self._spec.objective_names) > 1 else best[:1]
+
+    def _best_trials(self) -> list[FrozenTrial]:
+        """The best of the trials that name LLMs, or of all trials where none does."""
+        named = [trial for trial in self.trials if not trial.user_attrs.get(_IS_SILENT, False)]
+        if not any(trial.state is TrialState.COMPLETE for trial in named):
+            return self._study.best_trials
+        # A copy without the silent ones; its numbers count anew.
+        copy = optuna.create_study(storage=InMemoryStorage(), directions=self._spec.directions)
+        copy.add_trials(named)
+        return [named[trial.number] for trial in copy.best_trials]
 
     def _ask(self) -> None:
         """Add a running trial: a new sampler suggests it on a copy in memory, then the study stores it whole."""
@@ -178,7 +197,7 @@ def open_trial(sweep_dir: Path, number: int) -> TrialMonitor:
     sweep = SweepFolder(sweep_dir)
     if not sweep.study.is_file():
         raise FileNotFoundError(f"{sweep.study}: no search there")
-    return TrialMonitor(_open_storage(sweep), number)
+    return TrialMonitor(open_storage(sweep), number)
 
 
 def read_validation_metrics(run_dir: Path) -> dict[str, float]:
@@ -191,31 +210,6 @@ def read_validation_metrics(run_dir: Path) -> dict[str, float]:
     if not path.is_file():
         raise ValueError(f"{path}: missing; a search needs evaluation.final_validation=true and a validation split")
     return read_report(path.parent).to_metrics()
-
-
-class _JournalLock(BaseJournalFileLock):
-    """Lock of the journal: the kernel frees it when its holder dies; the next holder removes a torn last line.
-
-    Optuna's own locks stay for 30 seconds after a kill, and a line appended behind a torn one is lost.
-    """
-
-    def __init__(self, journal: Path) -> None:
-        self._journal = journal
-        self._lock = FileLock(journal.with_name(".study.lock"))
-
-    def acquire(self) -> bool:
-        self._lock.acquire()
-        content = self._journal.read_bytes()
-        if content and not content.endswith(b"\n"):
-            os.truncate(self._journal, content.rfind(b"\n") + 1)
-        return True
-
-    def release(self) -> None:
-        self._lock.release()
-
-
-def _open_storage(sweep: SweepFolder) -> JournalStorage:
-    return JournalStorage(JournalFileBackend(str(sweep.study), lock_obj=_JournalLock(sweep.study)))
 
 
 def _load_study(storage: JournalStorage) -> optuna.Study:

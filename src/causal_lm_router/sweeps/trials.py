@@ -8,13 +8,20 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 from hydra.core.override_parser.types import Override
-from optuna.trial import FrozenTrial
+from optuna.trial import FrozenTrial, TrialState
 
 from causal_lm_router.config import Split, TrainConfig
 from causal_lm_router.config.compose import COMPOSITION_ERRORS, describe_error
 from causal_lm_router.config.plain import config_dict, identity_of
 from causal_lm_router.files import write_text
-from causal_lm_router.runs.job_log import JobState, read_statuses
+from causal_lm_router.runs.job_log import (
+    FailureReason,
+    JobEvent,
+    JobState,
+    append_event,
+    read_status,
+    read_statuses,
+)
 from causal_lm_router.sweeps.launched_jobs import SweepJob, SweepJobs
 from causal_lm_router.sweeps.search import Search, read_validation_metrics
 from causal_lm_router.sweeps.search_space import distribution_of, edges
@@ -24,6 +31,7 @@ logger = logging.getLogger(__name__)
 BEST = "best.json"
 OBJECTIVES = {"routing_accuracy": "maximize"}
 """The objective of a search that names none."""
+_LOST = "jobs.jsonl, which said why, was lost; study.journal has this state"
 
 
 class TrialJobs:
@@ -60,13 +68,12 @@ class TrialJobs:
         # Everything that can fail is checked before the sweep folder is touched.
         probes = self._probe()
         spec = self._make_spec(probes[0].config, num_parallel)
-        self._jobs.check_unmixed(probes)
+        self._jobs.check(probes)
         self._jobs.start()
         try:
             with FileLock(self._jobs.folder.path / ".search.lock", timeout=2):
                 search = Search(self._jobs.folder, spec)
-                if probes[0].config.sweep.retry_failed:
-                    search.retry_failed()
+                search.retry_failed(by_own_fault=probes[0].config.sweep.retry_failed)
                 return self._search(search, num_trials, num_parallel)
         except Timeout:
             raise ValueError(f"sweep {self._jobs.folder.path}: another process searches there") from None
@@ -102,7 +109,9 @@ class TrialJobs:
             if not all(ended):
                 break
         # Count all jobs of the search at the end, those of earlier commands included.
-        jobs = _distinct(map(self._compose, search.trials))
+        composed = {trial.number: self._compose(trial) for trial in search.trials}
+        jobs = _distinct(composed.values())
+        self._restore_log(search, composed)
         best = search.best()
         self._write_best(best)
         if jobs:
@@ -124,16 +133,20 @@ class TrialJobs:
     def _tell(self, search: Search, number: int, job: SweepJob | None) -> bool:
         """Tell the study how a trial ended; False where its job did not finish.
 
-        A trial whose process was killed stays running, so that the next batch goes on with it, but only once.
+        A trial whose process was killed stays running, so that the next batch goes on with it, but only once. So does
+        one that met a full disk or a silent server: further trials would meet it too, and the next command goes on.
         """
         status = read_statuses(self._jobs.folder).get(job.id) if job else None
+        if status is not None and status.reason in (FailureReason.no_space, FailureReason.no_server):
+            return False
         if status is not None and status.was_killed and number not in self._killed:
             self._killed.add(number)
             return True
         if job is not None and (status is None or status.state in (JobState.queued, JobState.running)):
             return False
         if job is None or status is None or status.state is not JobState.done:
-            search.stop(number, pruned=status is not None and status.state is JobState.pruned)
+            is_pruned = status is not None and status.state is JobState.pruned
+            search.stop(number, pruned=is_pruned, from_outside=status is not None and status.failed_outside)
             return True
         try:
             search.complete(number, job.id, read_validation_metrics(self._jobs.folder.run_dir(job.id)))
@@ -141,6 +154,22 @@ class TrialJobs:
             logger.error("trial %d failed: job %s: %s", number, job.id, error)
             search.stop(number, pruned=False)
         return True
+
+    def _restore_log(self, search: Search, jobs: Mapping[int, SweepJob | None]) -> None:
+        """Record what a lost or cut jobs.jsonl does not say of trials that ended: the study knows it."""
+        sweep = self._jobs.folder
+        known = read_statuses(sweep)
+        for trial in search.trials:
+            if (job := jobs[trial.number]) is None or not trial.state.is_finished():
+                continue
+            if job.id not in known:
+                append_event(sweep, JobEvent(job.id, JobState.queued, overrides=job.overrides, trial=trial.number))
+            status = read_status(sweep, job.id)
+            # The report makes a job done, whatever the log says; pruned and failed trials have none.
+            if trial.state is TrialState.PRUNED and not status.is_over:
+                append_event(sweep, JobEvent(job.id, JobState.pruned, message=_LOST))
+            elif trial.state is TrialState.FAIL and status.state is JobState.queued:
+                append_event(sweep, JobEvent(job.id, JobState.failed, reason=FailureReason.error, message=_LOST))
 
     def _write_best(self, trials: Sequence[Mapping[str, Any]]) -> None:
         folder = self._jobs.folder

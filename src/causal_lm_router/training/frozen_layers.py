@@ -9,6 +9,7 @@ Shape suffixes: B rows of a batch, T positions, D width of the base model.
 import contextlib
 import hashlib
 import logging
+import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -183,11 +184,29 @@ def _write(
         if written is None:
             width, dtype = output.shape[-1], output.dtype
             size = int(ends[-1]) * width
+            _allocate(temporary, size * output.element_size())
             written = torch.from_file(str(temporary), shared=True, size=size, dtype=dtype).view(-1, width)
         for number, index in enumerate(part):
             # The row's tokens are at the right end, after the padding.
             written[ends[index] - lengths[index] : ends[index]] = output[number, -lengths[index] :]
     temporary.replace(path)
+
+
+def _allocate(path: Path, num_bytes: int) -> None:
+    """Make a file of that size with all of its blocks on the disk.
+
+    A write to a memory map of a file without them ends the process by SIGBUS where the disk is full.
+
+    Raises:
+        OSError: there is no room; nothing is left behind.
+    """
+    try:
+        with path.open("wb") as file:
+            os.posix_fallocate(file.fileno(), 0, num_bytes)
+    except OSError as error:
+        path.unlink(missing_ok=True)
+        need = f"trainer.reuse_frozen_layers=true needs {num_bytes / 1e6:,.1f} MB in the cache folder {path.parent}"
+        raise OSError(error.errno, f"{need}: {error.strerror}") from error
 
 
 def _open(path: Path, lengths: Sequence[int], first: Tensor) -> HiddenStates | None:

@@ -39,10 +39,12 @@ class Comparison:
 
 
 def baseline_of(configurations: Sequence[Configuration], text: str | None) -> Configuration | None:
-    """Return the baseline that `text` names, None for best single; without a text the first configuration."""
+    """Return the baseline that `text` names, None for best single; without a text the first that is no oracle."""
     if text == BEST_SINGLE:
         return None
-    return configurations[0] if text is None else find_configuration(configurations, text)
+    if text is None:
+        return next((one for one in configurations if not one.is_oracle), configurations[0])
+    return find_configuration(configurations, text)
 
 
 def compare(
@@ -73,6 +75,10 @@ def verdict(comparisons: Sequence[Comparison]) -> str:
 
 def _compare(configuration: Configuration, baseline: Configuration | None, resampling: Resampling) -> Comparison:
     pairs = _pairs(configuration, baseline)
+    if configuration.is_oracle:
+        # That it is better than a router says nothing about routers, and would cost the others power.
+        note = "not compared: an oracle knows the scores of the queries it is asked"
+        return Comparison(configuration=configuration, pairs=pairs, note=note)
     samples = []
     for run, other in pairs:
         assert run.test is not None

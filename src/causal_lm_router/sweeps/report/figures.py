@@ -28,19 +28,20 @@ from causal_lm_router.sweeps.report.summary import ReferenceEstimates, Selection
 def draw_configurations(summaries: Sequence[Summary], references: Sequence[ReferenceEstimates]) -> Figure | None:
     """Return mean score against mean cost, a numbered point per configuration; None where no cost is known.
 
-    The line is the Pareto front of best single and the configurations that are no oracles. Of more than MAX_COLOURS
-    configurations only those on the front have numbers and intervals.
+    The line is the Pareto front of best single and the configurations that are neither oracles nor silent: who calls
+    nobody on most queries is cheap, but routes nothing. Of more than MAX_COLOURS configurations only those on the front
+    have numbers and intervals.
     """
     priced = [one for one in summaries if "mean_cost" in one.estimates]
     if not priced:
         return None
-    reachable = [_place(one.estimates) for one in priced if not one.configuration.is_oracle]
+    reachable = [_place(one.estimates) for one in priced if not (one.configuration.is_oracle or one.is_silent)]
     # Best single on other queries is no point of the same front.
-    singles = [one.estimates for one in references if one.name.startswith("best_single")]
+    singles = [one.estimates for one in references if one.key == "best_single"]
     if len(singles) == 1 and singles[0].mean_cost is not None:
         reachable.append((singles[0].mean_cost.value, singles[0].mean_score.value))
-    front = pareto_front(Points(*np.array(reachable).reshape(-1, 2).T))
-    on_front = set(zip(front.cost.tolist(), front.score.tolist(), strict=True))
+    front = pareto_front(Points(*np.array(reachable).reshape(-1, 2).T)) if reachable else None
+    on_front = set(zip(front.cost.tolist(), front.score.tolist(), strict=True)) if front else set()
     points = []
     for one in priced:
         point = RouterPoint(
@@ -54,7 +55,7 @@ def draw_configurations(summaries: Sequence[Summary], references: Sequence[Refer
             plain = {name: replace(estimate, low=None, high=None) for name, estimate in one.estimates.items()}
             point = replace(point, cost=plain["mean_cost"], score=plain["mean_score"], number=None)
         points.append(point)
-    return draw_frontier(points, {one.name: one.estimates for one in references}, front=front)
+    return draw_frontier(points, {one.style_name: one.estimates for one in references}, front=front)
 
 
 def draw_chosen_confusion(chosen: Configuration) -> Figure:

@@ -5,11 +5,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from causal_lm_router.evaluation.formatting import HEADINGS, form_of, format_estimate
+from causal_lm_router.evaluation.formatting import HEADINGS, REFERENCE_NAMES, form_of, format_estimate
 from causal_lm_router.evaluation.statistics import Resampling
 from causal_lm_router.sweeps.report.comparisons import BEST_SINGLE, Comparison, baseline_of, compare, verdict
 from causal_lm_router.sweeps.report.configurations import Configuration, group_runs, mark_repeated
 from causal_lm_router.sweeps.report.runs import Run, read_runs
+from causal_lm_router.sweeps.report.shortfalls import Shortfalls, find_shortfalls
 from causal_lm_router.sweeps.report.summary import (
     ReferenceEstimates,
     Selection,
@@ -30,9 +31,10 @@ class Findings:
     summaries: list[Summary]
     references: list[ReferenceEstimates]
     baseline: str
-    """Name of the configuration, or `best_single`, that the configurations are compared with."""
+    """Name of the configuration, or `best single`, that the configurations are compared with."""
     comparisons: list[Comparison]
     selection: Selection | None
+    shortfalls: Shortfalls | None
     resampling: Resampling
 
     @property
@@ -78,19 +80,22 @@ def find(folders: Sequence[Path], baseline: str | None, metric: str, resampling:
             baseline="",
             comparisons=[],
             selection=None,
+            shortfalls=None,
             resampling=resampling,
         )
     configurations = group_runs(runs)
     chosen = baseline_of(configurations, baseline)
     summaries = [summarise(configuration, resampling) for configuration in configurations]
+    selection = select(summaries, metric)
     return Findings(
         runs=runs,
         configurations=configurations,
         summaries=summaries,
         references=reference_estimates(runs),
-        baseline=chosen.name if chosen else BEST_SINGLE,
+        baseline=chosen.name if chosen else REFERENCE_NAMES[BEST_SINGLE],
         comparisons=compare(configurations, chosen, resampling),
-        selection=select(summaries, metric),
+        selection=selection,
+        shortfalls=find_shortfalls(selection, resampling),
         resampling=resampling,
     )
 
@@ -109,6 +114,8 @@ def say_selection(findings: Findings) -> list[str]:
         return ["No run has finished yet."]
     if selection.best_on_test is None:
         return ["No configuration is chosen: all are oracles, which know the scores of the queries they are asked."]
+    if selection.chosen is None and selection.num_silent:
+        return []  # what is said first says why
     if selection.chosen is None:
         return [
             "No configuration is chosen: a choice needs validation metrics, which these runs lack (see "
@@ -201,7 +208,8 @@ def _say_choice(findings: Findings) -> list[str]:
         cautions.append("Configurations without validation metrics cannot be chosen.")
     if any(one.is_oracle for one in findings.configurations):
         cautions.append(
-            "Oracles know the scores of the queries they are asked: they are in the tables, but cannot be chosen."
+            "Oracles know the scores of the queries they are asked: they are in the tables, but are neither compared "
+            "nor chosen."
         )
     if "validation" in findings.splits:
         cautions.append(
@@ -231,5 +239,6 @@ def say_method(findings: Findings) -> list[str]:
         f"Holm p: those p-values after Holm's correction over the {num_tests} differences of this report "
         "(accuracy and score of every configuration). A difference is significant where it is at most 0.05.",
         "The chosen configuration has the highest mean over seeds on validation; of equal ones it is the first. "
-        "Oracles are left out. Test results take no part in the choice.",
+        "Oracles are left out, and so are configurations that name no LLM on more than half of the validation queries. "
+        "Test results take no part in the choice.",
     ]

@@ -10,6 +10,7 @@ import jinja2
 
 from causal_lm_router.evaluation.formatting import Row, escape_markdown, markdown, relative
 from causal_lm_router.sweeps.report.findings import Findings, say_cautions, say_method, say_selection, say_verdict
+from causal_lm_router.sweeps.report.shortfalls import say_shortfalls
 from causal_lm_router.sweeps.report.tables import printed_comparisons, printed_configurations, run_rows
 
 _PRINTED_RUN = ("configuration", "seed", "state", "routing_accuracy", "mean_score", "parse_failure_rate", "detail")
@@ -43,6 +44,7 @@ def _render(template: str, findings: Findings, title: str, base: Path, *, autoes
         title=title,
         findings=findings,
         verdict=say_verdict(findings) if findings.configurations else "",
+        shortfalls=say_shortfalls(findings.shortfalls, findings.selection),
         selection=say_selection(findings),
         cautions=say_cautions(findings),
         configurations=printed_configurations(findings.summaries, findings.references, metric),

@@ -152,10 +152,10 @@ def _draw_means(axes: Axes, places: Sequence[float], name: str, group: Sequence[
 
 def _draw_references(axes: Axes, references: Sequence[ReferenceEstimates]) -> None:
     # The oracle's accuracy is always 1. Lines for several sets of queries could not be told apart.
-    shown = [reference for reference in references if not reference.name.startswith("oracle")]
+    shown = [reference for reference in references if reference.key != "oracle"]
     if len({reference.name for reference in shown}) < len(shown):
         return
     for reference in shown:
-        style = reference_style(reference.name)
+        style = reference_style(reference.style_name)
         value = reference.estimates.routing_accuracy.value
         axes.axhline(value, color=GREY, linestyle=style.line, label=style.label)

@@ -9,19 +9,36 @@ from rich.table import Table
 from causal_lm_router.evaluation.formatting import PERCENT, SCORE, form_of, format_estimate, format_two_lines
 from causal_lm_router.sweeps.report.configurations import Configuration
 from causal_lm_router.sweeps.report.findings import Findings, say_cautions, say_selection, say_verdict
+from causal_lm_router.sweeps.report.shortfalls import say_shortfalls
 from causal_lm_router.terminal import plain_text
 
 
 def print_summary(findings: Findings, folder: Path, console: Console) -> None:
-    """Print the configurations with their main estimates, what was chosen, what differs, and where the report lies."""
+    """Print the configurations with their main estimates, what was chosen, what differs, and where the report lies.
+
+    What the sweep did not reach comes first. Runs that are left out are named with the reason.
+    """
     console.print(plain_text(findings.progress))
+    for sentence in say_shortfalls(findings.shortfalls, findings.selection):
+        console.print(plain_text(sentence, "bold"))
     if findings.summaries:
         console.print(_table(findings))
         sentences = [*say_selection(findings), say_verdict(findings), *say_cautions(findings)]
         for sentence in sentences:
             console.print(plain_text(sentence))
             console.print()
+    for line in _say_left_out(findings):
+        console.print(plain_text(line), soft_wrap=True)
     console.print(plain_text(f"report: {folder / 'report.html'}"), soft_wrap=True)
+
+
+def _say_left_out(findings: Findings) -> list[str]:
+    """A line for each state and reason with the runs that are left out for it: many often fail for one reason."""
+    names: dict[str, list[str]] = {}
+    for run in findings.unfinished:
+        detail = " ".join(run.detail.split())
+        names.setdefault(f"{run.state}: {detail}" if detail else run.state, []).append(run.folder.name)
+    return [f"left out: {', '.join(runs)} ({reason})" for reason, runs in names.items()]
 
 
 def _table(findings: Findings) -> Table:
