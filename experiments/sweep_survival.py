@@ -51,7 +51,7 @@ OVERRIDES = [
 ]
 # submitit's local executor starts all it is given at once, 3.5 GB each.
 AT_A_TIME = "hydra.sweeper.max_batch_size=2"
-CLOCK = ("queries_per_second", "fit_seconds")
+CLOCK = ("queries_per_second", "fit_seconds", "provenance")
 
 
 def main() -> None:

@@ -47,10 +47,13 @@ def snapshot(folder: Path) -> dict[str, int]:
     return {str(path): path.stat().st_mtime_ns for path in folder.glob("*/**/*") if path.is_file()}
 
 
+CLOCK = ("queries_per_second", "fit_seconds", "provenance")
+
+
 def results(run_dir: Path) -> dict[str, Any]:
     """All that a run found out, without what depends on the clock."""
     report = json.loads((run_dir / "report.json").read_text())
-    report = {key: value for key, value in report.items() if key not in ("queries_per_second", "fit_seconds")}
+    report = {key: value for key, value in report.items() if key not in CLOCK}
     losses = [line for line in (run_dir / "metrics.csv").read_text().splitlines() if "train/loss" in line]
     return {"report": report, "losses": losses, "outcomes": (run_dir / "outcomes.jsonl").read_text()}
 

@@ -26,6 +26,7 @@ HONOURED: dict[str, tuple[str, ...]] = {
         "parsing",
         "evaluation.final_split",
         "evaluation.max_queries",
+        "tracking.wandb",
         *_BASE_MODEL,
         "trainer.num_threads",
         "trainer.progress_bar",

@@ -1,6 +1,8 @@
 """The data of a run, prepared once: splits, labels, the pool and the best single candidate on train."""
 
 import functools
+import hashlib
+import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -41,6 +43,17 @@ class PreparedData:
         if len(costs) < len(self.splits.train):
             return None
         return {name: math.fsum(row[name] for row in costs) / len(costs) for name in self.candidate_names}
+
+    @functools.cached_property
+    def content_hash(self) -> str:
+        """Hash of queries, scores, costs and labels of every split, in their order."""
+        content = hashlib.sha256()
+        for split in (self.splits.train, self.splits.validation, self.splits.test):
+            for row in split:
+                said = (row.query_id, row.query, row.task, dict(row.scores), row.costs and dict(row.costs))
+                content.update(json.dumps([*said, self.labels[row.query_id]]).encode())
+            content.update(b"|")
+        return content.hexdigest()[:12]
 
     def examples(self, split: Split, max_queries: int | None = None, seed: int = 0) -> list[RoutingExample]:
         """Return a split's examples, or `max_queries` of them drawn at random, the same for the same `seed`."""

@@ -28,13 +28,13 @@ from causal_lm_router.data.labels import rank_on_train
 from causal_lm_router.data.prepared import PreparedData
 from causal_lm_router.evaluation.metrics import Evaluation, evaluate_outcomes
 from causal_lm_router.evaluation.report import RoutingReport
-from causal_lm_router.files import write_text
 from causal_lm_router.models.torch_state import keep_random_state, keep_torch_settings
 from causal_lm_router.prompting.few_shot import draw_shots, few_shot_template
 from causal_lm_router.prompting.prompt import PromptFormat
 from causal_lm_router.prompting.targets import Targets
 from causal_lm_router.routing import Generation, ParsedRoute, RouteOutcome, RoutingExample
 from causal_lm_router.runs.finish import Evaluate, finish_run
+from causal_lm_router.runs.provenance import write_config
 from causal_lm_router.runs.run_folder import RunFolder, check_folder
 from causal_lm_router.runs.session import (
     check_splits,
@@ -69,7 +69,7 @@ def run_baseline(config: BaselineRunConfig, workbench: Workbench | None = None) 
         with _open_baseline(config, data, folder, workbench) as evaluate:
             # Written once the settings have turned out to fit the data.
             folder.path.mkdir(parents=True, exist_ok=True)
-            write_text(folder.config, dump_config(config))
+            write_config(folder.config, dump_config(config), config.data, data)
             fit_seconds = time.perf_counter() - start
             with open_run_tracking(config, settings, folder) as tracking:
                 return finish_run(config, folder, data, evaluate, tracking, fit_seconds)

@@ -3,46 +3,58 @@
 import os
 from pathlib import Path
 
+import yaml
 from rich.console import Console
 
 from causal_lm_router.config import DecodingMethod, EvaluateConfig, Split
-from causal_lm_router.evaluation.evaluation_folder import write_evaluation
+from causal_lm_router.config.plain import config_dict
 from causal_lm_router.evaluation.metrics import Evaluation
 from causal_lm_router.evaluation.report import RoutingReport
 from causal_lm_router.evaluation.report_table import print_report
-from causal_lm_router.runs.finish import report_facts
+from causal_lm_router.runs.finish import record_final, report_facts
+from causal_lm_router.runs.provenance import write_config
 from causal_lm_router.runs.run_folder import RunFolder
 from causal_lm_router.runs.run_warnings import add_warnings
 from causal_lm_router.runs.session import Session, check_pool_of_run, load_data, open_session
+from causal_lm_router.runs.tracking import open_evaluation_tracking
 from causal_lm_router.runs.workbench import Workbench
 from causal_lm_router.terminal import name_work
 
 
 def evaluate_run(config: EvaluateConfig) -> RoutingReport:
-    """Evaluate a run's weights on `evaluation.final_split` and write the results to `output_dir`.
+    """Evaluate a run's weights on `evaluation.final_split` and write config and results to `output_dir`.
 
     Raises:
         FileNotFoundError: the folder holds no trained router.
         ValueError: the data's pool is not that of the run, or the split holds no queries.
+        ConnectionError: as `open_tracking`.
     """
     folder = RunFolder(Path(config.run_dir))
-    metadata = folder.read_metadata()
-    split, also = config.evaluation.final_split, config.decoding.also
-    num, seed = config.evaluation.max_queries, config.data.split_seed
+    metadata, output = folder.read_metadata(), Path(config.output_dir)
     with Workbench(keeps_base_model=False) as workbench:
         data = load_data(config.data, workbench)
         check_pool_of_run(config, metadata, data)
-        with open_session(config, folder, data, workbench) as session:
-            validation = _validate(session)
-            with name_work(split.value):
-                evaluation = session.evaluate(
-                    folder.weights, data.examples(split, num, seed), also, with_predictions=True, validation=validation
-                )
-    evaluation = add_warnings(evaluation, config, data.splits, folder.weights)
-    write_evaluation(Path(config.output_dir), evaluation, report_facts(config, data, split))
+        with (
+            open_session(config, folder, data, workbench) as session,
+            open_evaluation_tracking(config, config_dict(config), output) as tracking,
+        ):
+            evaluation = add_warnings(_evaluate(session), config, data.splits, folder.weights)
+            output.mkdir(parents=True, exist_ok=True)
+            # Without what no run has: an evaluation's config reads as that of a run.
+            settings = {key: value for key, value in config_dict(config).items() if key != "output_dir"}
+            write_config(RunFolder(output).config, yaml.safe_dump(settings, sort_keys=False), config.data, data)
+            record_final(tracking, evaluation, output, report_facts(config, data, config.evaluation.final_split), 0)
     print_report(evaluation.report, Console())
-    print(f"\nevaluation folder: {os.path.relpath(config.output_dir)}")
+    print(f"\nevaluation folder: {os.path.relpath(output)}")
     return evaluation.report
+
+
+def _evaluate(session: Session) -> Evaluation:
+    evaluation, also = session.config.evaluation, session.config.decoding.also
+    examples = session.data.examples(evaluation.final_split, evaluation.max_queries, session.config.data.split_seed)
+    validation = _validate(session)
+    with name_work(evaluation.final_split.value):
+        return session.evaluate(session.folder.weights, examples, also, with_predictions=True, validation=validation)
 
 
 def _validate(session: Session) -> Evaluation | None:

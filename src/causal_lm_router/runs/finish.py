@@ -1,7 +1,7 @@
 """The end of a run, of a trained router as of a baseline: validate, evaluate, draw, record, write the report."""
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -16,16 +16,18 @@ from causal_lm_router.evaluation.figures.learning_curve import draw_learning_cur
 from causal_lm_router.evaluation.metrics import Evaluation
 from causal_lm_router.evaluation.report import RoutingReport
 from causal_lm_router.evaluation.report_table import print_report
+from causal_lm_router.evaluation.stored import REPORT
 from causal_lm_router.files import write_text
 from causal_lm_router.models.adapter import is_adapter
 from causal_lm_router.models.precision import precision_facts
 from causal_lm_router.prompting.encoder import Encoder
 from causal_lm_router.runs.model_card import model_card
+from causal_lm_router.runs.provenance import describe_origin
 from causal_lm_router.runs.run_folder import RouterMetadata, RunFolder
 from causal_lm_router.runs.run_warnings import add_warnings
 from causal_lm_router.runs.session import record_evaluation
 from causal_lm_router.runs.sweep_folder import sweep_of
-from causal_lm_router.runs.tracking import MetricRow, Tracking, read_metrics
+from causal_lm_router.runs.tracking import Tracking, read_metrics
 from causal_lm_router.terminal import name_work
 
 Evaluate = Callable[..., Evaluation]
@@ -48,8 +50,7 @@ def finish_run(
     # Routing later needs the pool. Mean costs are for decoding with a cost weight, which a baseline does not do.
     folder.write_metadata(RouterMetadata(data.splits.pool, data.best_single, data.mean_costs if encoder else None))
     # A baseline takes no steps: it has no metrics before its evaluation, which is recorded at step 0.
-    rows = read_metrics(folder.metrics) if encoder else []
-    step = max((row.step for row in rows), default=0)
+    step = max((row.step for row in read_metrics(folder.metrics)), default=0) if encoder else 0
     # The whole validation split comes first: models are chosen by it, and predictions are calibrated on it, never on
     # the queries that the report is about.
     validation = _validate(config, folder, data, evaluate, tracking, step)
@@ -57,29 +58,30 @@ def finish_run(
     with name_work(split.value):
         evaluation = evaluate(data.examples(split), with_predictions=True, validation=validation)
     evaluation = add_warnings(evaluation, config, data.splits, folder.weights if encoder else None)
-    record_evaluation(tracking, evaluation, split.value, step)
     if encoder is not None:
-        _describe_router(config, folder, data, encoder, evaluation.report, rows)
+        _describe_router(config, folder, data, encoder, evaluation.report)
+        tracking.log_adapter(folder.weights)
+        tracking.log_files([_curve_path(folder)])
     # The report is the last file that is written: it marks a finished run.
-    facts = {**report_facts(config, data, split), "fit_seconds": fit_seconds}
-    pictures = write_evaluation(folder.path, evaluation, facts)
-    confusion = folder.path / "confusion.png"
-    tracking.log_confusion(data.candidate_names, evaluation.report.confusion, split.value, step, confusion)
-    tracking.log_pictures(pictures, split.value, step)
-    _record_files(folder, tracking, is_trained=encoder is not None)
+    record_final(
+        tracking, evaluation, folder.path, {**report_facts(config, data, split), "fit_seconds": fit_seconds}, step
+    )
     _print_end(folder, evaluation.report)
     return evaluation.report
 
 
+def record_final(tracking: Tracking, evaluation: Evaluation, folder: Path, facts: dict[str, Any], step: int) -> None:
+    """Write an evaluation and its `facts` (see `report_facts`) to a folder, and send it to every tracker."""
+    split, report = facts["split"], evaluation.report
+    record_evaluation(tracking, evaluation, split, step)
+    pictures = write_evaluation(folder, evaluation, facts)
+    tracking.log_confusion(report.candidate_names, report.confusion, split, step, folder / "confusion.png")
+    tracking.log_pictures(pictures, split, step)
+    tracking.log_files([folder / REPORT])
+
+
 def _curve_path(folder: RunFolder) -> Path:
     return folder.path / "learning_curve.png"
-
-
-def _record_files(folder: RunFolder, tracking: Tracking, *, is_trained: bool) -> None:
-    """Record the report; of a trained router its weights and learning curve too."""
-    if is_trained:
-        tracking.log_adapter(folder.weights)
-    tracking.log_files([folder.report, *([_curve_path(folder)] if is_trained else [])])
 
 
 def _describe_router(
@@ -88,10 +90,10 @@ def _describe_router(
     data: PreparedData,
     encoder: Encoder,
     report: RoutingReport,
-    rows: Sequence[MetricRow],
 ) -> None:
     """Leave what only a trained router has: a drawing of its metrics over the steps, and a card with its weights."""
-    save_figure(draw_learning_curve([(row.step, row.name, row.value) for row in rows]), _curve_path(folder))
+    rows = [(row.step, row.name, row.value) for row in read_metrics(folder.metrics)]
+    save_figure(draw_learning_curve(rows), _curve_path(folder))
     adapter, split = is_adapter(folder.weights), config.evaluation.final_split
     write_text(folder.card, model_card(config, data, encoder, report, split, adapter=adapter))
 
@@ -128,6 +130,7 @@ def report_facts(config: TrainConfig, data: PreparedData, split: Split) -> dict[
         "precision": precision_facts(config),
         "backend": config.inference.backend.value,
         "temperature": config.inference.temperature,
+        "provenance": describe_origin(config.data, data),
         "split": split.value,
         "num_train": len(data.train),
         "num_validation": len(splits.validation),

@@ -7,11 +7,11 @@ from pathlib import Path
 from causal_lm_router.config import TrainConfig
 from causal_lm_router.config.plain import config_dict, dump_config
 from causal_lm_router.evaluation.report import RoutingReport
-from causal_lm_router.files import write_text
 from causal_lm_router.models.adapter import is_adapter
 from causal_lm_router.runs.finish import finish_run
 from causal_lm_router.runs.fit import fit
 from causal_lm_router.runs.merge_run import merge_weights
+from causal_lm_router.runs.provenance import write_config
 from causal_lm_router.runs.run_folder import RunFolder, check_folder
 from causal_lm_router.runs.session import (
     OnEvaluation,
@@ -47,7 +47,7 @@ def train_router(
             # Everything fits together: only now is anything written.
             if is_first_process() and not folder.config.is_file():
                 folder.path.mkdir(parents=True, exist_ok=True)
-                write_text(folder.config, text)
+                write_config(folder.config, text, config.data, data)
             with open_run_tracking(config, settings, folder) as tracking:
                 start = time.perf_counter()
                 # A run that was interrupted after its training only has its end left.

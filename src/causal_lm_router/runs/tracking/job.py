@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -126,6 +127,16 @@ def open_run_tracking(
         resume_step=resume_step,
         says_offline=sweep_of(folder.path) is None,  # a sweep says it once, for all its jobs
     )
+
+
+def open_evaluation_tracking(
+    config: TrainConfig, settings: Mapping[str, Any], folder: Path
+) -> AbstractContextManager[Tracking]:
+    """Return the tracking of an evaluation of a run, a W&B run of its own; it raises what `open_tracking` raises."""
+    run_id = _digest(str(folder.resolve()))
+    # One step makes no curve for TensorBoard.
+    tracking = replace(config.tracking, tensorboard=False)
+    return open_tracking(tracking, config.name, folder, settings, run_id, job_type="evaluate")
 
 
 class _WandbNames(NamedTuple):
