@@ -275,6 +275,18 @@ def test_generations_are_in_the_order_of_the_prompts(base: Base, vllm: VllmGener
         assert_same(generator.generate(chosen[::-1]), one_by_one[::-1])
 
 
+def test_the_order_of_prompts_that_share_most_of_their_text_does_not_matter(base: Base, vllm: VllmGenerator) -> None:
+    shared = "Query: " + "what the small model of 17 large ? in " * 4
+    model = base.load_model()
+    prompts = [base.prompt(f"{shared}{number}\n\nBest LLM:") for number in range(60)]
+    chosen = [prompt for prompt in prompts if smallest_gap(model, prompt) > MIN_GAP][:12]
+    assert len(chosen) == 12
+    vllm.load_weights(None)
+    for generator in (vllm, base.open_transformers(batch_size=4)):
+        found = generator.generate(chosen)
+        assert_same(generator.generate(chosen[::-1]), found[::-1])
+
+
 def test_no_prompts_no_generations(base: Base, vllm: VllmGenerator) -> None:
     assert vllm.generate([]) == []
     assert base.open_transformers().generate([]) == []

@@ -57,8 +57,9 @@ POINTS = Form("+.1f", 100)
 """A difference of two shares, in percentage points; the unit stands in the heading."""
 POINTS_WITH_UNIT = Form("+.1f", 100, " points")
 COST_DIFFERENCE = Form("+,.3f", 1000, small_spec="+.3g")
-# Brackets are left alone where they make no link: estimates are full of them. "://" would make a link by itself.
-_MARKUP = re.compile(r"[\\`*_<|$&~]|\](?=[(\[:])|://")
+# Brackets and underscores are left alone where they make no link and no emphasis: estimates and keys are full of them.
+# "://" would make a link by itself.
+_MARKUP = re.compile(r"[\\`*<|$&~]|(?<![^\W_])_|_(?![^\W_])|\](?=[(\[:])|://")
 _FORMS = {"mean_score": SCORE, "regret": SCORE, "mean_cost": COST}
 
 
