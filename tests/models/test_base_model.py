@@ -99,6 +99,36 @@ def test_offline_the_hub_is_not_asked_and_the_error_names_the_way_out(
     hub_answers.cache_clear()
 
 
+@pytest.mark.parametrize("kernel", ["flash_attention_2", "kernels-community/flash-attn2", "no_such_kernel"])
+@pytest.mark.slow
+def test_an_attention_kernel_that_is_not_there_is_told_in_one_line(tiny_base: Any, kernel: str) -> None:
+    config = dataclasses.replace(tiny_base.config, attn_implementation=kernel)
+    with pytest.raises(ValueError) as caught:
+        load_base_model(tiny_base.path, config)
+    assert str(caught.value).startswith(
+        "base_model.attn_implementation must be sdpa, eager or a kernel installed here, "
+    )
+    assert f"got {kernel!r} (" in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_base_model_with_code_of_its_own_needs_a_permission(tiny_base: Any, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(tiny_base.path, tmp_path / "base"))
+    settings = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    settings |= {"model_type": "mine", "auto_map": {"AutoConfig": "own.Config", "AutoModelForCausalLM": "own.Model"}}
+    (folder / "config.json").write_text(json.dumps(settings), encoding="utf-8")
+    (folder / "own.py").write_text("raise SystemExit('it ran')", encoding="utf-8")
+    config = dataclasses.replace(tiny_base.config, name="org/mine", trust_remote_code=False)
+    with pytest.raises(ValueError, match=r"^base_model\.trust_remote_code must be true for 'org/mine', .* got false$"):
+        load_base_model(str(folder), config)
+
+
+def test_a_folder_without_a_tokenizer_is_told_in_one_line(tiny_base: Any, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"^base_model\.name must be .* got 'tiny-llama' \(") as caught:
+        load_tokenizer(str(tmp_path), tiny_base.config)
+    assert "\n" not in str(caught.value)
+
+
 def test_a_tokenizer_without_padding_pads_with_eos(tiny_base: Any, tmp_path: Path) -> None:
     tokenizer = load_tokenizer(change_tokenizer(tiny_base, tmp_path, "pad_token"), tiny_base.config)
     assert tokenizer.pad_token_id == tokenizer.eos_token_id == 2

@@ -8,7 +8,6 @@ vLLM cannot serve, the merged weights are reloaded into the running engine.
 import contextlib
 import copy
 import hashlib
-import os
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -19,10 +18,11 @@ from typing import Any
 import torch
 
 from causal_lm_router.config import BaseModelConfig
+from causal_lm_router.generation.vllm_start import free_gpu_share, new_llm
 from causal_lm_router.models.adapter import is_adapter, load_trained, vllm_serves
 from causal_lm_router.models.hub import local_folder
-from causal_lm_router.models.torch_state import keep_random_state, keep_torch_settings
-from causal_lm_router.terminal import divert_output, progress_bar
+from causal_lm_router.models.torch_state import keep_random_state
+from causal_lm_router.terminal import progress_bar
 
 BASE = "base"
 """Name of the base model's own weights, where an adapter's are named by a hash of their content."""
@@ -58,8 +58,8 @@ class VllmEngine:
         if self.llm is None:
             # A copy, since later calls are compared with these arguments.
             self._arguments, self._num_threads = copy.deepcopy(dict(arguments)), torch.get_num_threads()
-            share = {"gpu_memory_utilization": _free_gpu_share()} if self.on_gpu else {}
-            self.llm, self._weights = _new_llm(share | self._arguments), BASE
+            share = {"gpu_memory_utilization": free_gpu_share()} if self.on_gpu else {}
+            self.llm, self._weights = new_llm(share | self._arguments), BASE
         elif self._is_asleep:
             torch.cuda.empty_cache()  # memory that the trainer keeps for reuse would be missing here
             with self._close_on_error():
@@ -197,52 +197,3 @@ def hash_adapter(adapter_dir: Path) -> str:
     for file in sorted(adapter_dir.glob("adapter_*")):
         content.update(file.read_bytes())
     return content.hexdigest()
-
-
-def _free_gpu_share() -> float:
-    """Return the share of the GPU's memory that the engine may take: nine tenths of the free memory."""
-    torch.cuda.empty_cache()  # memory that a trainer keeps for reuse counts as free
-    free, total = torch.cuda.mem_get_info()
-    return 0.9 * free / total
-
-
-def _new_llm(arguments: dict[str, Any]) -> Any:
-    """Return a new vLLM engine on all cores; environment variables of vLLM that are already set win.
-
-    It runs in this process, except beside a process group (of a distributed trainer, or of another engine), where it
-    gets its own process: it would join the group, wait for the other ranks, and destroy the group at its end. Its start
-    leaves the random state and torch's settings as they were, so that training does not depend on when it starts.
-    """
-    in_own_process = torch.distributed.is_available() and torch.distributed.is_initialized()
-    settings = {
-        "VLLM_ENABLE_V1_MULTIPROCESSING": str(int(in_own_process)),
-        "VLLM_CPU_OMP_THREADS_BIND": "nobind",  # by default it leaves one core out
-        "VLLM_CONFIGURE_LOGGING": "0",  # its records go where the command's own logging has them
-        "VLLM_NO_USAGE_STATS": "1",
-    }
-    # `_avoid_compiler` does not reach into another process.
-    if in_own_process and arguments.get("enforce_eager"):
-        settings["TORCH_COMPILE_DISABLE"] = "1"
-    # Its native code and its processes write to the descriptors, past Python's logging.
-    with divert_output(), _set_environment(settings), keep_random_state(), keep_torch_settings():
-        from vllm import LLM, envs
-
-        envs.disable_envs_cache()  # a second engine must see the settings made here
-        try:
-            return LLM(**arguments)
-        except TypeError as error:
-            raise ValueError(f"inference.engine_args: {error}") from error
-        except ValueError as error:
-            raise ValueError(f"inference: vLLM does not start: {error}") from error
-
-
-@contextlib.contextmanager
-def _set_environment(settings: Mapping[str, str]) -> Iterator[None]:
-    """Set the environment variables that are not set yet, until the block ends."""
-    added = {name: value for name, value in settings.items() if name not in os.environ}
-    os.environ.update(added)
-    try:
-        yield
-    finally:
-        for name in added:
-            os.environ.pop(name, None)

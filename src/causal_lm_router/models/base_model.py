@@ -4,6 +4,7 @@ import importlib.util
 import logging
 from collections.abc import Mapping
 from pathlib import Path
+from textwrap import shorten
 from typing import Any
 
 import torch
@@ -98,7 +99,7 @@ def load_tokenizer(name_or_path: str, config: BaseModelConfig) -> PreTrainedToke
     """
     try:
         tokenizer = AutoTokenizer.from_pretrained(name_or_path, **_source(name_or_path, config))
-    except OSError as error:
+    except (OSError, ImportError, ValueError) as error:
         raise ValueError(_cannot_load(config, error)) from error
     if not tokenizer.is_fast or tokenizer.eos_token_id is None:
         raise ValueError(f"base_model.name must have a fast tokenizer with an end token, got {config.name!r}")
@@ -126,7 +127,7 @@ def _load_weights(name_or_path: str, config: BaseModelConfig, dtype: str) -> Pre
     options = {**_source(name_or_path, config), "attn_implementation": config.attn_implementation}
     try:
         return AutoModelForCausalLM.from_pretrained(name_or_path, dtype=dtype, **options)
-    except OSError as error:
+    except (OSError, ImportError, ValueError) as error:
         raise ValueError(_cannot_load(config, error)) from error
 
 
@@ -137,9 +138,18 @@ def _source(name_or_path: str, config: BaseModelConfig) -> dict[str, Any]:
     return {**options, "local_files_only": offline}
 
 
-def _cannot_load(config: BaseModelConfig, error: OSError) -> str:
+def _cannot_load(config: BaseModelConfig, error: Exception) -> str:
+    """Return in one line which setting the error is about, and why."""
+    text, kernel = str(error), config.attn_implementation
     # The first line: transformers goes on with advice that does not fit here.
-    reason = next(iter(str(error).splitlines()), type(error).__name__)
+    reason = shorten(next(iter(text.splitlines()), type(error).__name__), 300)
+    if "trust_remote_code" in text and not config.trust_remote_code:
+        return f"base_model.trust_remote_code must be true for {config.name!r}, which comes with code, got false"
+    # Kernels of other packages and of the hub; these two come with torch.
+    if kernel not in ("sdpa", "eager") and (isinstance(error, ImportError) or kernel in text):
+        return (
+            f"base_model.attn_implementation must be sdpa, eager or a kernel installed here, got {kernel!r} ({reason})"
+        )
     return (
         f"base_model.name must be a base model that can be loaded, got {config.name!r} ({reason}). Without the hub, a "
         "licence for it or a GPU, use experiment=quickstart: its base model comes with the installation"
