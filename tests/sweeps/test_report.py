@@ -554,9 +554,11 @@ def test_command_says_bad_input_in_one_line(sweep: Path, tmp_path: Path, command
     (tmp_path / "empty").mkdir()
     for arguments, message in (
         ((tmp_path / "nowhere",), "no such folder"),
-        ((tmp_path / "empty",), "must be a sweep folder or a run folder"),
-        ((sweep, sweep / "job-4-0"), "--output must be given unless FOLDER is one sweep folder"),
-        ((sweep / "job-4-0",), "--output must be given unless FOLDER is one sweep folder"),
+        ((tmp_path / "rank_50",), f"no such folder; did you mean {sweep}?"),
+        ((tmp_path / "empty",), "must hold a run, a folder with config.yaml, got none"),
+        ((sweep / "job-4-0" / "validation",), "rank_50%/job-4-0"),
+        ((sweep, sweep / "job-4-0"), "--output must be given unless FOLDER is one folder of runs"),
+        ((sweep / "job-4-0",), "--output must be given unless FOLDER is one folder of runs; its sweep is "),
     ):
         status, output, errors = command(*arguments)
         assert (status, output) == (1, "")
@@ -571,6 +573,33 @@ def test_command_takes_run_folders(sweep: Path, tmp_path: Path, command: Callabl
     assert command(*arguments)[0] == 0
     rows = read_csv(tmp_path / "out" / "report" / "runs.csv")
     assert [row["run"] for row in rows] == ["../rank_50%/job-4-0", "../rank_50%/job-16-0"]
+
+
+def test_any_folder_of_runs_is_read(sweep: Path, tmp_path: Path) -> None:
+    single = write_run(tmp_path / "quickstart" / "2026-01-31_12-00-00", 0.5, validation=0.5, lora__lora_r=2)
+    findings = find_in(tmp_path)
+    assert findings.progress == "7 runs: 5 done, 1 failed, 1 queued"
+    assert [one.texts["lora.lora_r"] for one in findings.configurations] == ["2", "4", "16"]
+    # What lies inside of a run is part of it.
+    shutil.copytree(single, single / "evaluations" / "again")
+    assert len(find_in(tmp_path).runs) == 7
+
+
+def test_a_report_says_what_its_runs_were_made_of_and_by(sweep: Path) -> None:
+    origin = {"version": "0.1.0", "commit": "ab" * 20, "data": {"content": "c0ffee"}, "command": "clr train -m a=1,2"}
+    for number, job in enumerate(sorted(sweep.glob("job-*/report.json"))):
+        plain = json.loads(job.read_text())
+        sizes = {"num_train": 1200, "num_validation": 40, "num_test": 40, "base_model": "tiny"}
+        time = f"2026-01-31T12:0{number}:00+00:00"
+        job.write_text(json.dumps(plain | sizes | {"provenance": origin | {"time": time}}))
+    said = dict(find_in(sweep).origins)
+    assert said["queries"] == "1,200 to train on, 40 validation, 40 test; 3 LLMs to choose from"
+    assert (said["base model"], said["command"]) == ("tiny", "clr train -m a=1,2")
+    assert said["time"] == "2026-01-31 12:00:00 UTC to 2026-01-31 12:03:00 UTC"
+    assert said["version"] == "0.1.0, commit abababababab"
+    assert "content c0ffee" in said["data"]
+    append_event(SweepFolder(sweep), JobEvent("", JobState.started, message="clr train -m a=1,2,3"))
+    assert dict(find_in(sweep).origins)["command"] == "clr train -m a=1,2,3"
 
 
 # The page in a browser

@@ -1,9 +1,11 @@
 """Report on a sweep, or on any runs: tables, significance tests, drawings, and one HTML page that opens offline.
 
+causal-lm-router report outputs
 causal-lm-router report outputs/sweeps/rank [--baseline "lora.lora_r=16"] [--metric routing_accuracy] [--output DIR]
 """
 
 import argparse
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -25,8 +27,10 @@ def _parser() -> argparse.ArgumentParser:
         prog="causal-lm-router report",
         description="Write tables, significance tests, drawings and an HTML page about a sweep, or about any runs.",
     )
-    parser.add_argument("folders", nargs="+", type=Path, metavar="FOLDER", help="a sweep folder, or run folders")
-    parser.add_argument("--output", type=Path, help="folder of the report; default: report/ in the sweep folder")
+    parser.add_argument(
+        "folders", nargs="+", type=Path, metavar="FOLDER", help="a sweep folder, or any folders of runs"
+    )
+    parser.add_argument("--output", type=Path, help="folder of the report; default: report/ in FOLDER")
     parser.add_argument(
         "--baseline",
         help='best_single, or the settings of a configuration, such as "lora.lora_r=16,optim.learning_rate=0.0005"; '
@@ -42,13 +46,15 @@ def _parser() -> argparse.ArgumentParser:
 def _write(arguments: argparse.Namespace) -> "SweepReport":
     from causal_lm_router.evaluation.statistics import Resampling
     from causal_lm_router.runs.run_folder import RunFolder
+    from causal_lm_router.runs.sweep_folder import sweep_of
     from causal_lm_router.sweeps.report.report_folder import write_report
-    from causal_lm_router.sweeps.report.runs import is_sweep_folder
 
     folders, output = arguments.folders, arguments.output
     if output is None:
-        if len(folders) > 1 or (RunFolder(folders[0]).config.is_file() and not is_sweep_folder(folders[0])):
-            raise ValueError("--output must be given unless FOLDER is one sweep folder")
+        if len(folders) > 1 or RunFolder(folders[0]).config.is_file():
+            sweep = sweep_of(folders[0])
+            hint = f"; its sweep is {os.path.relpath(sweep.path)}" if len(folders) == 1 and sweep else ""
+            raise ValueError(f"--output must be given unless FOLDER is one folder of runs{hint}")
         output = folders[0] / "report"
     resampling = Resampling(arguments.resamples, arguments.seed)
     return write_report(folders, output, baseline=arguments.baseline, metric=arguments.metric, resampling=resampling)

@@ -1,5 +1,6 @@
-"""Show the state of every job of a sweep, why jobs failed, and how long the rest will take.
+"""Show where runs stand: the jobs of a sweep, why they failed and how long the rest will take; or all runs of a folder.
 
+causal-lm-router status outputs
 causal-lm-router status outputs/sweeps/rank [--json]
 """
 
@@ -9,33 +10,81 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
+from rich import box
 from rich.console import Console
 from rich.table import Table
 
 from causal_lm_router.commands.errors import fail_on_bad_input
-from causal_lm_router.runs.job_log import JobState, JobStatus, read_statuses, say_progress, seconds_left
+from causal_lm_router.commands.run_list import ListedRun, list_runs
+from causal_lm_router.evaluation.formatting import PERCENT, SCORE, format_estimate
+from causal_lm_router.runs.job_log import JobStatus, read_statuses, say_progress, seconds_left
 from causal_lm_router.runs.sweep_folder import SweepFolder
+from causal_lm_router.sweeps.report.runs import find_folders, is_sweep_folder
 from causal_lm_router.terminal import plain_text
 
-COLOURS = {JobState.done: "green", JobState.failed: "red", JobState.running: "cyan", JobState.pruned: "yellow"}
+COLOURS = {"done": "green", "failed": "red", "running": "cyan", "pruned": "yellow", "unreadable": "red"}
 
 
 def main() -> None:
     """Run the `status` command."""
     parser = argparse.ArgumentParser(prog="causal-lm-router status", description=__doc__.split("\n")[0])
-    parser.add_argument("folder", type=Path, help="a sweep folder, such as outputs/sweeps/rank")
+    described = "a sweep folder, such as outputs/sweeps/rank, or any folder with runs in or below it"
+    parser.add_argument("folder", type=Path, help=described)
     parser.add_argument("--json", action="store_true", help="print a JSON object instead of a table")
     arguments = parser.parse_args()
-    sweep = SweepFolder(arguments.folder)
     with fail_on_bad_input():
-        # Raises where the folder is not that of a sweep.
-        sweep.read_metadata()
-        statuses = list(read_statuses(sweep).values())
-    if arguments.json:
+        show = _show_sweep if is_sweep_folder(arguments.folder) else _show_runs
+        show(arguments.folder, as_json=arguments.json)
+
+
+def _show_sweep(folder: Path, *, as_json: bool) -> None:
+    sweep = SweepFolder(folder)
+    # Raises where sweep.json cannot be read.
+    sweep.read_metadata()
+    statuses = list(read_statuses(sweep).values())
+    if as_json:
         jobs = [asdict(status) for status in statuses]
         print(json.dumps({"sweep": str(sweep.path), "seconds_left": seconds_left(statuses), "jobs": jobs}, indent=2))
     else:
         print_statuses(sweep, statuses, Console())
+
+
+def _show_runs(folder: Path, *, as_json: bool) -> None:
+    found = list(find_folders(folder))
+    if not found:
+        raise ValueError(f"{folder}: must hold a run, a folder with config.yaml, or a sweep, got none")
+    sweeps = [SweepFolder(path) for path in found if is_sweep_folder(path)]
+    runs = list_runs([path for path in found if not is_sweep_folder(path)])
+    progress = {str(sweep.path): say_progress(list(read_statuses(sweep).values())) for sweep in sweeps}
+    if as_json:
+        listed = [run.to_plain() for run in runs]
+        print(json.dumps({"folder": str(folder), "runs": listed, "sweeps": progress}, indent=2))
+    else:
+        print_runs(folder, runs, progress, Console())
+
+
+def print_runs(folder: Path, runs: Sequence[ListedRun], sweeps: dict[str, str], console: Console) -> None:
+    """Print a row per run, the latest first, then a line per sweep; runs are named from `folder`."""
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
+    table.add_column("Run", overflow="fold", min_width=12)
+    for heading in ("Date (UTC)", "State"):
+        table.add_column(heading, no_wrap=True)
+    table.add_column("Data", overflow="fold")
+    for heading in ("Mean\nscore", "Routing\naccuracy", "Parse\nfailures"):
+        table.add_column(heading, justify="right")
+    for run in runs:
+        path = run.folder.relative_to(folder) if run.folder != folder else run.folder
+        estimates = [(run.mean_score, SCORE), (run.routing_accuracy, PERCENT), (run.parse_failure_rate, PERCENT)]
+        numbers = ["" if value is None else format_estimate(value, form) for value, form in estimates]
+        cells = [plain_text(text) for text in (str(path), run.date)]
+        table.add_row(*cells, plain_text(run.state, COLOURS.get(run.state, "default")), plain_text(run.data), *numbers)
+    if runs:
+        console.print(table)
+    for run in runs:
+        if run.detail:
+            console.print(plain_text(f"{run.folder}: {run.detail}"), soft_wrap=True)
+    for sweep, progress in sweeps.items():
+        console.print(plain_text(f"sweep {sweep}: {progress}"), soft_wrap=True)
 
 
 def print_statuses(sweep: SweepFolder, statuses: Sequence[JobStatus], console: Console) -> None:
@@ -52,7 +101,7 @@ def print_statuses(sweep: SweepFolder, statuses: Sequence[JobStatus], console: C
         table.add_column(heading, no_wrap=True)
     table.add_column("overrides", overflow="fold")
     for status in statuses:
-        coloured = plain_text(_state_and_reason(status), COLOURS.get(status.state, "default"))
+        coloured = plain_text(_state_and_reason(status), COLOURS.get(status.state.value, "default"))
         seconds = "" if status.seconds is None else f"{status.seconds:.0f}"
         own = " ".join(override for override in status.overrides if override not in shared)
         table.add_row(plain_text(status.job), coloured, seconds, plain_text(own))

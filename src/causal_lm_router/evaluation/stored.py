@@ -54,6 +54,16 @@ def read_report(folder: Path) -> RoutingReport:
     return _report(folder, _read_json(folder / REPORT))
 
 
+def read_facts(folder: Path) -> dict[str, Any]:
+    """Return what report.json says beside the report itself: name, seed, split, sizes of the splits, what made it.
+
+    Raises:
+        ValueError: report.json is missing or no JSON object; the message names the file.
+    """
+    numbers = {field.name for field in fields(RoutingReport)}
+    return {key: value for key, value in _read_json(folder / REPORT).items() if key not in numbers}
+
+
 def read_evaluation(folder: Path) -> RunEvaluation:
     """Return the evaluation in a folder.
 

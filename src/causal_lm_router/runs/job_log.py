@@ -61,8 +61,9 @@ class JobError(Exception):
 class JobEvent:
     """One line of jobs.jsonl: a job entered a state at `time` (epoch seconds). An empty `job` is the sweep itself.
 
-    Queued events carry `overrides`, running ones `code` (version) and `data` (fingerprint by data config), failed ones
-    `reason` and `message`, and events that end a job `seconds` (since it last began).
+    Started events carry the command that was typed as `message`. Queued events carry `overrides`, running ones `code`
+    (version) and `data` (fingerprint by data config), failed ones `reason` and `message`, and events that end a job
+    `seconds` (since it last began).
     """
 
     job: str

@@ -48,7 +48,7 @@ def describe_origin(config: DataConfig, data: "PreparedData") -> dict[str, Any]:
         "processor": _processor(),
         "gpu": _gpu(),
         "data": {"source": config.source.value, "content": data.content_hash},
-        "command": _command(),
+        "command": typed_command(),
         "time": datetime.now(UTC).isoformat(timespec="seconds"),
     }
 
@@ -120,7 +120,8 @@ def _gpu() -> str | None:
     return torch.cuda.get_device_name() if torch.cuda.is_available() else None
 
 
-def _command() -> str:
+def typed_command() -> str:
+    """Return the command line of this process without its secrets."""
     program, *arguments = sys.argv
     # Our own program stands as it was typed, a script of somebody's by its name.
     return " ".join([Path(program).name, shlex.join(redact_arguments(arguments))]).strip()

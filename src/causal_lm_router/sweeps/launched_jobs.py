@@ -28,6 +28,7 @@ from causal_lm_router.runs.job_log import (
     read_statuses,
     record_end,
 )
+from causal_lm_router.runs.provenance import typed_command
 from causal_lm_router.runs.sweep_folder import SweepFolder
 from causal_lm_router.sweeps.failures import failure_reason
 from causal_lm_router.sweeps.versions import check_unmixed, code_version, function_versions
@@ -60,7 +61,7 @@ class SweepJobs:
         """Make the sweep folder and record that a command works on it."""
         self.folder.make_metadata()
         OmegaConf.save(self._config, self.folder.path / "multirun.yaml")
-        append_event(self.folder, JobEvent("", JobState.started))
+        append_event(self.folder, JobEvent("", JobState.started, message=typed_command()))
 
     def compose(self, overrides: Sequence[str]) -> SweepJob:
         """Return the job that the overrides make.

@@ -9,6 +9,7 @@ from causal_lm_router.evaluation.formatting import HEADINGS, REFERENCE_NAMES, fo
 from causal_lm_router.evaluation.statistics import Resampling
 from causal_lm_router.sweeps.report.comparisons import BEST_SINGLE, Comparison, baseline_of, compare, verdict
 from causal_lm_router.sweeps.report.configurations import Configuration, group_runs, mark_repeated
+from causal_lm_router.sweeps.report.origins import say_origins
 from causal_lm_router.sweeps.report.runs import Run, read_runs
 from causal_lm_router.sweeps.report.shortfalls import Shortfalls, find_shortfalls
 from causal_lm_router.sweeps.report.summary import (
@@ -24,9 +25,11 @@ from causal_lm_router.sweeps.report.summary import (
 
 @dataclass(frozen=True, kw_only=True)
 class Findings:
-    """The content of a report; without finished runs all but `runs` is empty."""
+    """The content of a report; without finished runs all but `runs` and `origins` is empty."""
 
     runs: list[Run]
+    origins: list[tuple[str, str]]
+    """Heading and text of what the runs were made of and by."""
     configurations: list[Configuration]
     summaries: list[Summary]
     references: list[ReferenceEstimates]
@@ -71,9 +74,11 @@ def find(folders: Sequence[Path], baseline: str | None, metric: str, resampling:
     runs = mark_repeated(read_runs(folders))
     if not runs:
         raise ValueError(f"{', '.join(map(str, folders))}: must hold a run or a job; the sweep has none yet")
+    origins = say_origins(folders, runs)
     if not any(run.test for run in runs):
         return Findings(
             runs=runs,
+            origins=origins,
             configurations=[],
             summaries=[],
             references=[],
@@ -89,6 +94,7 @@ def find(folders: Sequence[Path], baseline: str | None, metric: str, resampling:
     selection = select(summaries, metric)
     return Findings(
         runs=runs,
+        origins=origins,
         configurations=configurations,
         summaries=summaries,
         references=reference_estimates(runs),

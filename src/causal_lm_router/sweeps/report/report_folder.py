@@ -13,6 +13,7 @@ from causal_lm_router.evaluation.figures.drawing import save_figure
 from causal_lm_router.evaluation.formatting import Row, write_csv
 from causal_lm_router.evaluation.statistics import Resampling
 from causal_lm_router.files import write_folder
+from causal_lm_router.runs.run_folder import RunFolder
 from causal_lm_router.sweeps.report.figures import draw_chosen_confusion, draw_configurations, draw_curves
 from causal_lm_router.sweeps.report.findings import Findings, find
 from causal_lm_router.sweeps.report.page import render_markdown, render_page
@@ -47,7 +48,7 @@ def write_report(
     metric: str = "mean_score",
     resampling: Resampling = Resampling(),  # noqa: B008 - frozen
 ) -> SweepReport:
-    """Write the report over the runs in `folders` (sweep or run folders) to `output`, in place of an earlier one.
+    """Write the report over the runs in and below `folders` to `output`, in place of an earlier one.
 
     `baseline` names a configuration (`lora.lora_r=16,optim.learning_rate=0.0005`) or `best_single`; None is the first
     configuration. `metric` is what the best configuration is chosen by on validation. Unfinished runs are listed and
@@ -60,10 +61,12 @@ def write_report(
     """
     _check_output(output)
     findings = find(folders, baseline, metric, resampling)
-    # Paths of runs are relative to the sweep, or of several folders to where the report lies.
-    is_one_sweep = len(folders) == 1 and is_sweep_folder(folders[0])
-    base = folders[0] if is_one_sweep else output.absolute().parent
-    title = f"Sweep {folders[0].resolve().name}" if is_one_sweep else f"{len(findings.runs)} runs"
+    # Paths of runs are relative to the folder that holds them, or of several folders to where the report lies.
+    is_one_folder = len(folders) == 1 and not RunFolder(folders[0]).config.is_file()
+    base = folders[0] if is_one_folder else output.absolute().parent
+    title = f"{len(findings.runs)} runs"
+    if is_one_folder:
+        title = f"{'Sweep' if is_sweep_folder(folders[0]) else 'Runs in'} {folders[0].resolve().name}"
     output.absolute().parent.mkdir(parents=True, exist_ok=True)
     # Beside the output, and so on the same file system: the finished report can then take its place in one step.
     staged = output.absolute().with_name(f".{output.name[:40]}.{secrets.token_hex(6)}.new.tmp")

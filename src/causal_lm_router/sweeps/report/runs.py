@@ -1,14 +1,16 @@
 """Reading run folders and sweep folders: config, state, evaluations and learning curves of each run."""
 
 import json
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from causal_lm_router.evaluation.stored import RunEvaluation, read_evaluation
+from causal_lm_router.evaluation.stored import RunEvaluation, read_evaluation, read_facts
 from causal_lm_router.runs.job_log import JobState, JobStatus, read_statuses
 from causal_lm_router.runs.run_folder import RunFolder
 from causal_lm_router.runs.sweep_folder import SweepFolder
@@ -31,6 +33,8 @@ class Run:
     test: RunEvaluation | None = None
     """The final evaluation, on the test split unless configured otherwise; None unless the run is done."""
     validation: RunEvaluation | None = None
+    facts: Mapping[str, Any] = field(default_factory=dict)
+    """What report.json says beside the report: sizes of the splits, what made it; empty unless the run is done."""
     code: str | None = None
     """Fingerprint of the code, of a job of a sweep."""
     data: Mapping[str, str] = field(default_factory=dict)
@@ -45,17 +49,36 @@ class Run:
 
 
 def is_sweep_folder(folder: Path) -> bool:
-    """Whether the folder holds the metadata or the job log of a sweep, or run folders."""
+    """Whether the folder holds the metadata or the job log of a sweep."""
     sweep = SweepFolder(folder)
-    is_run = RunFolder(folder).config.is_file()
-    return sweep.metadata.is_file() or sweep.jobs.is_file() or (not is_run and any(folder.glob("*/config.yaml")))
+    return sweep.metadata.is_file() or sweep.jobs.is_file()
+
+
+def find_folders(folder: Path) -> Iterator[Path]:
+    """Yield every sweep folder and run folder at or below `folder`, by name; what lies inside of one is not searched.
+
+    Raises:
+        ValueError: there is no such folder; the message has the most similar name beside it.
+    """
+    if not folder.is_dir():
+        beside = [path.name for path in folder.parent.iterdir()] if folder.parent.is_dir() else []
+        similar = get_close_matches(folder.name, beside, n=1)
+        hint = f"; did you mean {folder.parent / similar[0]}?" if similar else ""
+        raise ValueError(f"{folder}: must be a folder of runs; there is no such folder{hint}")
+    if is_sweep_folder(folder) or RunFolder(folder).config.is_file():
+        yield folder
+        return
+    for inside in sorted(folder.iterdir()):
+        # Hidden folders are Hydra's and ours; a link could lead anywhere, also back to here.
+        if inside.is_dir() and not inside.is_symlink() and not inside.name.startswith("."):
+            yield from find_folders(inside)
 
 
 def read_runs(folders: Sequence[Path]) -> list[Run]:
-    """Return the runs in the given sweep and run folders, each once, in the order of the job logs and else by name.
+    """Return the runs in and below the given folders, each once, in the order of the job logs and else by name.
 
     Raises:
-        ValueError: a folder is neither a sweep folder nor a run folder.
+        ValueError: a folder is none, or holds no run.
     """
     # A job has a run folder too, and may be given a second time; what comes first counts, with its status.
     found: dict[Path, tuple[Path, JobStatus | None]] = {}
@@ -77,17 +100,22 @@ def flatten(plain: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def _run_folders(folder: Path) -> Iterator[tuple[Path, JobStatus | None]]:
-    if not folder.is_dir():
-        raise ValueError(f"{folder}: must be a sweep folder or a run folder; there is no such folder")
-    if is_sweep_folder(folder):
-        statuses = read_statuses(SweepFolder(folder))
-        yield from ((folder / job, status) for job, status in statuses.items())
+    found = list(find_folders(folder))
+    if not found:
+        # A folder inside a run or a sweep, such as its report, is the likeliest mistake.
+        inside = [
+            path for path in folder.resolve().parents if is_sweep_folder(path) or RunFolder(path).config.is_file()
+        ]
+        hint = f"; it lies in {os.path.relpath(inside[0])}" if inside else ""
+        raise ValueError(f"{folder}: must hold a run, a folder with config.yaml, got none{hint}")
+    for path in found:
+        if not is_sweep_folder(path):
+            yield path, None
+            continue
+        sweep = SweepFolder(path)
+        yield from ((sweep.run_dir(job), status) for job, status in read_statuses(sweep).items())
         # Runs that no job log knows, after the jobs.
-        yield from ((path.parent, None) for path in sorted(folder.glob("*/config.yaml")))
-    elif RunFolder(folder).config.is_file():
-        yield folder, None
-    else:
-        raise ValueError(f"{folder}: must be a sweep folder or a run folder, which holds config.yaml")
+        yield from ((config.parent, None) for config in sorted(path.glob("*/config.yaml")))
 
 
 def _read_run(folder: Path, status: JobStatus | None) -> Run:
@@ -95,7 +123,7 @@ def _read_run(folder: Path, status: JobStatus | None) -> Run:
     is_done = RunFolder(folder).report.is_file()
     state = status.state.value if status else "done" if is_done else "unfinished"
     try:
-        config = _read_config(RunFolder(folder).config)
+        config = read_config(RunFolder(folder).config)
         if not is_done:
             return Run(folder, state, _detail(status), config)
         if not config:
@@ -107,6 +135,7 @@ def _read_run(folder: Path, status: JobStatus | None) -> Run:
             config=config,
             code=status.code if status else None,
             data=(status.data if status else None) or {},
+            facts=read_facts(folder),
             test=read_evaluation(folder),
             validation=read_evaluation(RunFolder(folder).validation) if has_validation else None,
             curves=_read_curves(RunFolder(folder).metrics),
@@ -122,7 +151,12 @@ def _detail(status: JobStatus | None) -> str:
     return ": ".join(text for text in (status.reason and status.reason.value, status.message) if text)
 
 
-def _read_config(path: Path) -> dict[str, Any]:
+def read_config(path: Path) -> dict[str, Any]:
+    """Return the settings of a run by their dotted keys; none where it has not written them.
+
+    Raises:
+        ValueError: the file is no config of a run.
+    """
     if not path.is_file():
         return {}
     try:
