@@ -23,7 +23,7 @@ class ListedRun:
     state: str
     """`done`, `running`, `unfinished` (which `resume` continues) or `unreadable`."""
     data: str = ""
-    """Source and path."""
+    """Path of the data, or their source where they have no path."""
     mean_score: float | None = None
     routing_accuracy: float | None = None
     parse_failure_rate: float | None = None
@@ -51,13 +51,12 @@ def _list_run(path: Path) -> ListedRun:
     except ValueError as error:
         # One broken run must not hide all others.
         return ListedRun(folder=path, name="", date=date, state="unreadable", detail=" ".join(str(error).split()))
-    source = (config.get("data.source"), config.get("data.path"))
     return ListedRun(
         folder=path,
         name=str(config.get("name", "")),
         date=date,
         state="done" if is_done else "running" if is_running(path) else "unfinished",
-        data=" ".join(str(value) for value in source if value is not None),
+        data=str(config.get("data.path") or config.get("data.source") or ""),
         mean_score=report.mean_score.value if report else None,
         routing_accuracy=report.routing_accuracy.value if report else None,
         parse_failure_rate=report.parse_failure_rate.value if report else None,

@@ -69,7 +69,7 @@ def print_runs(folder: Path, runs: Sequence[ListedRun], sweeps: dict[str, str], 
     table.add_column("Run", overflow="fold", min_width=12)
     for heading in ("Date (UTC)", "State"):
         table.add_column(heading, no_wrap=True)
-    table.add_column("Data", overflow="fold")
+    table.add_column("Data", overflow="fold", min_width=12)
     for heading in ("Mean\nscore", "Routing\naccuracy", "Parse\nfailures"):
         table.add_column(heading, justify="right")
     for run in runs:
