@@ -79,6 +79,15 @@ class _Bar(tqdm):  # type: ignore[misc]
             self.last_print_t = self._time()
 
 
+def log_to_file(message: str, *, with_traceback: bool) -> None:
+    """Write a line, and the traceback of the error that is being handled, to the log file and not to the terminal."""
+    error = sys.exc_info() if with_traceback else None
+    record = logging.getLogger(__name__).makeRecord(__name__, logging.ERROR, "", 0, message, (), error)
+    for handler in logging.getLogger().handlers:
+        if isinstance(handler, logging.FileHandler):
+            handler.handle(record)
+
+
 def is_quiet() -> bool:
     """True where the terminal should show warnings, errors and results alone, also in the processes of a sweep."""
     return os.environ.get(QUIET) == "1"

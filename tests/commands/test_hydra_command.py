@@ -1,6 +1,12 @@
 """What the commands share: starting from a run, refusing bad configs and data in one line, leaving nothing behind."""
 
+import contextlib
 import json
+import logging
+import os
+import re
+import shlex
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -199,6 +205,47 @@ def test_what_a_failed_job_has_written_stays(
     assert len(list(run_dir.glob("evaluations/*/outcomes.jsonl"))) == 1
 
 
+def started(config: Any) -> None:
+    (Path(config.run_dir) / "config.yaml").write_text("name: x")
+
+
+@pytest.mark.slow
+def test_ctrl_c_prints_the_command_that_goes_on(
+    main: Callable[..., Result], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def train_router(config: Any) -> None:
+        started(config)
+        raise KeyboardInterrupt
+
+    stub(monkeypatch, "runs.train_run", train_router=train_router)
+    result = main("train", "data=simulated", "run_dir=runs/first")
+    assert result == (130, "", "interrupted; to go on: causal-lm-router resume run_dir=runs/first\n")
+    result = main("train", "data=simulated", "run_dir=a, b's")
+    command = result.errors.removeprefix("interrupted; to go on: causal-lm-router ")
+    (tmp_path / "a, b's" / "config.yaml").write_text(dump_config(compose_config(["data=simulated", "run_dir=x"])))
+    stub(monkeypatch, "runs.complete_run", complete_run=lambda config: print(config.run_dir))
+    assert main(*shlex.split(command)).output == "a, b's\n"
+    assert "interrupted" in (tmp_path / "runs" / "first" / "train.log").read_text()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("error", [ValueError("late"), RuntimeError("odd")])
+def test_the_log_holds_the_error_that_ended_the_run(
+    error: Exception, main: Callable[..., Result], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def train_router(config: Any) -> None:
+        started(config)
+        logging.getLogger("causal_lm_router.runs.train_run").info("under way")
+        raise error
+
+    stub(monkeypatch, "runs.train_run", train_router=train_router)
+    with contextlib.suppress(RuntimeError):
+        assert main("train", "data=simulated", "run_dir=run").output == "under way\n"
+    log = (tmp_path / "run" / "train.log").read_text()
+    assert "[causal_lm_router.runs.train_run][INFO] - under way" in log
+    assert re.search(rf"\[ERROR\] - ended by an error: .*{error}\nTraceback ", log)
+
+
 @pytest.mark.parametrize(("command", "body"), [("resume", "complete_run"), ("merge", "merge_run")])
 @pytest.mark.slow
 def test_a_moved_run_is_found_where_it_is(
@@ -291,6 +338,64 @@ def test_further_processes_start_as_the_commands_module(main: Callable[..., Resu
     spec = sys.modules["__main__"].__spec__
     assert spec is not None
     assert spec.name == "causal_lm_router.commands.data"
+
+
+HEAVY = {"torch", "transformers", "pytorch_lightning", "vllm", "peft"}
+EARLY = {
+    "train data=jsonl": "data.path must be ",
+    "train data=jsonl data.path=nowhere": "data.path must be ",
+    "train data=routerdc": "data.path must be ",
+    "baseline data=routellm baseline=svm": "data.path must be ",
+    "train data=simulated debug=smoke trainer.accelerator=gpu": "trainer.accelerator must be cpu or auto",
+    "train data=simulated debug=smoke tracking.wandb.mode=online": "tracking.wandb.mode must be auto, ",
+    "train data=simulated": "base_model.name must be a base model that can be loaded, got 'meta-llama/Lla",
+    "train data=simulated base_model.name=./none": "base_model.name must be a base model that can be ",
+    "train data=simulated run_dir=finished": "run_dir must be a folder without a finished run, got ",
+    "baseline data=simulated baseline=svm run_dir=finished": "run_dir must be a folder without a finished run, got ",
+    "evaluate run_dir=finished": "run_dir must hold a trained router, got finished",
+    "merge run_dir=finished": "run_dir must hold a trained router, got finished",
+    "route run_dir=finished query=x": "run_dir must hold a trained router, got finished",
+    "push run_dir=finished repo=a/b": "run_dir must hold a trained router, got finished",
+    "resume run_dir=finished": "run_dir must be a folder without a finished run, got finished",
+}
+PROGRAMME = """
+import sys
+from causal_lm_router.commands import cli
+try:
+    cli.main()
+finally:
+    print(sorted({heavy} & set(sys.modules)))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("typed", EARLY)
+def test_what_is_missing_is_told_before_the_heavy_imports(typed: str, tmp_path: Path) -> None:
+    if "accelerator" in typed and any(Path("/dev").glob("nvidia[0-9]*")):
+        pytest.skip("there is a GPU")
+    (tmp_path / "finished").mkdir()
+    config = dump_config(compose_config(["data=simulated", "run_dir=x"]))
+    (tmp_path / "finished" / "config.yaml").write_text(config)
+    (tmp_path / "finished" / "report.json").touch()
+    programme = PROGRAMME.replace("{heavy}", repr(HEAVY))
+    environment = {
+        **os.environ,
+        "HF_HUB_OFFLINE": "1",
+        "WANDB_API_KEY": "",
+        "HOME": str(tmp_path),
+        "NETRC": str(tmp_path / "netrc"),
+    }
+    done = subprocess.run(
+        [sys.executable, "-c", programme, *typed.split()],
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stdout) == (1, "[]\n"), done.stderr
+    assert done.stderr.startswith(f"error: {EARLY[typed]}")
+    assert done.stderr.count("\n") == 1
 
 
 GOOD = '{"query": "good", "scores": {"a": 1, "b": 0}}\n'

@@ -3,7 +3,14 @@
 import glob
 from pathlib import Path
 
-from causal_lm_router.config import BaselineRunConfig, FileDataConfig, HubDataConfig, TrainConfig, WandbMode
+from causal_lm_router.config import (
+    BaselineRunConfig,
+    BaseModelOrigin,
+    FileDataConfig,
+    HubDataConfig,
+    TrainConfig,
+    WandbMode,
+)
 from causal_lm_router.config.plain import config_dict
 from causal_lm_router.runs.run_folder import RunFolder, check_folder
 
@@ -20,8 +27,10 @@ def check_start(config: TrainConfig) -> None:
     """
     check_folder(RunFolder(Path(config.run_dir)), config_dict(config))
     check_data(config)
+    # Most baselines ask no base model and train none.
     if not isinstance(config, BaselineRunConfig):
         _check_gpu(config)
+        _check_base_model(config)
     if config.tracking.wandb.mode is WandbMode.online:
         from causal_lm_router.runs.tracking.wandb_mode import choose_recording
 
@@ -60,3 +69,10 @@ def _check_gpu(config: TrainConfig) -> None:
             f"trainer.accelerator must be cpu or auto on a machine without a GPU, got {accelerator!r}: no driver "
             "offers one here"
         )
+
+
+def _check_base_model(config: TrainConfig) -> None:
+    if config.base_model.origin is BaseModelOrigin.hub:
+        from causal_lm_router.models.hub import check_reachable
+
+        check_reachable(config.base_model)

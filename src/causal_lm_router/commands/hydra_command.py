@@ -2,6 +2,8 @@
 
 import logging
 import os
+import re
+import shlex
 import shutil
 import signal
 import sys
@@ -28,8 +30,11 @@ from causal_lm_router.config.compose import (
     register_schemas,
     resolve_config,
 )
-from causal_lm_router.config.overrides import allow_new_keys
-from causal_lm_router.terminal import show_bars
+from causal_lm_router.config.overrides import allow_new_keys, quote_text
+from causal_lm_router.config.own_code import own_functions
+from causal_lm_router.config.plain import config_dict
+from causal_lm_router.runs.run_folder import RunFolder
+from causal_lm_router.terminal import log_to_file, show_bars
 
 Schema = TypeVar("Schema", bound=Settings)
 # The environment variable that asks for the traceback of bad input.
@@ -92,20 +97,48 @@ def _make_application(
     def application(composed: DictConfig) -> None:
         # Also in the worker of a parallel launcher, which starts here.
         logging.captureWarnings(True)
+        config: Schema | None = None
         try:
             config = resolve_config(composed, schema)
             show_bars(not isinstance(config, TrainConfig) or config.trainer.progress_bar)
             job(config)
+        except BrokenPipeError:
+            raise
+        except (KeyboardInterrupt, SystemExit) as end:
+            # What ends by a signal, not what ends by itself: in a sweep the sweep says how it goes on.
+            if isinstance(end, KeyboardInterrupt) or end.code == 128 + signal.SIGTERM:
+                log_to_file("interrupted", with_traceback=False)
+                if not is_sweep_job():
+                    _say_how_to_go_on(config)
+            raise
         except (ValueError, OSError) as error:
+            log_to_file(f"ended by an error: {error}", with_traceback=True)
             if shows_traceback or is_sweep_job():
                 raise
             # A run that never began leaves no folder behind.
             _remove_hydra_folder()
             fail(str(error))
+        except Exception as error:
+            log_to_file(f"ended by an error: {type(error).__name__}: {error}", with_traceback=True)
+            raise
 
     # Hydra names the job, and with it the log file, after the function's module.
     application.__module__ = f"causal_lm_router.commands.{config_name}"
     return application
+
+
+def _say_how_to_go_on(config: Settings | None) -> None:
+    """Print the command that goes on with a run that was interrupted, where it has begun and is not finished."""
+    if not isinstance(config, TrainConfig):
+        return
+    folder = RunFolder(Path(config.run_dir))
+    if not folder.config.is_file() or folder.report.is_file():
+        return
+    path = os.path.relpath(folder.path)
+    word = f"run_dir={path}" if re.fullmatch(r"[\w./-]+", path) else quote_text(f"run_dir={path}")
+    # What a run folder may not name by itself has to be given again.
+    functions = [f"{key}={name}" for key, name in own_functions(config_dict(config)).items()]
+    print(f"interrupted; to go on: causal-lm-router resume {shlex.join([word, *functions])}", file=sys.stderr)
 
 
 def is_sweep_job() -> bool:

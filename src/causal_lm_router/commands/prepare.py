@@ -1,4 +1,6 @@
-"""Turn a packaged base model into a checkpoint in the cache folder; training does so by itself where it is missing.
+"""Have a base model at hand: fetch it from the hub, or turn a packaged one into a checkpoint in the cache folder.
+
+Training does so by itself where it is missing, and fails with the same words where it cannot be had.
 
 causal-lm-router prepare [base_model=smollm2_135m]
 """
@@ -13,9 +15,13 @@ def main() -> None:
 
 
 def _job(config: PrepareConfig) -> None:
-    from causal_lm_router.models.base_model import prepare_base_model
+    from causal_lm_router.models.base_model import load_tokenizer, prepare_base_model
+    from causal_lm_router.models.hub import local_folder
 
-    print(prepare_base_model(config.base_model))
+    place = prepare_base_model(config.base_model)
+    # The first that training loads, so what is wrong is said as training says it.
+    load_tokenizer(place, config.base_model)
+    print(local_folder(place, config.base_model))
 
 
 if __name__ == "__main__":

@@ -8,6 +8,8 @@ from pathlib import Path
 
 from causal_lm_router.commands.hydra_command import run_command
 from causal_lm_router.config import TrainConfig
+from causal_lm_router.config.plain import config_dict
+from causal_lm_router.runs.run_folder import RunFolder, check_folder
 
 
 def main() -> None:
@@ -20,6 +22,7 @@ def _job(config: TrainConfig) -> None:
 
     # A job of a sweep is recorded in the sweep's log.
     if sweep_of(Path(config.run_dir)) is None:
+        check_folder(RunFolder(Path(config.run_dir)), config_dict(config))
         from causal_lm_router.runs.complete_run import complete_run
 
         complete_run(config)

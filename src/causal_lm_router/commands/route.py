@@ -21,6 +21,8 @@ from causal_lm_router.commands.hydra_command import run_command
 from causal_lm_router.config import Backend, RouteConfig
 from causal_lm_router.files import write_text
 from causal_lm_router.routing import check_query
+from causal_lm_router.runs.run_folder import RunFolder
+from causal_lm_router.terminal import name_work
 
 if TYPE_CHECKING:
     from causal_lm_router.runs.router import CausalLMRouter
@@ -42,10 +44,15 @@ def _job(config: RouteConfig) -> None:
         raise ValueError('query must be given where no one can type it: query="...", input=<file>, or input=-')
     if config.output is not None and not Path(config.output).absolute().parent.is_dir():
         raise FileNotFoundError(f"output must be a file in a folder that exists, got {config.output!r}")
+    RunFolder(Path(config.run_dir)).read_metadata()
     from causal_lm_router.runs.router import CausalLMRouter
 
     config = _choose_backend(config, 1 if rows is None else len(rows), HydraConfig.get().overrides.task)
-    with _stdout_for_routes() as stdout, CausalLMRouter.from_run(config.run_dir, config) as router:
+    with (
+        name_work("routing"),
+        _stdout_for_routes() as stdout,
+        CausalLMRouter.from_run(config.run_dir, config) as router,
+    ):
         if rows is None:
             answer_prompt(router, sys.stdin, stdout, config.data.max_query_chars)
             return

@@ -19,7 +19,7 @@ from transformers import (
 
 from causal_lm_router.config import BaseModelConfig, BaseModelOrigin
 from causal_lm_router.files import cache_dir, write_folder
-from causal_lm_router.models.hub import hub_answers
+from causal_lm_router.models.hub import cannot_load, hub_answers
 from causal_lm_router.models.new_tokens import extend_base_model
 from causal_lm_router.models.tiny_model import make_tiny_model
 from causal_lm_router.terminal import divert_output
@@ -150,7 +150,4 @@ def _cannot_load(config: BaseModelConfig, error: Exception) -> str:
         return (
             f"base_model.attn_implementation must be sdpa, eager or a kernel installed here, got {kernel!r} ({reason})"
         )
-    return (
-        f"base_model.name must be a base model that can be loaded, got {config.name!r} ({reason}). Without the hub, a "
-        "licence for it or a GPU, use experiment=quickstart: its base model comes with the installation"
-    )
+    return cannot_load(config, reason)

@@ -8,6 +8,7 @@ from urllib.request import getproxies
 
 import huggingface_hub
 from huggingface_hub import snapshot_download
+from huggingface_hub.errors import HFValidationError
 
 from causal_lm_router.config import BaseModelConfig, BaseModelOrigin
 
@@ -30,6 +31,31 @@ def hub_answers(timeout_s: float = 5.0) -> bool:
             return True
     except OSError:
         return False
+
+
+def check_reachable(config: BaseModelConfig) -> None:
+    """Check that a base model is in a folder or in the hub's cache, where the hub does not answer.
+
+    Raises:
+        ValueError: it is in neither.
+    """
+    if config.origin is not BaseModelOrigin.hub or Path(config.name).is_dir():
+        return
+    try:
+        cached = huggingface_hub.try_to_load_from_cache(config.name, "config.json", revision=config.revision)
+        is_there = isinstance(cached, str) or hub_answers()
+    except HFValidationError:  # a path, and not the name of a repository
+        is_there = False
+    if not is_there:
+        raise ValueError(cannot_load(config, "no such folder, not in the hub's cache, and not to be had from the hub"))
+
+
+def cannot_load(config: BaseModelConfig, reason: str) -> str:
+    """Return what an error says of a base model that cannot be had."""
+    return (
+        f"base_model.name must be a base model that can be loaded, got {config.name!r} ({reason}). Without the hub, a "
+        "licence for it or a GPU, use experiment=quickstart: its base model comes with the installation"
+    )
 
 
 def local_folder(name_or_path: str, config: BaseModelConfig) -> Path:

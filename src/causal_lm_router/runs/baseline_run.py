@@ -43,6 +43,7 @@ from causal_lm_router.runs.session import (
     load_vocabulary,
     open_session,
 )
+from causal_lm_router.runs.start import log_start
 from causal_lm_router.runs.tracking import open_run_tracking
 from causal_lm_router.runs.workbench import Workbench, open_workbench
 
@@ -65,6 +66,7 @@ def run_baseline(config: BaselineRunConfig, workbench: Workbench | None = None) 
         # Mistakes in data and settings show here, before anything is written.
         data = load_data(config.data, workbench)
         check_splits(config.evaluation, data)
+        log_start(config, folder, data)
         start = time.perf_counter()
         with _open_baseline(config, data, folder, workbench) as evaluate:
             # Written once the settings have turned out to fit the data.

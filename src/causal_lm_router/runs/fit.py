@@ -1,7 +1,6 @@
 """Finetuning: encoded data, module and callbacks put into a Lightning Trainer."""
 
 import logging
-import os
 import signal
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
@@ -162,15 +161,11 @@ def _make_evaluation(session: Session, tracking: Tracking, steps_per_epoch: int)
 
 
 def _log_start(session: Session, trainer: pl.Trainer, model: torch.nn.Module, num_steps: int) -> None:
-    """Say in a few lines what is about to run, once for all processes."""
+    """Say what is about to train, and on what, once for all processes."""
     if not trainer.is_global_zero:
         return
-    config, data, splits = session.config, session.data, session.data.splits
-    sizes = f"{len(data.train):,} to train on, {len(splits.validation):,} validation, {len(splits.test):,} test"
-    parameters = list(model.parameters())
+    config, parameters = session.config, list(model.parameters())
     num_trained = sum(parameter.numel() for parameter in parameters if parameter.requires_grad)
-    logger.info("run folder: %s", os.path.relpath(session.folder.path))
-    logger.info("data: %s, queries: %s; %d LLMs in the pool", config.data.source.value, sizes, len(splits.pool))
     num_all = sum(parameter.numel() for parameter in parameters)
     logger.info("base model: %s, %s of %s parameters train", config.base_model.name, f"{num_trained:,}", f"{num_all:,}")
     device = f"{trainer.world_size} x {trainer.strategy.root_device.type}"

@@ -21,6 +21,7 @@ from causal_lm_router.runs.session import (
     load_data,
     open_session,
 )
+from causal_lm_router.runs.start import log_start
 from causal_lm_router.runs.tracking import Tracking, open_run_tracking
 from causal_lm_router.runs.workbench import Workbench, open_workbench
 
@@ -48,6 +49,8 @@ def train_router(
             if is_first_process() and not folder.config.is_file():
                 folder.path.mkdir(parents=True, exist_ok=True)
                 write_config(folder.config, text, config.data, data)
+            if is_first_process():
+                log_start(config, folder, data)
             with open_run_tracking(config, settings, folder) as tracking:
                 start = time.perf_counter()
                 # A run that was interrupted after its training only has its end left.

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
+from lightning_fabric.utilities.exceptions import MisconfigurationException
 from pytorch_lightning.callbacks import TQDMProgressBar
 from pytorch_lightning.loggers import Logger
 
@@ -59,5 +60,5 @@ def make_trainer(config: TrainerConfig, run_dir: Path, loggers: list[Logger]) ->
     }
     try:
         return pl.Trainer(**(arguments | config.extra))
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, MisconfigurationException) as error:
         raise ValueError(f"trainer: {error}") from error
