@@ -21,7 +21,7 @@ def test_status_lists_runs_and_sweeps(main: Callable[..., Result], tmp_path: Pat
     append_event(sweep, JobEvent("a", JobState.queued))
     shown = main("status", "outputs")
     assert shown.status == 0, shown.errors
-    for text in ("quickstart/", "done", "unfinished", "unreadable", "mine.jsonl", "0.600", "50.0%", "5.0%"):
+    for text in ("quickstart/", "done", "unfinished", "unreadable", "mine.jsonl", "0.613", "50.0%", "5.0%"):
         assert text in shown.output, text
     assert "sweep outputs/sweeps/rank: 0 of 1 jobs done" in shown.output
     assert "outputs/broken: outputs/broken/config.yaml: cannot be read" in shown.output
@@ -32,7 +32,7 @@ def test_status_lists_runs_and_sweeps(main: Callable[..., Result], tmp_path: Pat
         "outputs/broken": "unreadable",
     }
     one = json.loads(main("status", "outputs/quickstart/first", "--json").output)
-    assert [run["mean_score"] for run in one["runs"]] == [0.6]
+    assert [run["mean_score"] for run in one["runs"]] == [0.6125]
 
 
 def test_status_of_a_folder_without_runs_is_one_line(main: Callable[..., Result], tmp_path: Path) -> None:

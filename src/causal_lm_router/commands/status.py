@@ -67,8 +67,9 @@ def print_runs(folder: Path, runs: Sequence[ListedRun], sweeps: dict[str, str], 
     """Print a row per run, the latest first, then a line per sweep; runs are named from `folder`."""
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
     table.add_column("Run", overflow="fold", min_width=12)
-    for heading in ("Date (UTC)", "State"):
-        table.add_column(heading, no_wrap=True)
+    # The time of day stands below the date, so that 80 columns are enough.
+    table.add_column("Date (UTC)", max_width=10)
+    table.add_column("State", no_wrap=True)
     table.add_column("Data", overflow="fold", min_width=12)
     for heading in ("Mean\nscore", "Routing\naccuracy", "Parse\nfailures"):
         table.add_column(heading, justify="right")
