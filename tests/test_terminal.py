@@ -46,12 +46,15 @@ def test_the_terminal_shows_our_lines_and_the_log_file_the_rest(tmp_path: Path) 
     shown = on_a_terminal(["train", "debug=smoke", "data=simulated", "run_dir=run"], tmp_path)
     before, heading, report = shown.partition("12 queries, 6 LLMs to choose from")
     assert heading
+    # A report may open with warnings, and failed generations.
+    before = before.partition("\nwarning: ")[0]
     lines = [line for line in before.splitlines() if line.strip()]
-    own = [line for line in lines if not re.match("training, epoch 1 of 1: |Training: |Epoch 0: ", line)]
+    own = [line for line in lines if not line.startswith("training, epoch 1 of 1: ")]
     assert own[:2] == [f"preparing base model tiny-llama in {tmp_path}/cache/base_models/tiny-llama", "run folder: run"]
     assert [line.partition(":")[0] for line in own[2:5]] == ["data", "base model", "training"]
     assert any("6/6" in line and "loss=" in line for line in lines)
-    assert "v_num" not in before
+    # Not for a moment Lightning's own words, nor a length that is not known.
+    assert re.search(r"v_num|Training:|Epoch \d|/\?", before) is None
     assert re.search(rf"warning|\bINFO\b|\btip\b|{LIBRARIES}", report, re.IGNORECASE) is None
     assert report.rstrip().endswith("run folder: run")
     log = (tmp_path / "run" / "train.log").read_text(encoding="utf-8")

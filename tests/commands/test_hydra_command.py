@@ -94,6 +94,8 @@ def test_what_a_command_on_a_run_honours_is_there(command: str, run_dir: Path) -
     with initialize_config_dir(version_base="1.3", config_dir=conf_dir()):
         # What is not in the config could only be given with a +, which no message advises.
         composed = compose(config_name=command, overrides=[f"run_dir='{run_dir}'", *chosen])
+    # The run's own W&B settings are no wish for a W&B run of every evaluation.
+    assert command != "evaluate" or composed.tracking.wandb.mode == "disabled"
     for key in HONOURED[command]:
         node: Any = composed
         for part in key.split("."):

@@ -11,6 +11,7 @@ import pytest
 import yaml
 
 from causal_lm_router import __version__
+from causal_lm_router.config import EvaluateConfig
 from causal_lm_router.config.compose import load_run_config
 from causal_lm_router.data.prepared import prepare_data
 from causal_lm_router.runs.evaluate_run import evaluate_run
@@ -82,20 +83,22 @@ def test_the_commit_is_read_from_every_form_of_a_checkout(tmp_path: Path) -> Non
 
 
 def test_a_run_and_its_evaluation_say_how_they_were_made(
-    smoke_run: Path, tiny_config: Callable[..., Any], tmp_path: Path
+    smoke_run: Path, tiny_config: Callable[..., Any], tmp_path: Path, client: None
 ) -> None:
-    from causal_lm_router.config import EvaluateConfig
-
-    plain = vars(tiny_config(f"run_dir={smoke_run}", "decoding=scored"))
     output = tmp_path / "evaluation"
-    evaluate_run(EvaluateConfig(**plain, output_dir=str(output)))
-    made = [
-        json.loads((folder / "report.json").read_text(encoding="utf-8"))["provenance"] for folder in (smoke_run, output)
-    ]
-    assert made[0]["data"] == made[1]["data"]
+    settings = tiny_config(f"run_dir={smoke_run}", "decoding=scored", "tracking.wandb.mode=offline")
+    evaluate_run(EvaluateConfig(**vars(settings), output_dir=str(output)))
+    reports = [json.loads((folder / "report.json").read_text(encoding="utf-8")) for folder in (smoke_run, output)]
+    assert reports[0]["provenance"]["data"] == reports[1]["provenance"]["data"]
     for folder in (smoke_run, output):
         assert (folder / "config.yaml").read_text(encoding="utf-8").startswith(f'# version: "{__version__}"\n')
     # The evaluation's settings, in the form of a run's.
     assert load_run_config(output)["decoding"]["method"] == "scored"
     assert load_run_config(smoke_run)["decoding"]["method"] == "free"
     assert load_run_config(output)["lora"] == load_run_config(smoke_run)["lora"]
+    # Its W&B run has the outcomes with their queries.
+    (table,) = output.glob("wandb/offline-run-*/files/media/table/test/outcomes_*.table.json")
+    columns, rows = json.loads(table.read_text(encoding="utf-8")).values()
+    lines = (output / "outcomes.jsonl").read_text(encoding="utf-8").splitlines()
+    assert [row[columns.index("query")] for row in rows] == [json.loads(line)["query"] for line in lines]
+    assert not any(smoke_run.glob("wandb/*"))

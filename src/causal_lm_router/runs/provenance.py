@@ -123,5 +123,8 @@ def _gpu() -> str | None:
 def typed_command() -> str:
     """Return the command line of this process without its secrets."""
     program, *arguments = sys.argv
-    # Our own program stands as it was typed, a script of somebody's by its name.
-    return " ".join([Path(program).name, shlex.join(redact_arguments(arguments))]).strip()
+    path = Path(program)
+    # `python -m causal_lm_router.commands.resume` is a command under another name; of other scripts the name is enough.
+    is_ours = path.parent == Path(__file__).parents[1] / "commands"
+    name = f"causal-lm-router {path.stem}" if is_ours else path.name
+    return f"{name} {shlex.join(redact_arguments(arguments))}".rstrip()

@@ -108,7 +108,8 @@ class RouterModule(pl.LightningModule):
 
     def _record(self, step: int, loss: Tensor, learning_rate: float, gradient_norm: Tensor) -> None:
         self.log("loss", loss, prog_bar=True, logger=False)
-        if step % self._log_every_n_steps == 0 or step == 1:
+        # The last step too: evaluations after training are recorded at it.
+        if step % self._log_every_n_steps == 0 or step in (1, self._num_steps):
             values = {"loss": loss.item(), "learning_rate": learning_rate, "gradient_norm": gradient_norm.item()}
             metrics = {"epoch": self.current_epoch, **{f"train/{name}": value for name, value in values.items()}}
             for logger in self.loggers:

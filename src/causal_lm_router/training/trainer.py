@@ -7,6 +7,7 @@ from typing import Any
 import pytorch_lightning as pl
 from lightning_fabric.utilities.exceptions import MisconfigurationException
 from pytorch_lightning.callbacks import TQDMProgressBar
+from pytorch_lightning.callbacks.progress.tqdm_progress import Tqdm
 from pytorch_lightning.loggers import Logger
 
 from causal_lm_router.config import TrainerConfig
@@ -22,10 +23,27 @@ class EpochBar(TQDMProgressBar):
         if is_quiet() or not sys.stdout.isatty():
             self.disable()
 
+    @property
+    def train_description(self) -> str:
+        """The epoch that is under way or about to begin."""
+        return f"training, epoch {self.trainer.current_epoch + 1} of {self.trainer.max_epochs}"
+
+    def init_train_tqdm(self) -> Tqdm:
+        """Return the bar with its length from the first moment."""
+        return Tqdm(
+            desc=self.train_description,
+            total=self.total_train_batches,
+            disable=self.is_disabled,
+            dynamic_ncols=True,
+            file=sys.stdout,
+            smoothing=0,
+            bar_format=self.BAR_FORMAT,
+        )
+
     def on_train_epoch_start(self, trainer: pl.Trainer, *arguments: Any) -> None:
-        """Name the epoch that begins."""
-        super().on_train_epoch_start(trainer, *arguments)
-        self.train_progress_bar.set_description(f"training, epoch {trainer.current_epoch + 1} of {trainer.max_epochs}")
+        """Begin an epoch. Lightning would give it its own words for a moment."""
+        self.train_progress_bar.set_description(self.train_description, refresh=False)
+        self.train_progress_bar.reset(total=self.total_train_batches)
 
     def get_metrics(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> dict[str, Any]:
         """Return the loss, without the loggers' version number."""

@@ -19,8 +19,11 @@ Series = Mapping[int, float]
 def draw_learning_curve(rows: Sequence[MetricRow], split: str = "validation") -> Figure:
     """Return a drawing of a run's training loss and, below it, of the evaluations on `split`, by optimizer step.
 
-    Of several values of one name at one step (a resumed run) the last counts. Panels without values are left out.
+    Where nothing was evaluated during training, that is the evaluation of the whole split after it. Of several values
+    of one name at one step (a resumed run) the last counts. Panels without values are left out.
     """
+    if not any(name.startswith(f"{split}/") for _, name, _ in rows):
+        split = f"final_{split}"
     series: dict[str, dict[int, float]] = {}
     for step, name, value in rows:
         series.setdefault(name.removeprefix(f"{split}/"), {})[step] = value
@@ -32,6 +35,8 @@ def draw_learning_curve(rows: Sequence[MetricRow], split: str = "validation") ->
     figure, column = step_panels(len(panels))
     for draw, axes in zip(panels, column, strict=True):
         draw(axes, series)
+    # Around few steps the axis would go on to fractions of them.
+    column[0].set_xlim(left=0)
     return figure
 
 
