@@ -142,7 +142,7 @@ def write_adapter(base: Base, folder: Path, seed: int, **changes: Any) -> Path:
         model = apply_lora(load_base_model(base.path, base.config.base_model), lora, seed)
         assert isinstance(model, PeftModel)
         for name, parameter in model.named_parameters():
-            if "lora_A" in name or "lora_B" in name:
+            if any(part in name for part in ("lora_A", "lora_B", "lora_embedding")):
                 torch.nn.init.normal_(parameter, std=0.2)
     save_weights(model, base.tokenizer, folder)
     return folder
@@ -317,6 +317,22 @@ def test_switching_leaves_no_merged_weights_behind(vllm: VllmGenerator, adapters
         vllm.load_weights(adapter)
     assert vllm._engine._folder is not None
     assert list(Path(vllm._engine._folder.name).iterdir()) == []
+
+
+def test_adapters_on_embedding_and_head_are_merged_too(
+    base: Base, vllm: VllmGenerator, prompts: list[list[int]], tmp_path: Path
+) -> None:
+    """vLLM keeps a packed copy of the head, which every reload has to make anew."""
+    reference = base.open_transformers()
+    tokens = [list(range(100))] * 4
+    found = []
+    for seed in (1, 2):
+        folder = write_adapter(base, tmp_path / str(seed), seed, target_modules=["q_proj", "embed_tokens", "lm_head"])
+        for generator in (vllm, reference):
+            generator.load_weights(folder)
+        found.append(np.stack(vllm.next_logprobs(prompts[:4], tokens)))
+        assert np.abs(found[-1] - np.stack(reference.next_logprobs(prompts[:4], tokens))).max() < 1e-3
+    assert np.abs(found[0] - found[1]).max() > 0.1
 
 
 def test_failed_switch_is_not_mistaken_for_the_base_model(

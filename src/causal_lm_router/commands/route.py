@@ -29,7 +29,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 FEW_QUERIES = 64
-"""As many queries at most are answered by transformers on a CPU: TODO."""
+"""Transformers answers as many queries on a CPU before vLLM has started: on 2 busy cores 64 took SmolLM2-135M 25 s, and
+vLLM's start 27 to 48 s. With more, vLLM's speed counts."""
 
 
 def main() -> None:
