@@ -8,7 +8,7 @@ run's own method, once with prompt.neutralise_markers=false (plain) and once wit
 name no candidate: so many routes become x by any added text.
 
 Prints a row per text and place: the mean over candidates (a share per query, interval over queries) and the worst
-candidate (Wilson interval). A query is read 2 x 2 x (4 x candidates + 1) + 2 times. Where `prompt.cut_side=left` cuts a
+candidate (exact interval). A query is read 2 x 2 x (4 x candidates + 1) + 2 times. Where `prompt.cut_side=left` cuts a
 query, text planted before it is cut away first.
 """
 
@@ -29,14 +29,13 @@ from run_routes import (
     hit_estimate,
     open_run,
     read_routes,
-    share_estimate,
     table_head,
     table_row,
 )
 
 from causal_lm_router.config import PromptConfig
 from causal_lm_router.config.prompting import TargetKind
-from causal_lm_router.evaluation.intervals import Estimate, rate_estimate
+from causal_lm_router.evaluation.intervals import Estimate, mean_estimate, rate_estimate
 from causal_lm_router.files import write_text
 from causal_lm_router.prompting.targets import Targets
 from causal_lm_router.runs.session import Session
@@ -158,7 +157,7 @@ def takeover(clean: Routes, planted: Mapping[str, Routes]) -> Takeover:
         for name, row, known in zip(planted, turned, counted, strict=True)
         if known.any()
     }
-    return Takeover(share_estimate(np.nanmean(turned, axis=0)), by_candidate)
+    return Takeover(mean_estimate(np.nanmean(turned, axis=0)), by_candidate)
 
 
 def turned_routes(clean: Routes, planted: Routes, name: str) -> NDArray[np.float64]:

@@ -6,7 +6,7 @@
 Order (where the prompt lists the candidates): every query is read with prompt.shuffle_seed=0, 1, ... . Renaming: the
 run's candidate `old` is called `new` (data.renamed_candidates), all else the same. Held out (where the run was trained
 with data.held_out_candidates): how often the router calls a candidate that training never named, against how often the
-oracle does, ties split evenly among the best. Prints a Markdown table; intervals are 95%, Wilson for shares of queries,
+oracle does, ties split evenly among the best. Prints a Markdown table; intervals are 95%, exact for shares of queries,
 normal over queries for the others.
 """
 
@@ -26,7 +26,6 @@ from run_routes import (
     hit_estimate,
     open_run,
     read_routes,
-    share_estimate,
     table_head,
     table_row,
 )
@@ -139,7 +138,7 @@ def order_sensitivity(examples: Sequence[RoutingExample], routes: Sequence[Route
     check = f"{len(routes)} orders of the candidates"
     return [
         Finding(check, "queries whose route is not the same under all", hit_estimate([any(row) for row in pairs])),
-        Finding(check, "routes that differ between two", share_estimate([float(np.mean(row)) for row in pairs])),
+        Finding(check, "routes that differ between two", mean_estimate([float(np.mean(row)) for row in pairs])),
         Finding(check, "mean score, lowest", scores[0], is_share=False),
         Finding(check, "mean score, highest", scores[-1], is_share=False),
     ]
@@ -169,7 +168,7 @@ def called_held_out(name: str, examples: Sequence[RoutingExample], routes: Route
     check = f"`{name}` held out of training"
     return [
         Finding(check, "routes to it", hit_estimate([route == name for route in routes])),
-        Finding(check, "routes of the oracle to it", share_estimate([(name in row) / len(row) for row in best])),
+        Finding(check, "routes of the oracle to it", mean_estimate([(name in row) / len(row) for row in best])),
         Finding(check, "queries on which it alone is best", hit_estimate([row == [name] for row in best])),
         Finding(check, "mean score of the routes", mean_score(examples, routes), is_share=False),
     ]

@@ -3,7 +3,7 @@
 python experiments/routers_table.py outputs/sweeps/objectives outputs/sweeps/baselines [--against knn_regression]
 
 Folders are runs or sweeps. A row is what was trained, or a baseline, with one decoding; runs that differ in their seed
-alone are one row. Intervals are 95%, from the hierarchical bootstrap over seeds and queries; differences are paired by
+alone are one row. Intervals are 95%, over seeds and queries; differences are paired by
 query. `--against` names a baseline of the table to which every row is compared too.
 """
 
@@ -19,8 +19,9 @@ from run_routes import format_score, table_head, table_row
 
 from causal_lm_router.config import BaselineMethod
 from causal_lm_router.evaluation.formatting import POINTS, format_estimate
+from causal_lm_router.evaluation.interval_formulas import Measure
 from causal_lm_router.evaluation.intervals import Estimate
-from causal_lm_router.evaluation.statistics import Resampling, Sample, estimate_means
+from causal_lm_router.evaluation.statistics import Sample, estimate_means
 from causal_lm_router.evaluation.stored import RunEvaluation, read_evaluation
 from causal_lm_router.sweeps.report.comparisons import compare
 from causal_lm_router.sweeps.report.configurations import METHOD, Configuration, group_runs, mark_repeated
@@ -31,7 +32,6 @@ TITLES = ("router", "decoding", "seeds", "mean score", "over best single", "rout
 COST_TITLE = "USD per 1,000 queries"
 TAUGHT = ("data.cost_weight", "data.task_shrinkage")
 """Settings that change which scores are supervised."""
-RESAMPLING = Resampling()
 
 
 @dataclass(frozen=True)
@@ -50,11 +50,11 @@ class Row:
     @cached_property
     def estimates(self) -> Mapping[str, Estimate]:
         """Estimate -> its mean over seeds and queries; without `mean_cost` where costs are unknown."""
-        return summarise(self.configuration, RESAMPLING).estimates
+        return summarise(self.configuration).estimates
 
     def gain(self) -> Estimate:
         """Return the mean score over best single; raise ValueError where outcomes lack the candidates' scores."""
-        (found,) = compare([self.configuration], None, RESAMPLING)
+        (found,) = compare([self.configuration], None)
         if found.score is None:
             raise ValueError(f"{self.router}: {found.note}")
         return found.score.estimate
@@ -66,7 +66,7 @@ class Row:
         theirs = np.mean([one.values["mean_score"] for one in other.evaluations], axis=0)
         differences = [one.values["mean_score"] - theirs for one in self.evaluations]
         samples = [Sample(self.evaluations[0].queries, values[:, None]) for values in differences]
-        return estimate_means(samples, RESAMPLING)[0].estimate
+        return estimate_means(samples, [Measure.difference])[0]
 
 
 def main() -> None:

@@ -3,7 +3,6 @@
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 
 os.environ.setdefault("GOMP_SPINCOUNT", "10000")  # as the commands do; read when torch is imported
@@ -21,7 +20,7 @@ from causal_lm_router.config.compose import (
     register_schemas,
     resolve_config,
 )
-from causal_lm_router.evaluation.intervals import Estimate, Values, mean_estimate, rate_estimate
+from causal_lm_router.evaluation.intervals import Estimate, rate_estimate
 from causal_lm_router.generation.decoder import Decoder
 from causal_lm_router.prompting.encoder import Encoder
 from causal_lm_router.runs.run_folder import RunFolder
@@ -75,19 +74,8 @@ def read_routes(session: Session, queries: Sequence[str], prompt: PromptConfig |
     return [decoding.route.candidate for decoding in decoded]
 
 
-def share_estimate(shares: Values) -> Estimate:
-    """Return the mean of a share (0..1) per query with its 95% interval: the normal one, inside 0..1.
-
-    For a mean of exactly 0 or 1, where the normal interval has no width, it is Wilson's. Raises ValueError for none.
-    """
-    estimate, num_queries = mean_estimate(shares), len(shares)
-    if estimate.low is None or estimate.high is None or estimate.value in (0.0, 1.0):
-        return rate_estimate(round(estimate.value * num_queries), num_queries)
-    return replace(estimate, low=max(0.0, estimate.low), high=min(1.0, estimate.high))
-
-
 def hit_estimate(hits: Sequence[bool]) -> Estimate:
-    """Return the share of hits with its Wilson 95% interval."""
+    """Return the share of hits with its exact 95% interval."""
     return rate_estimate(int(np.sum(hits)), len(hits))
 
 

@@ -7,19 +7,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from scipy import stats
 
 from causal_lm_router.evaluation.comparison.compare import Comparison, compare_runs
 from causal_lm_router.evaluation.comparison.comparison_folder import write_comparison
 from causal_lm_router.evaluation.evaluation_folder import outcome_rows
 from causal_lm_router.evaluation.metrics import evaluate_outcomes
-from causal_lm_router.evaluation.statistics import Resampling
 from causal_lm_router.routing import Generation, ParsedRoute, ParseFailure, RouteOutcome, RoutingExample
 from tests.conftest import Result
 
 NAMES = ["a", "b"]
 COSTS = {"a": 0.001, "b": 0.003}
-RESAMPLING = Resampling(4000)
 # On queries 0 to 4 only a is right, on 5 to 9 only b; "-" does not parse.
 FIRST = "aaaabaaaba"
 RUN = "aaaaabbba-"
@@ -62,7 +59,7 @@ def folders(tmp_path: Path) -> list[Path]:
 
 
 def compare(folders: Sequence[Path]) -> Comparison:
-    return compare_runs(folders, RESAMPLING)
+    return compare_runs(folders)
 
 
 def test_differences_by_hand(folders: list[Path]) -> None:
@@ -76,23 +73,22 @@ def test_differences_by_hand(folders: list[Path]) -> None:
     assert pair.routes_differ.value == 0.6
     # 15 USD per 10,000 queries against 14.
     assert pair.cost is not None and pair.cost.value == pytest.approx(0.0001)
-    # Differences: four of 1, one of -1, five of 0; the bootstrap's error is their deviation over the root of ten.
-    error = ((5 - 10 * 0.3**2) / 10) ** 0.5 / 10**0.5
-    assert pair.score.estimate.standard_error == pytest.approx(error, rel=0.05)
-    half = stats.t.ppf(0.975, 9) * error
-    assert pair.score.estimate.low == pytest.approx(0.3 - half, abs=0.03)
-    assert pair.score.estimate.high == pytest.approx(0.3 + half, abs=0.03)
-    assert pair.score.bootstrap_p == pytest.approx(2 * stats.t.sf(0.3 / error, 9), abs=0.02)
-    assert pair.score.adjusted_p == pair.score.bootstrap_p, "a single pair needs no correction"
+    # Differences: four of 1, one of -1, five of 0.
+    error = (10 * (5 / 10 - 0.3**2) / 9) ** 0.5 / 10**0.5
+    assert pair.score.estimate.standard_error == pytest.approx(error)
+    assert pair.score.estimate.low is not None and pair.score.estimate.high is not None
+    assert -0.3 < pair.score.estimate.low < 0 < 0.6 < pair.score.estimate.high < 0.8
+    assert 0.05 < pair.score.p < 0.5
+    assert pair.score.adjusted_p == pair.score.p, "a single pair needs no correction"
     assert pair.score.verdict == "no significant difference"
 
 
 def test_holm_corrects_each_metric_over_the_pairs(folders: list[Path], tmp_path: Path) -> None:
     right = write_run(tmp_path / "third", "aaaaabbbbb")
     pairs = compare([*folders, right]).pairs
-    low, high = sorted(pair.score.bootstrap_p for pair in pairs)
+    low, high = sorted(pair.score.p for pair in pairs)
     assert sorted(pair.score.adjusted_p for pair in pairs) == pytest.approx([2 * low, max(2 * low, high)])
-    # Right alone 4 : 1 and 5 : 0; the larger of McNemar's p and the bootstrap's is corrected.
+    # Right alone 4 : 1 and 5 : 0; the larger of McNemar's p and the interval's is corrected.
     assert [pair.accuracy.mcnemar_p for pair in pairs] == pytest.approx([0.375, 2 / 2**5])
     assert [pair.accuracy.adjusted_p for pair in pairs] == pytest.approx([0.375, 2 * 2 / 2**5])
 
@@ -100,8 +96,8 @@ def test_holm_corrects_each_metric_over_the_pairs(folders: list[Path], tmp_path:
 def test_equal_runs_do_not_differ(tmp_path: Path) -> None:
     folders = [write_run(tmp_path / name, FIRST) for name in ("x", "y")]
     (pair,) = compare(folders).pairs
-    assert (pair.score.estimate.value, pair.score.estimate.low, pair.score.estimate.high) == (0, 0, 0)
-    assert (pair.score.bootstrap_p, pair.accuracy.mcnemar_p, pair.routes_differ.value) == (1, 1, 0)
+    assert (pair.score.estimate.value, pair.score.estimate.low, pair.score.estimate.high) == (0, None, None)
+    assert (pair.score.p, pair.accuracy.mcnemar_p, pair.routes_differ.value) == (1, 1, 0)
 
 
 def test_names_are_the_ends_of_paths_that_differ(folders: list[Path], tmp_path: Path) -> None:
@@ -131,12 +127,10 @@ def test_files_hold_every_metric(folders: list[Path], tmp_path: Path) -> None:
     assert first["mcnemar_p"] == single["mcnemar_p"] == ""
     assert run["folder"] == "../../second/run"
     plain = json.loads(paths[1].read_text())
-    assert {key: plain[key] for key in ("split", "queries", "first", "resamples", "seed")} == {
+    assert {key: plain[key] for key in ("split", "queries", "first")} == {
         "split": "test",
         "queries": 10,
         "first": "first/run",
-        "resamples": 4000,
-        "seed": 0,
     }
     assert plain["rows"][1]["routes_differ"] == 0.6
     page = paths[2].read_text()
@@ -159,7 +153,7 @@ def command(main: Callable[..., Result]) -> Callable[..., Result]:
 
 def test_command_prints_tables_and_files(folders: list[Path], tmp_path: Path, command: Callable[..., Result]) -> None:
     other = write_run(tmp_path / "third", "aaaaabbbbb", best_single="b")
-    status, output, errors = command(*folders, other, "--output", tmp_path / "out", "--resamples", 200, "--seed", 3)
+    status, output, errors = command(*folders, other, "--output", tmp_path / "out")
     assert (status, errors) == (0, "")
     words = " ".join(output.split())
     for text in (
@@ -176,7 +170,6 @@ def test_command_prints_tables_and_files(folders: list[Path], tmp_path: Path, co
         assert text in words, text
     assert max(map(len, output.splitlines()[:20])) <= 80
     assert str(tmp_path / "out" / "frontier.png") in output
-    assert json.loads((tmp_path / "out" / "compare.json").read_text())["seed"] == 3
 
 
 def test_command_refuses_in_one_line(folders: list[Path], tmp_path: Path, command: Callable[..., Result]) -> None:
@@ -205,7 +198,6 @@ def test_command_refuses_in_one_line(folders: list[Path], tmp_path: Path, comman
         ((first, write_run(tmp_path / "fewer", RUN[:8])), "8 and 10 queries, 8 of them in both"),
         ((first, write_run(tmp_path / "ids", RUN, prefix="p")), "10 and 10 queries, 0 of them in both"),
         ((first, write_run(tmp_path / "data", RUN, other=0.5)), "candidates have other scores"),
-        ((first, second, "--resamples", 5), "resamples must be at least 100, got 5"),
         ((first, second, "--output", first), "--output must not be the folder of a run"),
     ):
         status, output, errors = command(*arguments)

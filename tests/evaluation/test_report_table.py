@@ -64,18 +64,18 @@ def test_router_and_references_stand_side_by_side() -> None:
     assert row(text, "oracle") == "oracle 1.000 100.0% 1.500"
     assert row(text, "best possible") == "best possible 1.000 100.0% 1.500"
     assert "a random LLM" in text
-    assert row(text, "always strong") == "always strong [0.343, 0.657] [35.2%, 64.8%] [2.000, 2.000]"
+    assert row(text, "always strong") == "always strong [0.338, 0.662] [33.8%, 66.2%] [2.000, 2.149]"
 
 
 def test_details_have_their_intervals() -> None:
     text = printed(make_report())
-    assert row(text, "Parse failures ") == "Parse failures 2.5% [0.4%, 12.9%]: 1 ambiguous"
+    assert row(text, "Parse failures ") == "Parse failures 2.5% [0.1%, 13.2%]: 1 ambiguous"
     assert row(text, "Score over best single").startswith("Score over best single +0.475 [+0.")
     assert row(text, "Accuracy over best single").startswith("Accuracy over best single +47.5 points [+")
     assert row(text, "Best single to oracle").startswith("Best single to oracle 95% of the way [")
     # (0.975 - 0.5) / (0.8 - 0.5)
     assert row(text, "Best single to best possible").startswith("Best single to best possible 158% of the way [")
-    assert row(text, "Best possible, expected score") == "Best possible, expected score 0.800 [0.800, 0.800]"
+    assert row(text, "Best possible, expected score") == "Best possible, expected score 0.800"
     assert row(text, "Accuracy where scores differ").endswith("over 40 queries")
     assert row(text, "Same LLM as the label").startswith("Same LLM as the label 97.5% [")
     assert row(text, "Routes") == "Routes strong 50%, cheap 48%"
@@ -101,7 +101,7 @@ def test_unknown_estimates_are_left_out_or_called_unknown() -> None:
 
 def test_many_tasks_are_cut_and_the_rest_is_counted() -> None:
     text = printed(make_report(num_tasks=5), max_tasks=3)
-    assert row(text, "[i]task 00") == "[i]task 00 8 88% [53%, 98%] 0.875 0.500 1.000 1"
+    assert row(text, "[i]task 00") == "[i]task 00 8 88% [47%, 100%] 0.875 0.500 1.000 1"
     assert "[i]task 02" in text
     assert "[i]task 03" not in text
     assert row(text, "2 more tasks") == "2 more tasks, 16 queries"

@@ -17,7 +17,6 @@ from rich.console import Console
 
 from causal_lm_router.evaluation.evaluation_folder import outcome_rows
 from causal_lm_router.evaluation.metrics import evaluate_outcomes
-from causal_lm_router.evaluation.statistics import Resampling
 from causal_lm_router.routing import Generation, ParsedRoute, ParseFailure, RouteOutcome, RoutingExample
 from causal_lm_router.runs.job_log import FailureReason, JobEvent, JobState, append_event
 from causal_lm_router.runs.sweep_folder import SweepFolder
@@ -28,7 +27,6 @@ from causal_lm_router.sweeps.report.shortfalls import say_shortfalls
 from causal_lm_router.sweeps.report.terminal import print_summary
 from tests.conftest import Result
 
-QUICK = Resampling(resamples=200)
 NAMES = ["small_1", "large|50%", "other"]
 NUM_QUERIES = 40
 CONFIG: dict[str, Any] = {
@@ -124,12 +122,12 @@ def sweep(tmp_path: Path) -> Path:
 
 
 def report(*folders: Path, output: Path | None = None, **options: Any) -> SweepReport:
-    return write_report(folders, output or folders[0] / "report", resampling=QUICK, **options)
+    return write_report(folders, output or folders[0] / "report", **options)
 
 
 def find_in(*folders: Path, baseline: str | None = None, metric: str = "mean_score") -> Findings:
     """What the report would say, without writing it."""
-    return find(folders, baseline, metric, QUICK)
+    return find(folders, baseline, metric)
 
 
 def read_csv(path: Path) -> list[dict[str, str]]:
@@ -544,7 +542,7 @@ def command(main: Callable[..., Result]) -> Callable[..., Result]:
 
 @pytest.mark.slow
 def test_command_prints_summary_and_path(sweep: Path, command: Callable[..., Result]) -> None:
-    status, output, errors = command(sweep, "--resamples", 200)
+    status, output, errors = command(sweep)
     assert (status, errors) == (0, "")
     assert "lora_r=16" in output and "Chosen on validation" in output
     assert f"report: {sweep / 'report' / 'report.html'}" in output
@@ -569,7 +567,7 @@ def test_command_says_bad_input_in_one_line(sweep: Path, tmp_path: Path, command
 
 @pytest.mark.slow
 def test_command_takes_run_folders(sweep: Path, tmp_path: Path, command: Callable[..., Result]) -> None:
-    arguments = (sweep / "job-4-0", sweep / "job-16-0", "--output", tmp_path / "out" / "report", "--resamples", 200)
+    arguments = (sweep / "job-4-0", sweep / "job-16-0", "--output", tmp_path / "out" / "report")
     assert command(*arguments)[0] == 0
     rows = read_csv(tmp_path / "out" / "report" / "runs.csv")
     assert [row["run"] for row in rows] == ["../rank_50%/job-4-0", "../rank_50%/job-16-0"]

@@ -1,6 +1,6 @@
 """Compare runs on the same queries, each with the first one.
 
-causal-lm-router compare outputs/first outputs/second [...] [--output DIR] [--resamples 2000] [--seed 0]
+causal-lm-router compare outputs/first outputs/second [...] [--output DIR]
 """
 
 import argparse
@@ -19,13 +19,11 @@ def main() -> None:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="causal-lm-router compare",
-        description="Compare two or more runs on the same queries: paired bootstrap, McNemar's exact test, routes.",
+        description="Compare two or more runs on the same queries: paired differences, McNemar's exact test, routes.",
     )
     described = "a finished run, or any folder with report.json and outcomes.jsonl; all are compared with the first"
     parser.add_argument("folders", nargs="+", type=Path, metavar="FOLDER", help=described)
     parser.add_argument("--output", type=Path, help="folder for compare.json, compare.csv, compare.md and frontier.png")
-    parser.add_argument("--resamples", type=int, default=2000, help="bootstrap resamples (default: 2000)")
-    parser.add_argument("--seed", type=int, default=0, help="random seed of the bootstrap (default: 0)")
     return parser
 
 
@@ -36,9 +34,8 @@ def _compare(arguments: argparse.Namespace) -> None:
     from causal_lm_router.evaluation.comparison.compare import compare_runs
     from causal_lm_router.evaluation.comparison.comparison_folder import write_comparison
     from causal_lm_router.evaluation.comparison.tables import print_comparison
-    from causal_lm_router.evaluation.statistics import Resampling
 
-    comparison = compare_runs(arguments.folders, Resampling(arguments.resamples, arguments.seed))
+    comparison = compare_runs(arguments.folders)
     written = [] if arguments.output is None else write_comparison(comparison, arguments.output)
     print_comparison(comparison, Console())
     for path in written:

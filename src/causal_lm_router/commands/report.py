@@ -38,13 +38,10 @@ def _parser() -> argparse.ArgumentParser:
     )
     metrics = ("mean_score", "routing_accuracy")
     parser.add_argument("--metric", choices=metrics, default=metrics[0], help="the highest on validation is chosen")
-    parser.add_argument("--resamples", type=int, default=2000, help="bootstrap resamples (default: 2000)")
-    parser.add_argument("--seed", type=int, default=0, help="random seed of the bootstrap (default: 0)")
     return parser
 
 
 def _write(arguments: argparse.Namespace) -> "SweepReport":
-    from causal_lm_router.evaluation.statistics import Resampling
     from causal_lm_router.runs.run_folder import RunFolder
     from causal_lm_router.runs.sweep_folder import sweep_of
     from causal_lm_router.sweeps.report.report_folder import write_report
@@ -56,8 +53,7 @@ def _write(arguments: argparse.Namespace) -> "SweepReport":
             hint = f"; its sweep is {os.path.relpath(sweep.path)}" if len(folders) == 1 and sweep else ""
             raise ValueError(f"--output must be given unless FOLDER is one folder of runs{hint}")
         output = folders[0] / "report"
-    resampling = Resampling(arguments.resamples, arguments.seed)
-    return write_report(folders, output, baseline=arguments.baseline, metric=arguments.metric, resampling=resampling)
+    return write_report(folders, output, baseline=arguments.baseline, metric=arguments.metric)
 
 
 def _print(report: "SweepReport") -> None:

@@ -145,7 +145,7 @@ def estimate_columns(estimates: Mapping[str, Estimate | None], names: Sequence[s
 def difference_columns(name: str, difference: "Difference | None") -> Row:
     """Return the columns of a difference in the metric `name`, with its p-values and verdict; None for none."""
     columns = interval_columns(f"{name}_difference", difference.estimate if difference else None)
-    columns |= {f"{name}_bootstrap_p": difference.bootstrap_p if difference else None}
+    columns |= {f"{name}_p": difference.p if difference else None}
     columns |= {f"{name}_holm_p": difference.adjusted_p if difference else None}
     return columns | {f"{name}_verdict": difference.verdict if difference else None}
 
@@ -164,12 +164,12 @@ def estimate_cells(estimates: Mapping[str, Estimate | None], names: Sequence[str
 def difference_cells(name: str, difference: "Difference | None", form: Form, note: str = "") -> dict[str, str]:
     """Return a difference and its tests as texts under headings; `note` follows the verdict, or stands for it."""
     heading = f"{name} difference" + (" (points)" if form is POINTS else "")
-    cells = dict.fromkeys((heading, f"{name}: bootstrap p", f"{name}: Holm p"), "") | {f"{name}: verdict": note}
+    cells = dict.fromkeys((heading, f"{name}: p", f"{name}: Holm p"), "") | {f"{name}: verdict": note}
     if difference is None:
         return cells
     return {
         heading: format_estimate(difference.estimate, form),
-        f"{name}: bootstrap p": format_p(difference.bootstrap_p),
+        f"{name}: p": format_p(difference.p),
         f"{name}: Holm p": format_p(difference.adjusted_p),
         f"{name}: verdict": difference.verdict + (f" ({note})" if note else ""),
     }

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from causal_lm_router.data.arrays import Bools, Floats
+from causal_lm_router.evaluation.interval_formulas import Measure
 from causal_lm_router.evaluation.intervals import Estimate, mean_estimate, rate_estimate, ratio_estimate
 from causal_lm_router.evaluation.measures.prediction_report import PredictionReport, report_predictions
 from causal_lm_router.evaluation.outcome_table import NOBODY, OutcomeTable, outcome_table
@@ -53,7 +54,7 @@ def evaluate_outcomes(
     """Return the evaluation of `outcomes`, on which `best_single` (chosen on the training queries) is one reference.
 
     With `with_predictions` the report also says what the router's predictions are worth, where it predicts at all:
-    hundreds of resamples, so not for every evaluation during training. `validation` is the same router's evaluation on
+    not for every evaluation during training, as it can take seconds. `validation` is the same router's evaluation on
     the validation split, which gives the temperature and the conformal threshold.
 
     Raises:
@@ -101,7 +102,9 @@ def _reference(choice: Floats, scores: Floats, costs: Floats | None, *, is_rate:
         # A choice at random is right with a chance per query, which is a mean of shares and not a count of hits.
         routing_accuracy=_rate(is_right) if is_rate else mean_estimate(is_right),
         regret=mean_estimate(best_score - score),
-        mean_cost=None if costs is None else mean_estimate((choice * costs).sum(axis=1)),
+        mean_cost=None
+        if costs is None
+        else mean_estimate((choice * costs).sum(axis=1), Measure.cost, float(costs.mean(axis=0).max())),
     )
 
 
@@ -113,7 +116,7 @@ def _report(
     decoding: DecodingReport | None,
     predictions: PredictionReport | None,
 ) -> RoutingReport:
-    """The report: rates have Wilson intervals, means normal ones, ratios of gains those of the ratio estimator."""
+    """The report; `interval_formulas` says which intervals its estimates have."""
     # Everything is compared with always calling best single, query by query.
     single = table.column(best_single)
     # Where all candidates score the same, no route is better than another.
@@ -128,7 +131,9 @@ def _report(
         decisive_accuracy=_rate(table.is_right[is_decisive]) if is_decisive.any() else None,
         mean_score=mean_estimate(table.score),
         regret=mean_estimate(table.best_score - table.score),
-        mean_cost=None if table.costs is None else mean_estimate(table.of_called(table.costs)),
+        mean_cost=None
+        if table.costs is None
+        else mean_estimate(table.of_called(table.costs), Measure.cost, table.dearest),
         references=evaluate_references(table.scores, table.costs, table.expected, single),
         per_task=_per_task(table, table.scores[:, single]),
         confusion=_confusion(outcomes, table.candidate_names),
@@ -182,8 +187,10 @@ def _gains(table: OutcomeTable, single: int) -> dict[str, Any]:
     # The best possible router knows expected scores, not the answers.
     bayes_score = None if table.expected is None else table.expected.max(axis=1)
     return {
-        "score_gain": mean_estimate(gain),
-        "accuracy_gain": mean_estimate(table.is_right.astype(np.float64) - table.is_best[:, single]),
+        "score_gain": mean_estimate(gain, Measure.difference),
+        "accuracy_gain": mean_estimate(
+            table.is_right.astype(np.float64) - table.is_best[:, single], Measure.difference
+        ),
         "gap_recovered": ratio_estimate(gain, table.best_score - single_score),
         "bayes_score": None if bayes_score is None else mean_estimate(bayes_score),
         "bayes_gap_recovered": None if bayes_score is None else ratio_estimate(gain, bayes_score - single_score),

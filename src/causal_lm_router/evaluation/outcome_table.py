@@ -78,6 +78,11 @@ class OutcomeTable:
         """1 in the column of each query's called candidate; all 0 where no LLM is called (queries x candidates)."""
         return np.asarray(self.called[:, None] == np.arange(len(self.candidate_names)), dtype=np.float64)
 
+    @cached_property
+    def dearest(self) -> float:
+        """Mean cost of the dearest candidate on these queries, USD; 0 where costs are unknown."""
+        return 0.0 if self.costs is None else float(self.costs.mean(axis=0).max())
+
     def of_called(self, values: Floats) -> Floats:
         """Return for each query its called candidate's value in a matrix; 0 where no LLM is called."""
         return _pick(values, self.called)

@@ -1,34 +1,38 @@
-"""How certain means over several seeds are: hierarchical bootstrap, exact McNemar test, Holm's correction.
+"""How certain means over seeds and queries are: intervals, tests of differences, exact McNemar test, Holm's correction.
 
 Seeds and queries are crossed where every seed answers the same queries: an easy query is easy for all seeds, a good
-seed is good on all queries, so the cells of the table seeds x queries are not independent draws. The bootstrap
-therefore draws seeds and, for all of them together, queries: the pigeonhole bootstrap (Owen 2007, "The pigeonhole
-bootstrap", Annals of Applied Statistics 1(2), 386-411, arXiv 0712.1111), whose variance is on average at least the
-true one where seeds are many. Seeds that answer different queries have their queries drawn separately: there the
-bootstrap is nested, and too wide rather than too narrow.
-
-Few seeds make a bootstrap over them too narrow, by the factor (S - 1) / S in the variance and by the normal instead of
-the t distribution. So S - 1 of S seeds are drawn, which makes their part of the variance unbiased (Rao and Wu 1988,
-"Resampling inference with complex survey data", JASA 83, 231-241), and the interval is that of Student's t around the
-estimate with the bootstrap's standard error (Hesterberg 2015, "What teachers should know about the bootstrap", American
-Statistician 69, 371-386), at the degrees of freedom that Satterthwaite's formula gives for the sum of the two parts, as
-in Clark (1973), "The language-as-fixed-effect fallacy", for subjects crossed with items.
+seed is good on all queries, so the cells of the table seeds x queries are not independent draws. The values of a query
+are averaged over the seeds first, which gives the interval of `interval_formulas` over queries. What the seeds' means
+spread is added to it: the halves of the two intervals, squared, the second with Student's quantile of S - 1 degrees of
+freedom (Graybill and Wang 1980, "Confidence intervals on nonnegative linear combinations of variances", JASA 75,
+869-873; Zou and Donner 2008). What seeds and queries do together is in both. Of two seeds it is taken out of the part
+over queries, of which at least a quarter stays; of more seeds the share (S - 2) / (S - 1) of it is taken out of their
+part. By simulation both hold, while Satterthwaite's degrees of freedom for the sum miss too often (86% at two seeds).
+Seeds that answer different queries each have an interval over their own.
 """
 
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-from scipy import signal, stats
+from scipy import stats
 
 from causal_lm_router.data.arrays import Floats
-from causal_lm_router.evaluation.intervals import Estimate
+from causal_lm_router.evaluation.interval_formulas import (
+    LEVEL,
+    Interval,
+    Measure,
+    limits,
+    query_interval,
+    t_quantile,
+)
+from causal_lm_router.evaluation.intervals import Estimate, make_estimate, why_none
 
-LEVEL = 0.05
-"""Family-wise level at which a difference is called significant."""
 NO_DIFFERENCE = "no significant difference"
-# Numbers held at once while queries are drawn: bounds the memory, not the result.
-_MAX_DRAWN = 4_000_000
+# The part over queries never shrinks below this share of its variance: seeds that agree by chance are no certainty.
+_LEAST_KEPT = 0.25
+# Tests tell p-values apart down to this one.
+_LEAST_P = 1e-9
 
 
 @dataclass(frozen=True)
@@ -40,28 +44,25 @@ class Sample:
     """Shape (queries, metrics)."""
 
 
-@dataclass(frozen=True)
-class Resampling:
-    """How many times the bootstrap draws, and from which random seed.
+@dataclass(frozen=True, kw_only=True)
+class SeedMean:
+    """Means over seeds and queries of one sample, or of an array of samples."""
 
-    Raises:
-        ValueError: `resamples` is below 100.
-    """
+    value: Floats
+    standard_error: Floats
+    interval: Interval
 
-    resamples: int = 2000
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        if self.resamples < 100:
-            raise ValueError(f"resamples must be at least 100, got {self.resamples}")
-
-
-@dataclass(frozen=True)
-class MeanEstimate:
-    """A mean over seeds and queries, and the two-sided p-value of its being 0 (None where there is a single query)."""
-
-    estimate: Estimate
-    p_value: float | None
+    def p_value(self) -> Floats:
+        """Return the two-sided p-value of the mean being 0: the smallest level whose interval leaves out 0."""
+        # By halves, on the logarithm: the interval shrinks as its level grows.
+        lowest = np.full(np.shape(self.value), np.log(_LEAST_P))
+        highest = np.zeros_like(lowest)
+        for _ in range(40):
+            middle = (lowest + highest) / 2
+            low, high = self.interval(np.exp(middle))
+            is_out = (low > 0) | (high < 0)
+            highest, lowest = np.where(is_out, middle, highest), np.where(is_out, lowest, middle)
+        return np.exp(highest)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,16 +70,17 @@ class Difference:
     """A paired difference of two means over seeds and queries, with its tests."""
 
     estimate: Estimate
-    bootstrap_p: float
+    p: float
+    """Of the interval's test; 1 where a single query leaves no interval."""
     mcnemar_p: float | None
-    """Of routing accuracy alone."""
+    """Of routing accuracy alone, and of one seed alone: it knows nothing of the spread between seeds."""
     adjusted_p: float = 1.0
     """`p_value` after Holm's correction (see `correct_differences`)."""
 
     @property
     def p_value(self) -> float:
         """The larger of the two: a difference counts when both tests see it."""
-        return max(self.bootstrap_p, self.mcnemar_p or 0.0)
+        return max(self.p, self.mcnemar_p or 0.0)
 
     @property
     def verdict(self) -> str:
@@ -88,31 +90,65 @@ class Difference:
         return "significantly better" if self.estimate.value > 0 else "significantly worse"
 
 
-def estimate_means(samples: Sequence[Sample], resampling: Resampling) -> list[MeanEstimate]:
-    """Return per column the mean over seeds of the mean over queries, with its hierarchical bootstrap 95% interval.
+def seed_mean(tables: Sequence[Floats], measure: Measure, dearest: Floats | float = 0.0) -> SeedMean:
+    """Return the mean over seeds of their means over queries.
+
+    A table of shape (..., seeds, queries), of at least two queries, for each set of seeds with the same queries.
+    `dearest` is that of `query_interval`.
+    """
+    num_seeds = sum(table.shape[-2] for table in tables)
+    seed_means = np.concatenate([table.mean(axis=-1) for table in tables], axis=-1)
+    value = seed_means.mean(axis=-1)
+    # Each table's queries averaged over its seeds, and its share of the seeds.
+    averaged = [table.mean(axis=-2) for table in tables]
+    shares = [table.shape[-2] / num_seeds for table in tables]
+    of_queries = _combine([query_interval(values, measure, dearest) for values in averaged], averaged, shares)
+    spread = _add(shares, [values.var(axis=-1, ddof=1) / values.shape[-1] for values in averaged])
+    if num_seeds == 1:
+        return SeedMean(value=value, standard_error=np.sqrt(spread), interval=_within(measure, value, of_queries))
+    between = seed_means.var(axis=-1, ddof=1) / num_seeds
+    # What seeds and queries do together is in both parts: it is taken out of one of them.
+    together = _add(shares, [_interaction(table) for table in tables])
+    kept = np.ones_like(value)
+    if num_seeds == 2:
+        with np.errstate(divide="ignore", invalid="ignore"):
+            kept = np.where(spread > 0, np.clip(1 - together / spread, _LEAST_KEPT, 1.0), 1.0)
+    else:
+        between = np.maximum(0.0, between - (num_seeds - 2) / (num_seeds - 1) * together)
+
+    def halves(level: Floats | float) -> tuple[Floats, Floats]:
+        # The seeds' part is known to few degrees of freedom alone.
+        of_seeds = between * t_quantile(num_seeds - 1, level) ** 2
+        below, above = of_queries(level)
+        return np.sqrt(kept * below**2 + of_seeds), np.sqrt(kept * above**2 + of_seeds)
+
+    return SeedMean(
+        value=value, standard_error=np.sqrt(kept * spread + between), interval=_within(measure, value, halves)
+    )
+
+
+def estimate_means(samples: Sequence[Sample], measures: Sequence[Measure], dearest: float = 0.0) -> list[Estimate]:
+    """Return per column, a measure each, the mean over seeds of the mean over queries with its 95% interval.
 
     One seed leaves the spread between seeds unknown: the interval then covers the spread of queries alone. A seed with
     a single query leaves no interval.
     """
-    means = np.stack([sample.values.mean(axis=0) for sample in samples])
-    if any(len(sample.values) < 2 for sample in samples):
-        return [MeanEstimate(Estimate(value=float(value)), None) for value in means.mean(axis=0)]
-    errors = _resampled_means(samples, resampling).std(axis=0, ddof=1)
-    degrees = _degrees_of_freedom(samples, means)
-    return [_estimate(*numbers) for numbers in zip(means.mean(axis=0), errors, degrees, strict=True)]
+    return [_estimate(samples, column, measure, dearest) for column, measure in enumerate(measures)]
 
 
-def estimate_differences(samples: Sequence[Sample], resampling: Resampling, *, accuracy: int) -> list[Difference]:
+def estimate_differences(samples: Sequence[Sample], measures: Sequence[Measure], *, accuracy: int) -> list[Difference]:
     """Return per column the mean of paired differences with its tests; McNemar's for the column `accuracy` alone.
 
     `samples` hold one router's values minus another's, a sample per seed. Holm's correction is still to be made.
     """
     differences = []
-    for column, mean in enumerate(estimate_means(samples, resampling)):
-        # A single query has no p-value, and gives no reason to doubt that the two are equal.
-        bootstrap_p = 1.0 if mean.p_value is None else mean.p_value
-        exact_p = mcnemar_p(_sums_over_seeds(samples, column)) if column == accuracy else None
-        differences.append(Difference(estimate=mean.estimate, bootstrap_p=bootstrap_p, mcnemar_p=exact_p))
+    for column, measure in enumerate(measures):
+        estimate = _estimate(samples, column, measure)
+        # Without an interval there is no reason to doubt that the two are equal.
+        p = 1.0 if estimate.low is None else float(seed_mean(_tables(samples, column), measure).p_value())
+        is_exact = column == accuracy and len(samples) == 1
+        exact_p = mcnemar_p(samples[0].values[:, column]) if is_exact else None
+        differences.append(Difference(estimate=estimate, p=p, mcnemar_p=exact_p))
     return differences
 
 
@@ -122,29 +158,15 @@ def correct_differences(differences: Mapping[Hashable, Difference]) -> dict[Hash
     return {key: replace(difference, adjusted_p=adjusted[key]) for key, difference in differences.items()}
 
 
-def mcnemar_p(sums: Floats) -> float:
-    """Return the exact two-sided p-value that two routers are right equally often on the queries, given their seeds.
+def mcnemar_p(differences: Floats) -> float:
+    """Return the exact two-sided p-value that two routers are right equally often: McNemar's test.
 
-    `sums` holds a whole number per query: on how many seeds only the first router is right, minus on how many only the
-    second is. Of one seed it is McNemar's exact test, the binomial on discordant queries (McNemar 1947, Psychometrika
-    12, 153-157). Of several seeds it is the same test on the sums: under the null hypothesis each is as likely as its
-    negative, and the distribution of their total over all signs (Pitman 1937, Supplement to the Journal of the Royal
-    Statistical Society 4, 119-130) is worked out exactly. Pooled pairs would count a query once a seed as if its
-    answers were independent; a majority of seeds would test the ensemble rather than the router.
+    `differences` holds per query 1 where only the first is right, -1 where only the second is, else 0. Of one run of
+    each: over several seeds a query would count once a seed, and sums over seeds know nothing of the spread between
+    them. Source: McNemar (1947), Psychometrika 12, 153-157.
     """
-    whole = np.rint(sums).astype(int)
-    sizes, counts = np.unique(np.abs(whole[whole != 0]), return_counts=True)
-    # Distribution of the total: element i is the probability of i - centre. The queries are independent, so those of
-    # each size add their own distribution by convolution.
-    distribution: Floats = np.ones(1)
-    for size, count in zip(sizes, counts, strict=True):
-        # `count` random signs times `size`: their sum takes every 2 * size-th value from -size * count up.
-        signs = np.zeros(2 * size * count + 1)
-        signs[:: 2 * size] = stats.binom.pmf(np.arange(count + 1), count, 0.5)
-        distribution = np.maximum(0.0, signal.convolve(distribution, signs))
-    # Both tails are equal; with a total of 0 each of them holds the middle, hence the bound of 1.
-    centre = len(distribution) // 2
-    return min(1.0, 2 * float(distribution[centre + abs(int(whole.sum())) :].sum()))
+    wins, losses = int((differences > 0).sum()), int((differences < 0).sum())
+    return float(stats.binomtest(wins, wins + losses).pvalue) if wins + losses else 1.0
 
 
 def adjust_holm(p_values: Mapping[Hashable, float]) -> dict[Hashable, float]:
@@ -162,74 +184,61 @@ def adjust_holm(p_values: Mapping[Hashable, float]) -> dict[Hashable, float]:
     return adjusted
 
 
-def _sums_over_seeds(samples: Sequence[Sample], column: int) -> Floats:
-    """Per query the sum over seeds of the values in `column`, as `mcnemar_p` takes them."""
-    sums = [
-        np.sum([samples[index].values[:, column] for index in indices], axis=0) for indices in _same_queries(samples)
-    ]
-    return np.concatenate(sums)
+def _estimate(samples: Sequence[Sample], column: int, measure: Measure, dearest: float = 0.0) -> Estimate:
+    if any(len(sample.values) < 2 for sample in samples):
+        value = float(np.mean([sample.values[:, column].mean() for sample in samples]))
+        return Estimate(value=value, note="a single query says nothing of the spread")
+    mean = seed_mean(_tables(samples, column), measure, dearest)
+    low, high = mean.interval(LEVEL)
+    return make_estimate(float(mean.value), float(mean.standard_error), low, high, why_none(measure))
 
 
-def _estimate(value: float, error: float, degrees: float) -> MeanEstimate:
-    # All values equal: an interval without width, and certainty whether the mean is 0.
-    if error < 1e-12:
-        same = float(value)
-        return MeanEstimate(Estimate(value=same, standard_error=0.0, low=same, high=same), float(abs(same) < 1e-12))
-    half = float(stats.t.ppf(0.975, degrees)) * float(error)
-    interval = Estimate(
-        value=float(value), standard_error=float(error), low=float(value) - half, high=float(value) + half
-    )
-    return MeanEstimate(interval, float(2 * stats.t.sf(abs(value) / error, degrees)))
+def _combine(intervals: Sequence[Interval], averaged: Sequence[Floats], shares: Sequence[float]) -> Interval:
+    """Level -> how far the interval of the weighed mean of several sets of queries reaches down and up (MOVER)."""
+    means = [values.mean(axis=-1) for values in averaged]
+
+    def halves(level: Floats | float) -> tuple[Floats, Floats]:
+        ends = [interval(level) for interval in intervals]
+        below = [(mean - low) ** 2 for mean, (low, _) in zip(means, ends, strict=True)]
+        above = [(high - mean) ** 2 for mean, (_, high) in zip(means, ends, strict=True)]
+        return np.sqrt(_add(shares, below)), np.sqrt(_add(shares, above))
+
+    return halves
 
 
-def _resampled_means(samples: Sequence[Sample], resampling: Resampling) -> Floats:
-    """Means over drawn seeds and queries, shape (resamples, metrics)."""
-    random = np.random.default_rng(resampling.seed)
-    num_seeds, num_metrics = len(samples), samples[0].values.shape[1]
-    # Every seed's mean over the drawn queries. Seeds with the same queries share each draw: the two are crossed.
-    means = np.empty((resampling.resamples, num_seeds, num_metrics))
-    for indices in _same_queries(samples):
-        # The columns of all these seeds side by side: one matrix product draws queries for all of them.
-        values = np.concatenate([samples[index].values for index in indices], axis=1)
-        for start in range(0, resampling.resamples, step := max(1, _MAX_DRAWN // len(values))):
-            drawn = _draw_counts(random, min(step, resampling.resamples - start), len(values)) @ values / len(values)
-            means[start : start + step, indices] = drawn.reshape(len(drawn), len(indices), num_metrics)
-    # S - 1 of S seeds make their part of the variance unbiased (Rao and Wu 1988).
-    seeds = random.integers(num_seeds, size=(resampling.resamples, max(1, num_seeds - 1), 1))
-    return np.asarray(np.take_along_axis(means, seeds, axis=1).mean(axis=1))
+def _add(shares: Sequence[float], variances: Sequence[Floats]) -> Floats:
+    """The variance of a weighed mean of parts that are independent."""
+    parts = [share**2 * variance for share, variance in zip(shares, variances, strict=True)]
+    return np.asarray(np.sum(parts, axis=0))
 
 
-def _draw_counts(random: np.random.Generator, num_resamples: int, num_queries: int) -> Floats:
-    """How often each resample draws each query, shape (resamples, queries)."""
-    drawn = random.integers(num_queries, size=(num_resamples, num_queries))
-    # Each resample counts in a range of its own, so that one call counts all of them.
-    drawn += np.arange(num_resamples)[:, None] * num_queries
-    counts = np.bincount(drawn.ravel(), minlength=drawn.size)
-    return counts.reshape(drawn.shape).astype(np.float64)
+def _within(measure: Measure, value: Floats, halves: Interval) -> Interval:
+    """The interval that reaches so far down and up, inside what the measure can be."""
+    lowest, highest = limits(measure)
+
+    def interval(level: Floats | float) -> tuple[Floats, Floats]:
+        below, above = halves(level)
+        return np.maximum(lowest, value - below), np.minimum(highest, value + above)
+
+    return interval
 
 
-def _degrees_of_freedom(samples: Sequence[Sample], means: Floats) -> Floats:
-    """Satterthwaite's degrees of freedom per column, of the variance between seeds plus that between queries.
+def _interaction(table: Floats) -> Floats:
+    """The part of the variance of the mean over queries that seeds and queries make together.
 
-    (sum of v)^2 / sum of (v^2 / d), over the parts v of the variance with their degrees of freedom d.
+    Of one seed it cannot be told from the queries' own: all of it.
     """
-    parts = []
-    for indices in _same_queries(samples):
-        # Seeds with the same queries are averaged first: their queries are drawn together.
-        values = np.mean([samples[index].values for index in indices], axis=0)
-        share = len(indices) / len(samples)
-        parts.append((share**2 * values.var(axis=0, ddof=1) / len(values), len(values) - 1))
-    if len(samples) > 1:
-        parts.append((means.var(axis=0, ddof=1) / len(samples), len(samples) - 1))
-    total = np.sum([variance for variance, _ in parts], axis=0)
-    shares = np.sum([variance**2 / degrees for variance, degrees in parts], axis=0)
-    # Without any variance the quotient is 0 / 0; `_estimate` then takes no notice of the degrees.
-    return np.asarray(np.divide(total**2, shares, out=np.ones_like(total), where=shares > 0))
+    num_seeds, num_queries = table.shape[-2:]
+    centred = table - table.mean(axis=-1, keepdims=True)
+    if num_seeds == 1:
+        return np.asarray(centred[..., 0, :].var(axis=-1, ddof=1) / num_queries)
+    rest = centred - centred.mean(axis=-2, keepdims=True)
+    return np.asarray((rest**2).sum(axis=(-2, -1)) / ((num_seeds - 1) * (num_queries - 1)) / (num_seeds * num_queries))
 
 
-def _same_queries(samples: Sequence[Sample]) -> list[list[int]]:
-    """Indices of the samples, those with the same queries together."""
-    groups: dict[Hashable, list[int]] = {}
-    for index, sample in enumerate(samples):
-        groups.setdefault(sample.queries, []).append(index)
-    return list(groups.values())
+def _tables(samples: Sequence[Sample], column: int) -> list[Floats]:
+    """A table of seeds x queries for each set of samples with the same queries."""
+    groups: dict[Hashable, list[Floats]] = {}
+    for sample in samples:
+        groups.setdefault(sample.queries, []).append(sample.values[:, column])
+    return [np.stack(rows) for rows in groups.values()]

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import numpy as np
 
+from causal_lm_router.evaluation.interval_formulas import Measure
 from causal_lm_router.evaluation.intervals import Estimate, rate_estimate
 from causal_lm_router.evaluation.outcome_table import OutcomeTable
 from causal_lm_router.evaluation.statistics import (
     Difference,
-    Resampling,
     Sample,
     correct_differences,
     estimate_differences,
@@ -51,7 +51,6 @@ class Comparison:
 
     runs: tuple[ComparedRun, ...]
     pairs: tuple[Pair, ...]
-    resampling: Resampling
 
     @property
     def first(self) -> ComparedRun:
@@ -59,7 +58,7 @@ class Comparison:
         return self.runs[0]
 
 
-def compare_runs(folders: Sequence[Path], resampling: Resampling) -> Comparison:
+def compare_runs(folders: Sequence[Path]) -> Comparison:
     """Return the comparison of the evaluations in `folders` (with report.json and outcomes.jsonl) with the first.
 
     Raises:
@@ -81,8 +80,8 @@ def compare_runs(folders: Sequence[Path], resampling: Resampling) -> Comparison:
         runs.append(ComparedRun(name=name, folder=folder, evaluation=evaluation, table=table))
         if not np.array_equal(table.scores, runs[0].table.scores):
             raise ValueError(f"{folder}: candidates have other scores than in {folders[0]}, so the data differ")
-    pairs = [_compare(run, runs[0], resampling) for run in runs[1:]]
-    return Comparison(tuple(runs), tuple(_correct(pairs)), resampling)
+    pairs = [_compare(run, runs[0]) for run in runs[1:]]
+    return Comparison(tuple(runs), tuple(_correct(pairs)))
 
 
 def _read(folder: Path) -> RunEvaluation:
@@ -125,13 +124,15 @@ def _names(folders: Sequence[Path]) -> list[str]:
     return ["/".join(folder.parts[-length:]) for folder in folders]
 
 
-def _compare(run: ComparedRun, first: ComparedRun, resampling: Resampling) -> Pair:
+def _compare(run: ComparedRun, first: ComparedRun) -> Pair:
     ours, theirs = run.evaluation.values, first.evaluation.values
-    metrics = ["mean_score", "routing_accuracy"]
-    metrics += ["mean_cost"] if "mean_cost" in ours and "mean_cost" in theirs else []
+    metrics = {"mean_score": Measure.difference, "routing_accuracy": Measure.difference}
+    if "mean_cost" in ours and "mean_cost" in theirs:
+        metrics["mean_cost"] = Measure.cost_difference
     # A row per query; both evaluations are sorted by query id.
     values = np.column_stack([ours[name] - theirs[name] for name in metrics])
-    score, accuracy, *costs = estimate_differences([Sample(run.evaluation.queries, values)], resampling, accuracy=1)
+    sample = Sample(run.evaluation.queries, values)
+    score, accuracy, *costs = estimate_differences([sample], list(metrics.values()), accuracy=1)
     # Columns of both tables are in the first run's order, so equal routes are equal numbers.
     differ = run.table.routes != first.table.routes
     return Pair(

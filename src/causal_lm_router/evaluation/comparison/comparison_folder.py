@@ -29,8 +29,6 @@ def write_comparison(comparison: Comparison, output: Path) -> list[Path]:
         "split": first.evaluation.split,
         "queries": first.evaluation.report.num_queries,
         "first": first.name,
-        "resamples": comparison.resampling.resamples,
-        "seed": comparison.resampling.seed,
         "rows": rows,
     }
     # Every file is written whole; a rerun replaces them one by one.

@@ -33,7 +33,7 @@ from causal_lm_router.terminal import plain_text
 
 METRICS = ("mean_score", "routing_accuracy", "parse_failure_rate", "mean_cost")
 LEGEND = (
-    "Differences are the run's mean minus the first run's on the same queries, with 95% bootstrap intervals. "
+    "Differences are the run's mean minus the first run's on the same queries, with 95% intervals. "
     "Right alone: number of queries on which only the run is right : on which only the first run is right."
 )
 HOLM = "Holm p: the larger of a metric's p-values, corrected for the number of runs compared."
@@ -81,7 +81,7 @@ def render_markdown(comparison: Comparison) -> str:
     pairs = [{"run": pair.run.name, **_pair_cells(pair)} for pair in comparison.pairs]
     title = f"# {len(comparison.runs)} runs on {_queries(comparison)}"
     # A single comparison needs no correction.
-    sentences = [LEGEND, *([HOLM] if len(comparison.pairs) > 1 else []), _said_of_resampling(comparison)]
+    sentences = [LEGEND, *([HOLM] if len(comparison.pairs) > 1 else [])]
     parts = [
         title,
         markdown(runs),
@@ -150,10 +150,6 @@ def _queries(comparison: Comparison) -> str:
     evaluation = comparison.first.evaluation
     number = count(evaluation.report.num_queries, "query", "queries")
     return f"the same {number} of the {evaluation.split} split"
-
-
-def _said_of_resampling(comparison: Comparison) -> str:
-    return f"{comparison.resampling.resamples:,} bootstrap resamples, random seed {comparison.resampling.seed}."
 
 
 def _pair_columns(pair: Pair | None) -> Row:

@@ -6,8 +6,8 @@ from matplotlib.figure import Figure
 
 from causal_lm_router.data.arrays import Floats
 from causal_lm_router.evaluation.figures.drawing import BLUE, GREY, ORANGE
-from causal_lm_router.evaluation.intervals import Z_95
-from causal_lm_router.evaluation.measures.calibration import expected_calibration_error, reliability
+from causal_lm_router.evaluation.interval_formulas import LEVEL, share_interval
+from causal_lm_router.evaluation.measures.calibration import bin_numbers, expected_calibration_error, reliability
 
 NUM_BINS = 15
 
@@ -16,8 +16,8 @@ def draw_reliability(scores: Floats, predicted: Floats, calibrated: Floats | Non
     """Return a drawing of mean score against mean prediction in 15 bins, and of the sizes of the bins.
 
     All arrays have shape (queries, candidates); the answers of all candidates share the bins. `calibrated` are the same
-    predictions after temperature scaling, drawn beside them. Vertical bars are normal 95% intervals of the mean score,
-    which treat the answers of a bin as independent: too narrow where candidates fail on the same queries.
+    predictions after temperature scaling, drawn beside them. Vertical bars are 95% intervals of the mean score over
+    queries.
     """
     series = [("predicted" if calibrated is None else "as predicted", BLUE, predicted)]
     if calibrated is not None:
@@ -45,14 +45,24 @@ def draw_reliability(scores: Floats, predicted: Floats, calibrated: Floats | Non
 def _draw_means(axes: Axes, scores: Floats, predicted: Floats, label: str, colour: str) -> None:
     bins = reliability(scores, predicted, NUM_BINS)
     axes.plot(*_known(bins.mean_predicted, bins.mean_score), "o-", color=colour, label=label, markersize=5)
-    # Variance within a bin: mean of squares minus square of the mean, which rounding may leave below 0.
-    squares = reliability(scores**2, predicted, NUM_BINS).mean_score
-    # Bins of one answer divide by 0: their spread is NaN, and they are left out below.
-    with np.errstate(divide="ignore", invalid="ignore"):
-        halves = Z_95 * np.sqrt(np.maximum(0.0, squares - bins.mean_score**2) / (bins.num_pairs - 1))
-    lows, highs = np.maximum(0.0, bins.mean_score - halves), np.minimum(1.0, bins.mean_score + halves)
-    places, lows, highs = _known(bins.mean_predicted, lows, highs)
+    bounds = [_bin_interval(scores, predicted, number) for number in range(NUM_BINS)]
+    places, lows, highs = _known(bins.mean_predicted, *np.array(bounds).T)
     axes.vlines(places, lows, highs, color=colour, alpha=0.5)
+
+
+def _bin_interval(scores: Floats, predicted: Floats, number: int) -> tuple[float, float]:
+    """The interval of a bin's mean score; NaN where fewer than two queries are in it."""
+    is_in = bin_numbers(predicted, NUM_BINS) == number
+    # A query's answers count together: candidates fail on the same queries.
+    sizes = is_in.sum(axis=1)
+    num_queries = int((sizes > 0).sum())
+    if num_queries < 2:
+        return np.nan, np.nan
+    mean = scores[is_in].mean()
+    residuals = np.where(is_in, scores - mean, 0.0).sum(axis=1)
+    variance = (residuals**2).sum() / sizes.sum() ** 2 * num_queries / (num_queries - 1)
+    low, high = share_interval(np.array(mean), np.array(variance), num_queries)(LEVEL)
+    return float(low), float(high)
 
 
 def _draw_counts(axes: Axes, scores: Floats, predicted: Floats, colour: str, offset: float, share: float) -> None:

@@ -10,14 +10,20 @@ from typing import NamedTuple
 import numpy as np
 from scipy.optimize import minimize_scalar
 from scipy.special import expit, logit
-from scipy.stats import kendalltau
 
 from causal_lm_router.data.arrays import Bools, Floats, Integers
+from causal_lm_router.evaluation.interval_formulas import LEVEL, share_interval
+from causal_lm_router.evaluation.intervals import Estimate, make_estimate
 
 CLIP = 1e-6
 """Predictions are kept this far from 0 and 1 before their logit is taken."""
 TEMPERATURES = (0.05, 20.0)
 """The range in which a temperature is looked for."""
+
+MIN_CONTRAST = 16
+"""Harmonic mean of the numbers of right and wrong answers that an interval of an AUROC needs."""
+# Pairs of queries held at once: bounds the memory, not the result.
+_MAX_PAIRS = 4_000_000
 
 
 class Reliability(NamedTuple):
@@ -32,24 +38,43 @@ def auroc(scores: Floats, predicted: Floats) -> float:
     """Return AUROC: of the pairs of queries with different scores, the share whose predictions are in the same order.
 
     Equal predictions count half; NaN where all scores are equal. For scores of 0 and 1 this is the area under the ROC
-    curve (Hanley and McNeil, 1982), for others the concordance index (Harrell et al., 1982). It is
-    ((concordant - discordant) / pairs + 1) / 2, and the difference comes from Kendall's tau-b, in O(N log N).
+    curve (Hanley and McNeil, 1982), for others the concordance index (Harrell et al., 1982).
     """
-    # Kendall's tau-b is surplus / sqrt(pairs untied in one x pairs untied in the other).
-    ordered_pairs, compared_pairs = _num_untied(predicted), _num_untied(scores)
-    if compared_pairs == 0:
-        return float("nan")
-    if ordered_pairs == 0:
-        return 0.5
-    surplus = float(kendalltau(scores, predicted).statistic) * (ordered_pairs * compared_pairs) ** 0.5
-    return float((surplus / compared_pairs + 1) / 2)
+    surplus, compared = _concordance(scores, predicted)
+    return float((surplus.sum() / compared.sum() + 1) / 2) if compared.any() else float("nan")
 
 
-def _num_untied(values: Floats) -> int:
-    """The number of pairs of entries that differ."""
-    counts = np.unique(values, return_counts=True)[1]
-    total = len(values)
-    return int(total * (total - 1) - (counts * (counts - 1)).sum()) // 2
+def auroc_estimate(scores: Floats, predicted: Floats) -> Estimate | None:
+    """Return AUROC with its 95% interval; None where all scores are equal.
+
+    The standard error is the jackknife's, which for scores of 0 and 1 is about that of DeLong et al. (1988), Biometrics
+    44, 837-845. The interval is that of a share (`share_interval`), its number of queries the harmonic mean of the
+    numbers of right and wrong answers, or what makes as many pairs.
+    """
+    surplus, compared = _concordance(scores, predicted)
+    if not compared.any():
+        return None
+    value, num = float((surplus.sum() / compared.sum() + 1) / 2), len(scores)
+    size = float(compared.sum()) / num
+    if size < MIN_CONTRAST:
+        return Estimate(value=value, note="too few queries score otherwise than the others")
+    # AUROC without each query in turn: a query is in all its pairs, which the sums count from both sides.
+    without = (surplus.sum() - 2 * surplus) / (compared.sum() - 2 * compared) / 2
+    error = float(np.sqrt((num - 1) / num * ((without - without.mean()) ** 2).sum()))
+    low, high = share_interval(np.array(value), np.array(error**2), size)(LEVEL)
+    return make_estimate(value, error, low, high, "every pair is in the same order")
+
+
+def _concordance(scores: Floats, predicted: Floats) -> tuple[Floats, Floats]:
+    """Of each query's pairs with others: those in order minus those in reverse, and those whose scores differ."""
+    surplus, compared = np.empty(len(scores)), np.empty(len(scores))
+    # In parts, as all pairs at once would not fit for many queries.
+    for start in range(0, len(scores), step := max(1, _MAX_PAIRS // len(scores))):
+        part = slice(start, start + step)
+        order = np.sign(scores[part, None] - scores)
+        surplus[part] = (order * np.sign(predicted[part, None] - predicted)).sum(axis=1)
+        compared[part] = np.abs(order).sum(axis=1)
+    return surplus, compared
 
 
 def reliability(scores: Floats, predicted: Floats, num_bins: int = 15) -> Reliability:
@@ -57,8 +82,7 @@ def reliability(scores: Floats, predicted: Floats, num_bins: int = 15) -> Reliab
 
     A prediction of 0 is in the first bin. Source: Guo et al. (2017), arXiv 1706.04599, section 2.
     """
-    # Bounds belong to the bin below them.
-    bins = np.searchsorted(np.linspace(0, 1, num_bins + 1)[1:-1], predicted.ravel(), side="left")
+    bins = bin_numbers(predicted, num_bins).ravel()
     num_pairs = np.bincount(bins, minlength=num_bins)
     # The sums of predictions and of scores in each bin give its means.
     sums = [np.bincount(bins, values.ravel(), num_bins) for values in (predicted, scores)]
@@ -66,6 +90,11 @@ def reliability(scores: Floats, predicted: Floats, num_bins: int = 15) -> Reliab
         np.divide(total, num_pairs, out=np.full(num_bins, np.nan), where=num_pairs > 0) for total in sums
     )
     return Reliability(num_pairs, mean_predicted, mean_score)
+
+
+def bin_numbers(predicted: Floats, num_bins: int) -> Integers:
+    """Return the bin of every prediction, from 0; a bound belongs to the bin below it."""
+    return np.searchsorted(np.linspace(0, 1, num_bins + 1)[1:-1], predicted, side="left")
 
 
 def expected_calibration_error(scores: Floats, predicted: Floats, num_bins: int = 15) -> float:

@@ -1,12 +1,11 @@
 """The record of a router's frontier and of the measures of it."""
 
 from dataclasses import dataclass
-from functools import partial
 
 import numpy as np
 
 from causal_lm_router.data.arrays import Floats
-from causal_lm_router.evaluation.intervals import Estimate
+from causal_lm_router.evaluation.intervals import Estimate, without_interval
 from causal_lm_router.evaluation.measures import cost_quality
 from causal_lm_router.evaluation.measures.cost_quality import (
     Points,
@@ -15,8 +14,9 @@ from causal_lm_router.evaluation.measures.cost_quality import (
     pool_aiq,
     trade_offs,
 )
-from causal_lm_router.evaluation.measures.resampling import bootstrap_estimates
 from causal_lm_router.evaluation.outcome_table import OutcomeTable
+
+OF_FRONTIER = "the best of many configurations on the same queries, or a ratio of such: no interval holds"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,26 +53,24 @@ class CostQualityReport:
     """Of the actual routes."""
 
 
-def report_cost_quality(
-    test: OutcomeTable, expected_costs: Floats | None, single: int, resamples: int
-) -> CostQualityReport | None:
+def report_cost_quality(test: OutcomeTable, expected_costs: Floats | None, single: int) -> CostQualityReport | None:
     """Return the report on `test`, None where its costs or predictions are unknown; `single` is best single's column.
 
     What a call of each candidate costs is the mean of `expected_costs` (USD; queries x candidates), from queries that
-    may be others. Intervals are percentile bootstrap intervals over `resamples` resamples of the queries, the router
-    held fixed.
+    may be others.
     """
     if test.costs is None or test.predicted is None or expected_costs is None:
         return None
     frontier = trade_offs(test.scores, test.costs, test.predicted, expected_costs.mean(axis=0))
-    # The router's last column holds the actual routes, beside its configurations.
-    arrays = (
+    measures = _measures(
+        # The router's last column holds the actual routes, beside its configurations.
         np.column_stack([frontier.score, test.score]),
         np.column_stack([frontier.cost, test.of_called(test.costs)]),
         test.scores,
         test.costs,
+        single=single,
     )
-    found = bootstrap_estimates(partial(_measures, single=single), arrays, resamples=resamples)
+    found = {name: without_interval(value, OF_FRONTIER) for name, value in measures.items()}
     # These two are defined wherever costs are known.
     pareto_dist, arena_score = found["pareto_dist"], found["arena_score"]
     assert pareto_dist is not None and arena_score is not None

@@ -1,22 +1,20 @@
 """The record of what a router's predictions are worth, beside the estimates over its routes alone."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from causal_lm_router.data.arrays import Floats
-from causal_lm_router.evaluation.intervals import Estimate, mean_estimate, rate_estimate
+from causal_lm_router.data.arrays import Bools, Floats
+from causal_lm_router.evaluation.intervals import Estimate, mean_estimate, rate_estimate, without_interval
 from causal_lm_router.evaluation.measures import calibration, two_candidates
 from causal_lm_router.evaluation.measures.cost_quality_report import CostQualityReport, report_cost_quality
-from causal_lm_router.evaluation.measures.resampling import bootstrap_estimates
 from causal_lm_router.evaluation.outcome_table import OutcomeTable
 
-RESAMPLES = 300
-"""Bootstrap resamples behind each interval of a report."""
+OF_ECE = "an ECE is above 0 on any finite number of queries, also of a calibrated router: no interval holds"
+OF_SHARES = "describes the routes of these queries: no interval holds where the shares are equal or one is 1"
+OF_THRESHOLDS = "read off at thresholds taken from the same queries: no interval holds"
 CONFORMAL_LEVEL = 0.9
 """The share of queries whose conformal set is to hold a best candidate."""
 
@@ -89,8 +87,7 @@ def report_predictions(
 
     `validation` gives the temperature, the conformal threshold and expected costs; one without predictions counts as
     none. Without validation costs, what a call of each candidate costs is expected from the test queries' mean.
-    Intervals of means and rates are those of `intervals`, all others percentile bootstrap intervals over `RESAMPLES`
-    resamples. They hold the router, the temperature and the threshold fixed.
+    Intervals hold the router, the temperature and the threshold fixed.
 
     Raises:
         ValueError: `best_single` or the candidates of `validation` are not those of `test`.
@@ -111,10 +108,10 @@ def report_predictions(
         expected_costs = test.costs if validation.costs is None else validation.costs
     return PredictionReport(
         auroc={
-            name: _bootstrap(calibration.auroc, test.scores[:, column], test.predicted[:, column])
+            name: calibration.auroc_estimate(test.scores[:, column], test.predicted[:, column])
             for column, name in enumerate(test.candidate_names)
         },
-        cost_quality=report_cost_quality(test, expected_costs, single, RESAMPLES),
+        cost_quality=report_cost_quality(test, expected_costs, single),
         two_candidates=_two_candidates(test, test.predicted, single) if len(test.candidate_names) == 2 else None,
         conformal=conformal,
         **_calibration(test.scores, test.predicted, temperature),
@@ -137,20 +134,14 @@ def _calibration(scores: Floats, predicted: Floats, temperature: float | None) -
 def _concentration(calls: Floats) -> dict[str, Any]:
     """The fields of a report about how few candidates get the calls."""
     return {
-        "route_entropy": _bootstrap(calibration.route_entropy, calls),
-        "normalised_route_entropy": _bootstrap(calibration.normalised_entropy, calls),
-        "top_route_share": _bootstrap(calibration.top_share, calls),
+        "route_entropy": without_interval(calibration.route_entropy(calls), OF_SHARES),
+        "normalised_route_entropy": without_interval(calibration.normalised_entropy(calls), OF_SHARES),
+        "top_route_share": without_interval(calibration.top_share(calls), OF_SHARES),
     }
 
 
-def _bootstrap(statistic: Callable[..., float], *arrays: NDArray[Any]) -> Estimate | None:
-    return bootstrap_estimates(lambda *rows: {"": statistic(*rows)}, arrays, resamples=RESAMPLES)[""]
-
-
 def _ece(scores: Floats, predicted: Floats) -> Estimate:
-    estimate = _bootstrap(calibration.expected_calibration_error, scores, predicted)
-    assert estimate is not None, "an ECE is defined for every query"
-    return estimate
+    return Estimate(value=calibration.expected_calibration_error(scores, predicted), note=OF_ECE)
 
 
 def _brier(scores: Floats, predicted: Floats) -> Estimate:
@@ -165,7 +156,20 @@ def _conformal(scores: Floats, predicted: Floats, threshold: float) -> Conformal
         # JSON has no infinity.
         threshold=threshold if np.isfinite(threshold) else None,
         coverage=rate_estimate(int(calibration.holds_best(scores, sets).sum()), len(sets)),
-        set_size=mean_estimate(sets.sum(axis=1)),
+        set_size=_set_size(sets),
+    )
+
+
+def _set_size(sets: Bools) -> Estimate:
+    # A size from 1 to the pool's is a share of the candidates beyond the first.
+    others = sets.shape[1] - 1
+    share = mean_estimate((sets.sum(axis=1) - 1) / others)
+    bounds = {key: getattr(share, key) for key in ("low", "high")}
+    return Estimate(
+        value=1 + others * share.value,
+        standard_error=None if share.standard_error is None else others * share.standard_error,
+        note=share.note,
+        **{key: None if bound is None else 1 + others * bound for key, bound in bounds.items()},
     )
 
 
@@ -175,10 +179,10 @@ def _two_candidates(test: OutcomeTable, predicted: Floats, strong: int) -> TwoCa
     arrays = (test.scores[:, weak], test.scores[:, strong], predicted[:, strong] - predicted[:, weak])
     return TwoCandidateReport(
         strong=test.candidate_names[strong],
-        apgr_paper=_bootstrap(two_candidates.apgr_paper, *arrays),
-        apgr_code=_bootstrap(two_candidates.apgr_code, *arrays),
-        cpt50_paper=_bootstrap(partial(two_candidates.cpt_paper, target=0.5), *arrays),
-        cpt50_code=_bootstrap(partial(two_candidates.cpt_code, target=0.5), *arrays),
-        cpt80_paper=_bootstrap(partial(two_candidates.cpt_paper, target=0.8), *arrays),
-        cpt80_code=_bootstrap(partial(two_candidates.cpt_code, target=0.8), *arrays),
+        apgr_paper=two_candidates.apgr_estimate(*arrays),
+        apgr_code=without_interval(two_candidates.apgr_code(*arrays), OF_THRESHOLDS),
+        cpt50_paper=without_interval(two_candidates.cpt_paper(*arrays, target=0.5), OF_THRESHOLDS),
+        cpt50_code=without_interval(two_candidates.cpt_code(*arrays, target=0.5), OF_THRESHOLDS),
+        cpt80_paper=without_interval(two_candidates.cpt_paper(*arrays, target=0.8), OF_THRESHOLDS),
+        cpt80_code=without_interval(two_candidates.cpt_code(*arrays, target=0.8), OF_THRESHOLDS),
     )

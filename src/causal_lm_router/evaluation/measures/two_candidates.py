@@ -15,6 +15,7 @@ from typing import NamedTuple
 import numpy as np
 
 from causal_lm_router.data.arrays import Floats
+from causal_lm_router.evaluation.intervals import Estimate, ratio_estimate
 
 
 class CallCurve(NamedTuple):
@@ -60,6 +61,25 @@ def apgr_paper(weak: Floats, strong: Floats, win_share: Floats) -> float:
     """
     curve = call_curve(weak, strong, win_share)
     return float(np.trapezoid(pgr(curve.quality, weak, strong), curve.share))
+
+
+def apgr_estimate(weak: Floats, strong: Floats, win_share: Floats) -> Estimate | None:
+    """Return `apgr_paper` with its 95% interval; None unless strong is better on average.
+
+    APGR is a ratio of two means over queries: of the gain of calling strong, times the share of thresholds at which the
+    query calls it, and of the gain. What a query's win share does to the ranks of the others is its second part
+    (Hajek's projection). The interval is Fieller's (`ratio_estimate`).
+    """
+    gain, num_queries = strong - weak, len(weak)
+    ascending = np.sort(win_share)
+    # Of the queries those with a lower win share, and with one at most as high: tied ones share their ranks.
+    lower, at_most = (np.searchsorted(ascending, win_share, side=side) for side in ("left", "right"))
+    called = (lower + at_most) / 2 / num_queries
+    # The gains of the queries with a higher win share, and of half of those tied: what this query's rank adds to.
+    totals = np.append(0.0, np.cumsum(gain[np.argsort(win_share, kind="stable")]))
+    moved = (totals[-1] - (totals[lower] + totals[at_most]) / 2) / num_queries
+    weighed = gain * called
+    return ratio_estimate(weighed + moved - moved.mean(), gain)
 
 
 def cpt_paper(weak: Floats, strong: Floats, win_share: Floats, target: float) -> float:

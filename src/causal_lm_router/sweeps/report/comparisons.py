@@ -6,10 +6,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from causal_lm_router.data.arrays import Floats
+from causal_lm_router.evaluation.interval_formulas import Measure
 from causal_lm_router.evaluation.statistics import (
     NO_DIFFERENCE,
     Difference,
-    Resampling,
     Sample,
     correct_differences,
     estimate_differences,
@@ -47,12 +47,10 @@ def baseline_of(configurations: Sequence[Configuration], text: str | None) -> Co
     return find_configuration(configurations, text)
 
 
-def compare(
-    configurations: Sequence[Configuration], baseline: Configuration | None, resampling: Resampling
-) -> list[Comparison]:
+def compare(configurations: Sequence[Configuration], baseline: Configuration | None) -> list[Comparison]:
     """Return the comparison of every configuration but the baseline itself, Holm's correction over all of them."""
     others = [configuration for configuration in configurations if configuration is not baseline]
-    return _correct([_compare(configuration, baseline, resampling) for configuration in others])
+    return _correct([_compare(configuration, baseline) for configuration in others])
 
 
 def verdict(comparisons: Sequence[Comparison]) -> str:
@@ -73,7 +71,7 @@ def verdict(comparisons: Sequence[Comparison]) -> str:
     return f"No significant difference between the baseline and {of} compared with it."
 
 
-def _compare(configuration: Configuration, baseline: Configuration | None, resampling: Resampling) -> Comparison:
+def _compare(configuration: Configuration, baseline: Configuration | None) -> Comparison:
     pairs = _pairs(configuration, baseline)
     if configuration.is_oracle:
         # That it is better than a router says nothing about routers, and would cost the others power.
@@ -90,7 +88,7 @@ def _compare(configuration: Configuration, baseline: Configuration | None, resam
             note = "not compared: asks other queries than the baseline, or routes among another pool"
             return Comparison(configuration=configuration, pairs=pairs, note=note)
         samples.append(paired)
-    accuracy, score = estimate_differences(samples, resampling, accuracy=0)
+    accuracy, score = estimate_differences(samples, [Measure.difference] * len(_COMPARED), accuracy=0)
     return Comparison(
         configuration=configuration,
         pairs=pairs,

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from causal_lm_router.evaluation.formatting import HEADINGS, REFERENCE_NAMES, form_of, format_estimate
-from causal_lm_router.evaluation.statistics import Resampling
 from causal_lm_router.sweeps.report.comparisons import BEST_SINGLE, Comparison, baseline_of, compare, verdict
 from causal_lm_router.sweeps.report.configurations import Configuration, group_runs, mark_repeated
 from causal_lm_router.sweeps.report.origins import say_origins
@@ -38,7 +37,6 @@ class Findings:
     comparisons: list[Comparison]
     selection: Selection | None
     shortfalls: Shortfalls | None
-    resampling: Resampling
 
     @property
     def finished(self) -> list[Run]:
@@ -62,13 +60,12 @@ class Findings:
         return sorted({run.test.split for run in self.runs if run.test})
 
 
-def find(folders: Sequence[Path], baseline: str | None, metric: str, resampling: Resampling) -> Findings:
+def find(folders: Sequence[Path], baseline: str | None, metric: str) -> Findings:
     """Return the findings over the runs in the given folders.
 
     Raises:
         ValueError: the folders hold no runs, no configuration fits `baseline`, or `metric` is not in CHOICE_METRICS.
     """
-    # Before the bootstrap, which takes long.
     check_metric(metric)
     # A run found twice would count twice.
     runs = mark_repeated(read_runs(folders))
@@ -86,11 +83,10 @@ def find(folders: Sequence[Path], baseline: str | None, metric: str, resampling:
             comparisons=[],
             selection=None,
             shortfalls=None,
-            resampling=resampling,
         )
     configurations = group_runs(runs)
     chosen = baseline_of(configurations, baseline)
-    summaries = [summarise(configuration, resampling) for configuration in configurations]
+    summaries = [summarise(configuration) for configuration in configurations]
     selection = select(summaries, metric)
     return Findings(
         runs=runs,
@@ -99,10 +95,9 @@ def find(folders: Sequence[Path], baseline: str | None, metric: str, resampling:
         summaries=summaries,
         references=reference_estimates(runs),
         baseline=chosen.name if chosen else REFERENCE_NAMES[BEST_SINGLE],
-        comparisons=compare(configurations, chosen, resampling),
+        comparisons=compare(configurations, chosen),
         selection=selection,
-        shortfalls=find_shortfalls(selection, resampling),
-        resampling=resampling,
+        shortfalls=find_shortfalls(selection),
     )
 
 
@@ -226,22 +221,18 @@ def _say_choice(findings: Findings) -> list[str]:
 
 def say_method(findings: Findings) -> list[str]:
     """Return how estimates, intervals, tests and the choice were made, a paragraph each."""
-    resampling = findings.resampling
     num_tests = sum((one.accuracy is not None) + (one.score is not None) for one in findings.comparisons)
     return [
         "A configuration is a resolved config without its seed, run folder, tracking and sweep settings; runs that "
         "differ in their seed alone are its replicates. Routing accuracy is the share of queries whose route scores as "
         "high as any candidate; a parse failure counts as wrong.",
-        f"Intervals of configurations and differences: hierarchical bootstrap, {resampling.resamples:,} resamples, "
-        f"random seed {resampling.seed}. Seeds are drawn and, for all seeds that answered the same queries together, "
-        "queries (the pigeonhole bootstrap, Owen 2007); S - 1 of S seeds are drawn (Rao and Wu 1988), and the interval "
-        "is Student's t around the mean with the bootstrap's standard error and Satterthwaite's degrees of freedom. A "
-        "rate of exactly 0% or 100% has Wilson's interval over queries. References have the intervals of their "
-        "report.json, over queries.",
+        "Intervals: the values of a query are averaged over the seeds that answered it; shares and scores have Clopper "
+        "and Pearson's interval at the effective number of queries, differences that of gains and losses, costs "
+        "the gamma interval. Of several seeds the spread between their means is added, at S - 1 degrees of freedom. "
+        "What says too little has no interval. References have the intervals of their report.json, over queries.",
         "Differences are paired by query, and by seed where both sides have the same seeds, and averaged over seeds. "
-        "McNemar p: exact, two-sided; over several seeds a query's differences are summed, and the total is compared "
-        "with its exact distribution when each query's sum is as likely to have either sign. Bootstrap p: t test with "
-        "the bootstrap's standard error. For routing accuracy the larger of the two counts.",
+        "p: the smallest level at which the interval leaves out 0. McNemar p: exact, two-sided, of one seed alone. For "
+        "routing accuracy the larger of the two counts.",
         f"Holm p: those p-values after Holm's correction over the {num_tests} differences of this report "
         "(accuracy and score of every configuration). A difference is significant where it is at most 0.05.",
         "The chosen configuration has the highest mean over seeds on validation; of equal ones it is the first. "

@@ -11,7 +11,6 @@ from matplotlib.figure import Figure
 
 from causal_lm_router.evaluation.figures.drawing import save_figure
 from causal_lm_router.evaluation.formatting import Row, write_csv
-from causal_lm_router.evaluation.statistics import Resampling
 from causal_lm_router.files import write_folder
 from causal_lm_router.runs.run_folder import RunFolder
 from causal_lm_router.sweeps.report.figures import draw_chosen_confusion, draw_configurations, draw_curves
@@ -46,7 +45,6 @@ def write_report(
     *,
     baseline: str | None = None,
     metric: str = "mean_score",
-    resampling: Resampling = Resampling(),  # noqa: B008 - frozen
 ) -> SweepReport:
     """Write the report over the runs in and below `folders` to `output`, in place of an earlier one.
 
@@ -60,7 +58,7 @@ def write_report(
         FileExistsError: `output` exists and is no report.
     """
     _check_output(output)
-    findings = find(folders, baseline, metric, resampling)
+    findings = find(folders, baseline, metric)
     # Paths of runs are relative to the folder that holds them, or of several folders to where the report lies.
     is_one_folder = len(folders) == 1 and not RunFolder(folders[0]).config.is_file()
     base = folders[0] if is_one_folder else output.absolute().parent

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from causal_lm_router.evaluation.formatting import SCORE_DIFFERENCE, form_of, format_estimate
-from causal_lm_router.evaluation.statistics import NO_DIFFERENCE, Resampling
+from causal_lm_router.evaluation.statistics import NO_DIFFERENCE
 from causal_lm_router.sweeps.report.comparisons import Comparison, compare
 from causal_lm_router.sweeps.report.summary import Selection, Summary
 
@@ -29,13 +29,13 @@ class Shortfalls:
     """Paired by query with best single on the run's own queries."""
 
 
-def find_shortfalls(selection: Selection, resampling: Resampling) -> Shortfalls | None:
+def find_shortfalls(selection: Selection) -> Shortfalls | None:
     """Return how the best configuration stands beside the references; None where there is no router."""
     best = selection.chosen or selection.best_on_test
     if best is None:
         return None
     reports = [run.test.report for run in best.configuration.runs if run.test]
-    (over_single,) = compare([best.configuration], None, resampling)
+    (over_single,) = compare([best.configuration], None)
     return Shortfalls(
         best=best,
         is_chosen=selection.chosen is not None,

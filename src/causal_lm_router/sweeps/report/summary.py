@@ -1,23 +1,23 @@
 """Estimates of a configuration over its seeds, the references beside them, and the choice of the best on validation."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from causal_lm_router.evaluation.formatting import REFERENCE_NAMES
-from causal_lm_router.evaluation.intervals import Estimate, rate_estimate
+from causal_lm_router.evaluation.interval_formulas import Measure
+from causal_lm_router.evaluation.intervals import Estimate
 from causal_lm_router.evaluation.report import Reference
 from causal_lm_router.evaluation.report_warnings import MOSTLY
-from causal_lm_router.evaluation.statistics import Resampling, Sample, estimate_means
-from causal_lm_router.evaluation.stored import METRICS, RunEvaluation
+from causal_lm_router.evaluation.statistics import Sample, estimate_means
+from causal_lm_router.evaluation.stored import METRICS
 from causal_lm_router.sweeps.report.configurations import Configuration
 from causal_lm_router.sweeps.report.runs import Run
 
 CHOICE_METRICS = ("mean_score", "routing_accuracy")
 """Metrics by which a configuration may be chosen on validation."""
-_RATES = ("routing_accuracy", "parse_failure_rate")
 _VALIDATED = (*CHOICE_METRICS, "parse_failure_rate")
 
 
@@ -29,7 +29,7 @@ class Summary:
     num_queries: int
     """Different queries over all seeds."""
     estimates: Mapping[str, Estimate]
-    """Metric -> mean over seeds with its hierarchical bootstrap interval; without `mean_cost` where it is unknown."""
+    """Metric -> mean over seeds with its interval over seeds and queries; without `mean_cost` where it is unknown."""
     validation: Mapping[str, float]
     """Metric -> mean over seeds; empty unless every seed has a validation evaluation."""
 
@@ -85,14 +85,16 @@ class Selection:
     """Number of configurations that cannot be chosen because they are silent on validation."""
 
 
-def summarise(configuration: Configuration, resampling: Resampling) -> Summary:
+def summarise(configuration: Configuration) -> Summary:
     """Return the estimates of a configuration with at least one run."""
     tests = [evaluation for run in configuration.runs if (evaluation := run.test)]
     validations = [run.validation for run in configuration.runs if run.validation]
     # Costs are left out unless every seed's are known.
     names = [name for name in METRICS if all(name in test.values for test in tests)]
     samples = [Sample(test.queries, np.column_stack([test.values[name] for name in names])) for test in tests]
-    means = estimate_means(samples, resampling)
+    measures = [Measure.cost if name == "mean_cost" else Measure.share for name in names]
+    dearest = max(test.table.dearest if test.table else 0.0 for test in tests)
+    estimates = dict(zip(names, estimate_means(samples, measures, dearest), strict=True))
     validation = {
         metric: float(np.mean([one.values[metric].mean() for one in validations]))
         for metric in _VALIDATED
@@ -103,7 +105,7 @@ def summarise(configuration: Configuration, resampling: Resampling) -> Summary:
     return Summary(
         configuration=configuration,
         num_queries=len(queries),
-        estimates={name: _bounded(name, mean.estimate, tests) for name, mean in zip(names, means, strict=True)},
+        estimates=estimates,
         validation=validation,
     )
 
@@ -154,18 +156,3 @@ def check_metric(metric: str) -> None:
     """Raise a ValueError unless configurations can be chosen by the metric."""
     if metric not in CHOICE_METRICS:
         raise ValueError(f"metric must be {' or '.join(CHOICE_METRICS)}, got {metric!r}")
-
-
-def _bounded(name: str, estimate: Estimate, tests: Sequence[RunEvaluation]) -> Estimate:
-    """The estimate with its interval cut at the possible values; a rate of 0 or 1 has Wilson's interval over queries.
-
-    No resampling of equal values gives a width, though few queries leave a rate uncertain.
-    """
-    if estimate.low is None or estimate.high is None:
-        return estimate
-    if name in _RATES and estimate.value in (0.0, 1.0):
-        num_queries = min(len(test.query_ids) for test in tests)
-        return rate_estimate(round(estimate.value * num_queries), num_queries)
-    # Costs have no upper bound.
-    high = estimate.high if name == "mean_cost" else min(1.0, estimate.high)
-    return replace(estimate, low=max(0.0, estimate.low), high=high)
