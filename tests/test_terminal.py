@@ -163,7 +163,9 @@ def test_characters_that_show_nothing_are_shown_as_escapes() -> None:
 
 
 def test_log_lines_and_errors_are_made_visible(capsys: pytest.CaptureFixture[str]) -> None:
-    TerminalHandler().emit(logging.makeLogRecord({"name": "causal_lm_router.x", "msg": HOSTILE}))
+    TerminalHandler().emit(
+        logging.makeLogRecord({"name": "causal_lm_router.x", "msg": HOSTILE, "levelno": logging.INFO})
+    )
     with pytest.raises(SystemExit):
         fail(HOSTILE)
     assert capsys.readouterr() == (f"{SHOWN}\n", f"error: {SHOWN}\n")
