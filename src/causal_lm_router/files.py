@@ -1,19 +1,25 @@
 """Files and folders that appear complete or not at all: written beside their place, flushed to disk, then renamed.
 
-The temporary file or folder is hidden and ends in `.tmp`; only a killed process leaves one behind.
+The temporary file or folder is hidden and ends in `.tmp`. Only a killed process leaves one behind; the next one that
+writes beside it removes it.
 """
 
 import ast
 import errno
 import os
+import re
 import secrets
 import shutil
+import tempfile
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import IO, Any, BinaryIO, Literal, TextIO, overload
 
+from causal_lm_router.locks import own, remove_abandoned
+
 _OCCUPIED = "{} exists and is not an empty folder"
+_SHORT = 40  # characters of a name that its temporary name keeps, since names have a limit
 
 
 def write_text(path: Path, text: str) -> None:
@@ -49,50 +55,120 @@ def open_atomic(path: Path, mode: Literal["w", "wb"] = "w") -> AbstractContextMa
 
 
 @contextmanager
-def write_folder(path: Path) -> Iterator[Path]:
+def write_folder(path: Path, *, replaces: bool = False) -> Iterator[Path]:
     """Yield an empty temporary folder beside `path` that takes its place, all files flushed, when the block ends.
 
-    If the block raises, the temporary folder is removed. The parent folder must exist.
+    If the block raises, the temporary folder is removed. The parent folder must exist. With `replaces` it takes the
+    place of an earlier folder too, which is gone for a moment in between.
 
     Raises:
         FileExistsError: `path` exists and is not an empty folder, or becomes so while the block runs.
     """
     # Refused before the work as well as at its end: what the block does may take hours.
-    _refuse_occupied(path)
-    temporary = _name_temporary(path)
-    temporary.mkdir()
+    if not replaces:
+        _refuse_occupied(path)
+    temporary, descriptor = _make_temporary(path, is_folder=True)
     try:
         yield temporary
         # Flushed before the rename: after a power cut the folder must not be in place with empty files.
         for inside in [*temporary.rglob("*"), temporary]:
             _sync(inside)
-        _rename_folder(temporary, path)
+        with _set_aside(path) if replaces else nullcontext():
+            _rename_folder(temporary, path)
     finally:
         # Still there only where something failed.
         if temporary.exists():
             shutil.rmtree(temporary)
+        os.close(descriptor)
     _sync(path.parent)  # the rename itself is an entry in the parent folder
+
+
+def remove_folder(path: Path) -> None:
+    """Remove a folder, if it is there; a process killed meanwhile leaves no part of it under its name."""
+    with _set_aside(path):
+        pass
+
+
+@contextmanager
+def _set_aside(path: Path) -> Iterator[None]:
+    """Give a folder a temporary name while the block runs and remove it then; put it back if the block raises."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
+    except FileNotFoundError:
+        yield
+        return
+    hidden = _name_temporary(path)
+    try:
+        own(descriptor)  # a living process has this folder in hand
+        os.rename(path, hidden)
+        try:
+            yield
+        except OSError:
+            os.rename(hidden, path)
+            raise
+        shutil.rmtree(hidden)
+    finally:
+        os.close(descriptor)
+
+
+def remove_leftovers(folder: Path, name: str | None = None) -> None:
+    """Remove what killed processes left half written in a folder and below it, or of a name, in the folder alone."""
+    pattern = re.compile(rf"\.{'.*' if name is None else re.escape(name[:_SHORT])}\.[0-9a-f]{{12}}\.tmp")
+    for path in list(folder.rglob(".*.tmp") if name is None else folder.iterdir()):
+        if pattern.fullmatch(path.name):
+            remove_abandoned(path)
+
+
+@contextmanager
+def temporary_folder() -> Iterator[Path]:
+    """Yield a new folder among the system's temporary files, removed at the end; those of dead processes go first."""
+    folder, descriptor = _make_temporary(Path(tempfile.gettempdir()) / "causal-lm-router", is_folder=True)
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder)
+        os.close(descriptor)
 
 
 @contextmanager
 def _open_atomic(path: Path, mode: Literal["w", "wb"]) -> Iterator[IO[Any]]:
-    temporary = _name_temporary(path)
+    temporary, descriptor = _make_temporary(path, is_folder=False)
     try:
-        # "x": the name is random, and a file that has it nevertheless is somebody else's.
-        with open(temporary, "xb") if mode == "wb" else open(temporary, "x", encoding="utf-8", newline="") as file:
+        text = {} if mode == "wb" else {"encoding": "utf-8", "newline": ""}
+        with open(descriptor, mode, **text) as file:  # type: ignore[call-overload]
             yield file
             # To disk before the rename, so that the new name never shows a half-written file.
             file.flush()
             os.fsync(file.fileno())
-        os.replace(temporary, path)
+            os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
     _sync(path.parent)
 
 
+def _make_temporary(path: Path, *, is_folder: bool) -> tuple[Path, int]:
+    """Make a temporary file or folder for what `path` will be; return it with a descriptor that says we are alive."""
+    remove_leftovers(path.parent, path.name)
+    while True:
+        temporary = _name_temporary(path)
+        if is_folder:
+            temporary.mkdir()
+        try:
+            # O_EXCL: the name is random, and a file that has it nevertheless is somebody else's.
+            flags = os.O_RDONLY if is_folder else os.O_WRONLY | os.O_CREAT | os.O_EXCL
+            descriptor = os.open(temporary, flags, 0o666)
+        except FileNotFoundError:
+            if not is_folder:
+                raise
+            continue  # taken for abandoned before it could be marked
+        if own(descriptor):
+            return temporary, descriptor
+        os.close(descriptor)
+
+
 def _name_temporary(path: Path) -> Path:
-    # In the same folder, since a rename is atomic only within one file system; shortened, since names have a limit.
-    return path.with_name(f".{path.name[:40]}.{secrets.token_hex(6)}.tmp")
+    # In the same folder, since a rename is atomic only within one file system.
+    return path.with_name(f".{path.name[:_SHORT]}.{secrets.token_hex(6)}.tmp")
 
 
 def _rename_folder(source: Path, target: Path) -> None:

@@ -467,5 +467,5 @@ def test_another_model_in_the_same_folder_has_other_vectors(cache: Path) -> None
     places = set()
     for content in ("1", "2"):
         (folder / "weights").write_text(content, encoding="utf-8")
-        places.add(embeddings._fingerprint(str(folder)))
+        places.add(embeddings.Embedder(str(folder))._folder)
     assert len(places) == 2

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from causal_lm_router.checksums import CHECKSUMS
 from causal_lm_router.evaluation.evaluation_folder import outcome_rows, write_evaluation
 from causal_lm_router.evaluation.metrics import Evaluation, evaluate_outcomes
 from causal_lm_router.evaluation.stored import read_evaluation, read_report
@@ -54,6 +55,7 @@ def test_the_warnings_open_the_report_and_a_row_holds_its_query(written: tuple[E
         ("q1", "line\u2028q1"),
     ]
     # Rows of earlier versions lack the query.
+    (folder / CHECKSUMS).unlink()
     path = folder / "outcomes.jsonl"
     rows = [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n") if line]
     path.write_text(
@@ -64,6 +66,7 @@ def test_the_warnings_open_the_report_and_a_row_holds_its_query(written: tuple[E
 
 def test_a_report_with_older_keys_is_read(written: tuple[Evaluation, Path]) -> None:
     evaluation, folder = written
+    (folder / CHECKSUMS).unlink()  # older folders have none
     path = folder / "report.json"
     plain = json.loads(path.read_text(encoding="utf-8"))
     older = {"references": "baselines", "candidate_names": "candidates"}
@@ -75,6 +78,7 @@ def test_a_report_with_older_keys_is_read(written: tuple[Evaluation, Path]) -> N
 
 def test_rows_without_all_scores_have_no_table(written: tuple[Evaluation, Path]) -> None:
     _, folder = written
+    (folder / CHECKSUMS).unlink()
     path = folder / "outcomes.jsonl"
     rows = [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n") if line]
     lines = [json.dumps({key: value for key, value in row.items() if key != "scores"}) for row in rows]
@@ -87,6 +91,9 @@ def test_rows_without_all_scores_have_no_table(written: tuple[Evaluation, Path])
 def test_what_cannot_be_read_names_the_file(written: tuple[Evaluation, Path]) -> None:
     _, folder = written
     (folder / "outcomes.jsonl").write_text("{", encoding="utf-8")
+    with pytest.raises(ValueError, match=r"outcomes\.jsonl: damaged: it has 1 of \d+ bytes; restore it from a copy"):
+        read_evaluation(folder)
+    (folder / CHECKSUMS).unlink()
     with pytest.raises(ValueError, match=r"outcomes\.jsonl: cannot be read"):
         read_evaluation(folder)
     (folder / "report.json").write_text("[]", encoding="utf-8")

@@ -200,7 +200,7 @@ def closed(base: Base, prompts: list[list[int]], adapters: list[Path], checkpoin
     generator.load_weights(adapters[1])
     seen.served_after_full = generator.generate(prompts)
     assert engine._folder is not None
-    seen.folder, seen.open_mib = Path(engine._folder.name), resident_mib()
+    seen.folder, seen.open_mib = engine._folder, resident_mib()
     generator.close()
     seen.closed, seen.closed_mib = process_state(), resident_mib()
     seen.is_joined_after = torch.distributed.is_initialized()
@@ -316,7 +316,7 @@ def test_switching_leaves_no_merged_weights_behind(vllm: VllmGenerator, adapters
     for adapter in adapters:
         vllm.load_weights(adapter)
     assert vllm._engine._folder is not None
-    assert list(Path(vllm._engine._folder.name).iterdir()) == []
+    assert list(vllm._engine._folder.iterdir()) == []
 
 
 def test_adapters_on_embedding_and_head_are_merged_too(

@@ -13,6 +13,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoConfig, AutoModelForCausalLM
 
+from causal_lm_router.checksums import CHECKSUMS
 from causal_lm_router.models.adapter import (
     ADAPTER_SETTINGS,
     ADAPTER_WEIGHTS,
@@ -261,6 +262,7 @@ def test_an_adapter_that_does_not_fit_is_an_error_of_one_line(
 ) -> None:
     folder = tmp_path / "adapter"
     save_weights(make_model(tiny_base, tiny_config().lora), tiny_base.tokenizer, folder)
+    (folder / CHECKSUMS).unlink()  # one from elsewhere has none
     damage(folder)
     with pytest.raises(ValueError) as caught:
         load_trained(tiny_base.path, tiny_base.config, folder)

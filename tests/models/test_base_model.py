@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import re
 import shutil
 import socket
 from collections.abc import Callable
@@ -13,7 +14,7 @@ import pytest
 import torch
 
 from causal_lm_router.config import BaseModelOrigin
-from causal_lm_router.models import base_model
+from causal_lm_router.models import tiny_model
 from causal_lm_router.models.base_model import load_base_model, load_tokenizer, prepare_base_model
 from causal_lm_router.models.hub import hub_answers
 from causal_lm_router.models.tiny_model import make_tiny_model
@@ -27,12 +28,13 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_preparing_again_changes_nothing(tiny_base: Any, cache: Path) -> None:
     path = Path(prepare_base_model(tiny_base.config))
-    assert path == cache / "base_models" / "tiny-llama"
+    assert re.fullmatch("tiny-llama-[0-9a-f]{12}", path.name)
+    assert path.parent == cache / "base_models"
     stamps = {file.name: file.stat().st_mtime_ns for file in path.iterdir()}
     assert {"config.json", "model.safetensors", "tokenizer.json"} <= stamps.keys()
     assert prepare_base_model(tiny_base.config) == str(path)
     assert {file.name: file.stat().st_mtime_ns for file in path.iterdir()} == stamps
-    assert [folder.name for folder in path.parent.iterdir()] == ["tiny-llama"]
+    assert [folder.name for folder in path.parent.iterdir()] == [path.name]
 
 
 def test_the_tiny_base_model_is_always_the_same(tiny_base: Any, tmp_path: Path) -> None:
@@ -48,7 +50,7 @@ def test_a_failing_conversion_leaves_nothing(tiny_base: Any, cache: Path, monkey
         raise OSError("disk full")
 
     with monkeypatch.context() as patch:
-        patch.setattr(base_model, "make_tiny_model", fail)
+        patch.setattr(tiny_model, "make_tiny_model", fail)
         with pytest.raises(OSError, match="disk full"):
             prepare_base_model(tiny_base.config)
     assert list((cache / "base_models").iterdir()) == []
@@ -56,12 +58,15 @@ def test_a_failing_conversion_leaves_nothing(tiny_base: Any, cache: Path, monkey
 
 
 def test_another_process_may_come_first(tiny_base: Any, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    other = Path(prepare_base_model(tiny_base.config))
+    shutil.rmtree(other)
+
     def make_twice(folder: Path) -> None:
         make_tiny_model(folder)
-        shutil.copytree(folder, cache / "base_models" / "tiny-llama")
-        (cache / "base_models" / "tiny-llama" / "first").touch()
+        shutil.copytree(folder, other)
+        (other / "first").touch()
 
-    monkeypatch.setattr(base_model, "make_tiny_model", make_twice)
+    monkeypatch.setattr(tiny_model, "make_tiny_model", make_twice)
     path = Path(prepare_base_model(tiny_base.config))
     assert (path / "first").exists()
     assert list((cache / "base_models").iterdir()) == [path]
@@ -78,7 +83,7 @@ def test_a_packaged_model_that_is_not_there(tiny_base: Any, cache: Path, package
     packaged = {"origin": BaseModelOrigin.packaged, "package": package, "gguf_file": "*.gguf"}
     with pytest.raises(ValueError, match=message):
         prepare_base_model(dataclasses.replace(tiny_base.config, **packaged))
-    assert list((cache / "base_models").iterdir()) == []
+    assert not cache.exists()
 
 
 @pytest.mark.parametrize("load", [load_tokenizer, load_base_model])

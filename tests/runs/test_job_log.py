@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from causal_lm_router.locks import hold_folder, is_held
 from causal_lm_router.runs.job_log import (
     FailureReason,
     JobEvent,
@@ -23,7 +24,7 @@ from causal_lm_router.runs.job_log import (
     seconds_left,
 )
 from causal_lm_router.runs.run_folder import RunFolder
-from causal_lm_router.runs.sweep_folder import SweepFolder, is_running, job_lock, sweep_of
+from causal_lm_router.runs.sweep_folder import SweepFolder, sweep_of
 
 
 @pytest.fixture
@@ -134,7 +135,7 @@ def test_states_that_are_due() -> None:
 
 
 def hold(run_dir: Path, says: Connection) -> None:
-    with job_lock(run_dir):
+    with hold_folder(run_dir):
         says.send("held")
         signal.pause()
 
@@ -147,12 +148,12 @@ def test_a_job_whose_process_is_gone_was_killed(sweep: SweepFolder) -> None:
     process = multiprocessing.get_context("fork").Process(target=hold, args=(sweep.run_dir("a"), there))
     process.start()
     assert here.recv() == "held"
-    assert is_running(sweep.run_dir("a"))
+    assert is_held(sweep.run_dir("a"))
     assert read_status(sweep, "a").state is JobState.running
     assert process.pid is not None
     os.kill(process.pid, signal.SIGKILL)
     process.join()
-    assert not is_running(sweep.run_dir("a"))
+    assert not is_held(sweep.run_dir("a"))
     status = read_status(sweep, "a")
     assert (status.state, status.reason, status.is_due(retry_failed=False)) == ("failed", "killed", True)
 

@@ -76,6 +76,7 @@ def test_a_run_leaves_its_folder(finished: tuple[TrainConfig, dict[str, Any]]) -
     assert {path.name for path in folder.iterdir()} == {
         "adapter",
         "checkpoints",
+        "checksums.txt",
         "config.yaml",
         "confusion.png",
         "learning_curve.png",

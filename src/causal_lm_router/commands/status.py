@@ -2,6 +2,7 @@
 
 causal-lm-router status outputs
 causal-lm-router status outputs/sweeps/rank [--json]
+causal-lm-router status outputs/quickstart/2026-01-31_12-00-00 --check
 """
 
 import argparse
@@ -14,6 +15,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from causal_lm_router.checksums import find_damage
 from causal_lm_router.commands.errors import fail_on_bad_input
 from causal_lm_router.commands.run_list import ListedRun, list_runs
 from causal_lm_router.evaluation.formatting import PERCENT, SCORE, format_estimate
@@ -28,10 +30,16 @@ COLOURS = {"done": "green", "failed": "red", "running": "cyan", "pruned": "yello
 def main() -> None:
     """Run the `status` command."""
     parser = argparse.ArgumentParser(prog="causal-lm-router status", description=__doc__.split("\n")[0])
-    described = "a sweep folder, such as outputs/sweeps/rank, or any folder with runs in or below it"
+    described = "a sweep folder, such as outputs/sweeps/rank, or any folder with runs in or below it; with --check any"
     parser.add_argument("folder", type=Path, help=described)
     parser.add_argument("--json", action="store_true", help="print a JSON object instead of a table")
+    checked = "compare all files in the folder and below with their checksums, and name those that are damaged"
+    parser.add_argument("--check", action="store_true", help=checked)
     arguments = parser.parse_args()
+    if arguments.check:
+        with fail_on_bad_input():
+            check_files_of(arguments.folder)
+        return
     with fail_on_bad_input():
         show = _show_sweep if is_sweep_folder(arguments.folder) else _show_runs
         show(arguments.folder, as_json=arguments.json)
@@ -86,6 +94,22 @@ def print_runs(folder: Path, runs: Sequence[ListedRun], sweeps: dict[str, str], 
             console.print(plain_text(f"{run.folder}: {run.detail}"), soft_wrap=True)
     for sweep, progress in sweeps.items():
         console.print(plain_text(f"sweep {sweep}: {progress}"), soft_wrap=True)
+
+
+def check_files_of(folder: Path) -> None:
+    """Name the files in a folder and below it that differ from their checksums; with any, leave with status 1.
+
+    Raises:
+        ValueError: there are no checksums to compare with.
+    """
+    number, damaged = find_damage(folder)
+    if not number and not damaged:
+        raise ValueError(f"--check must be given with a folder whose files have checksums, got {folder}")
+    for line in damaged:
+        print(plain_text(line))
+    print(f"{number} files compared, {len(damaged)} damaged")
+    if damaged:
+        raise SystemExit(1)
 
 
 def print_statuses(sweep: SweepFolder, statuses: Sequence[JobStatus], console: Console) -> None:

@@ -18,6 +18,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException, ValidationError
 
 from causal_lm_router import config as schema
+from causal_lm_router.checksums import DamagedError, read_checked
 from causal_lm_router.config.checks import Settings
 from causal_lm_router.config.keys import (
     BASELINE,
@@ -140,7 +141,7 @@ def load_run_config(run_dir: Path) -> dict[str, Any]:
         raise FileNotFoundError(f"run_dir must be a run folder, got {run_dir}: no config.yaml there")
     # Bring folders of earlier versions up to date, then check the whole as if it were composed now.
     try:
-        loaded = yaml.safe_load(path.read_text(encoding="utf-8"))
+        loaded = yaml.safe_load(read_checked(path))
         if not isinstance(loaded, dict):
             raise ValueError("it holds no keys")
         loaded = _without_keys_of_other_variants(loaded)
@@ -148,6 +149,8 @@ def load_run_config(run_dir: Path) -> dict[str, Any]:
             if isinstance(loaded.get(group), dict):
                 loaded[group] = {**keys, **loaded[group]}
         resolve_config(loaded, schema.TrainConfig)
+    except DamagedError:
+        raise
     except (ValueError, yaml.YAMLError) as error:
         # One line for the terminal.
         problem = "; ".join(" ".join(line.split()) for line in str(error).splitlines())

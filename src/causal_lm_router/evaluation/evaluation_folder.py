@@ -5,9 +5,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from causal_lm_router.checksums import write_checked
 from causal_lm_router.evaluation.metrics import Evaluation
 from causal_lm_router.evaluation.stored import OUTCOMES, REPORT
-from causal_lm_router.files import write_text
 from causal_lm_router.routing import RouteOutcome
 
 
@@ -21,7 +21,7 @@ def write_evaluation(
     """
     folder.mkdir(parents=True, exist_ok=True)
     rows = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in outcome_rows(evaluation.outcomes))
-    write_text(folder / OUTCOMES, rows)
+    write_checked(folder / OUTCOMES, rows)
     pictures = _draw(folder, evaluation) if with_pictures else []
     # The same weights under other decodings, without drawings of their own.
     for name, other in evaluation.others.items():
@@ -30,7 +30,7 @@ def write_evaluation(
     # Its warnings come before everything else.
     plain = evaluation.report.to_dict()
     report = {"warnings": plain["warnings"], **facts, **plain}
-    write_text(folder / REPORT, json.dumps(report, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+    write_checked(folder / REPORT, json.dumps(report, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
     return pictures
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from causal_lm_router.checksums import DamagedError, read_checked
 from causal_lm_router.data.arrays import Floats
 from causal_lm_router.evaluation.outcome_table import OutcomeTable, row_table
 from causal_lm_router.evaluation.report import RoutingReport
@@ -75,9 +76,11 @@ def read_evaluation(folder: Path) -> RunEvaluation:
     path = folder / OUTCOMES
     try:
         # Generated text may hold characters that `splitlines` takes for line ends.
-        lines = path.read_text(encoding="utf-8").split("\n")
+        lines = read_checked(path).split("\n")
         rows = sorted((json.loads(line) for line in lines if line), key=lambda row: str(row["query_id"]))
         evaluation = _evaluation(str(plain["split"]), report, rows)
+    except DamagedError:
+        raise
     except (KeyError, TypeError, AttributeError, ValueError, OSError) as error:
         raise ValueError(f"{path}: cannot be read: {type(error).__name__}: {error}") from error
     # A report and outcomes of different evaluations would give estimates that do not fit one another.
@@ -102,7 +105,9 @@ def shared_queries(one: RunEvaluation, other: RunEvaluation) -> list[str]:
 
 def _read_json(path: Path) -> dict[str, Any]:
     try:
-        plain = json.loads(path.read_text(encoding="utf-8"))
+        plain = json.loads(read_checked(path))
+    except DamagedError:
+        raise
     except (OSError, ValueError) as error:
         raise ValueError(f"{path}: cannot be read: {error}") from error
     if not isinstance(plain, dict):

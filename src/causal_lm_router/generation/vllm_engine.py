@@ -9,7 +9,6 @@ import contextlib
 import copy
 import hashlib
 import shutil
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -17,7 +16,9 @@ from typing import Any
 
 import torch
 
+from causal_lm_router.checksums import check_files
 from causal_lm_router.config import BaseModelConfig
+from causal_lm_router.files import temporary_folder
 from causal_lm_router.generation.vllm_start import free_gpu_share, new_llm
 from causal_lm_router.models.adapter import is_adapter, load_trained, vllm_serves
 from causal_lm_router.models.hub import local_folder
@@ -45,7 +46,8 @@ class VllmEngine:
         self._weights: str | None = None
         self._lora_request: Any = None
         self._is_asleep = False
-        self._folder: tempfile.TemporaryDirectory[str] | None = None
+        self._folder: Path | None = None
+        self._cleanup = contextlib.ExitStack()
 
     def start(self, arguments: Mapping[str, Any]) -> None:
         """Start an engine with these arguments of `vllm.LLM`, or wake the running one if its arguments are enough.
@@ -86,6 +88,8 @@ class VllmEngine:
 
         Weights that the engine already holds, by the adapter's content, are not loaded again.
         """
+        if weights_dir is not None:
+            check_files(weights_dir)
         # Nobody's until all is done: an error in between must not leave weights that a user takes for its own.
         self._user = self._lora_request = None
         with self._close_on_error():
@@ -135,11 +139,10 @@ class VllmEngine:
         llm, self.llm = self.llm, None
         self._user = self._weights = self._lora_request = None
         self._is_asleep = False
-        if self._folder is not None:
-            self._folder.cleanup()
-            self._folder = None
-        if llm is not None:
-            llm.llm_engine.engine_core.shutdown()
+        self._folder = None
+        with self._cleanup:
+            if llm is not None:
+                llm.llm_engine.engine_core.shutdown()
 
     @contextlib.contextmanager
     def _close_on_error(self) -> Iterator[None]:
@@ -179,11 +182,10 @@ class VllmEngine:
     def _empty_folder(self) -> Path:
         """Return the engine's temporary folder, emptied: adapters of a whole sweep would fill the disk."""
         if self._folder is None:
-            self._folder = tempfile.TemporaryDirectory(prefix="causal-lm-router-")
-        folder = Path(self._folder.name)
-        for earlier in folder.iterdir():
+            self._folder = self._cleanup.enter_context(temporary_folder())
+        for earlier in self._folder.iterdir():
             shutil.rmtree(earlier)
-        return folder
+        return self._folder
 
 
 def _show_bar(unit: str, per_unit: int, items: Any = None, total: int | None = None, **_described: Any) -> Any:

@@ -11,6 +11,7 @@ from peft.tuners.tuners_utils import BaseTunerLayer
 from safetensors import SafetensorError, safe_open
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from causal_lm_router.checksums import DamagedError, add_checksums, check_files, read_checked
 from causal_lm_router.config import BaseModelConfig, LoraConfig
 from causal_lm_router.files import write_folder
 from causal_lm_router.models.base_model import load_base_model, load_tokenizer
@@ -154,6 +155,7 @@ def save_weights(
             settings = temporary / ADAPTER_SETTINGS
             named = json.loads(settings.read_text(encoding="utf-8")) | {"base_model_name_or_path": base_name}
             settings.write_text(json.dumps(named, indent=2, sort_keys=True), encoding="utf-8")
+        add_checksums(temporary)
 
 
 def is_adapter(folder: Path) -> bool:
@@ -180,7 +182,9 @@ def vllm_serves(folder: Path) -> bool:
         ValueError: the adapter's settings cannot be read.
     """
     try:
-        adapter = json.loads((folder / ADAPTER_SETTINGS).read_text(encoding="utf-8"))
+        adapter = json.loads(read_checked(folder / ADAPTER_SETTINGS))
+    except DamagedError:
+        raise
     except (OSError, ValueError) as error:
         raise ValueError(_unreadable(folder / ADAPTER_SETTINGS, error)) from error
     plain_start = adapter.get("init_lora_weights", True) in (True, "gaussian")
@@ -191,8 +195,10 @@ def load_trained(name_or_path: str, config: BaseModelConfig, weights_dir: Path) 
     """Return the base model with the weights of a run, its adapter merged into it.
 
     Raises:
-        ValueError: the adapter cannot be read, is not one of this base model, or cannot be merged.
+        ValueError: a file of the weights is damaged or cannot be read, or the adapter is not one of this base model or
+            cannot be merged.
     """
+    check_files(weights_dir)
     if not is_adapter(weights_dir):
         return load_base_model(str(weights_dir), config)
     model = load_base_model(name_or_path, config)
@@ -243,3 +249,4 @@ def merge_adapter(name_or_path: str, config: BaseModelConfig, weights_dir: Path,
     with write_folder(folder) as temporary:
         model.save_pretrained(temporary)
         tokenizer.save_pretrained(temporary)
+        add_checksums(temporary)

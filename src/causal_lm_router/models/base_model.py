@@ -1,14 +1,18 @@
 """Base models: preparing a packaged or tiny one, loading one with its tokenizer."""
 
+import hashlib
 import importlib.util
+import inspect
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from textwrap import shorten
 from typing import Any
 
 import torch
 import transformers
+from safetensors import SafetensorError
 from transformers import (
     AutoModelForCausalLM,
     AutoTokenizer,
@@ -17,11 +21,13 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
+from causal_lm_router.checksums import make_cached
 from causal_lm_router.config import BaseModelConfig, BaseModelOrigin
-from causal_lm_router.files import cache_dir, write_folder
+from causal_lm_router.files import cache_dir, code_alone
+from causal_lm_router.models import tiny_model
 from causal_lm_router.models.hub import cannot_load, hub_answers
 from causal_lm_router.models.new_tokens import extend_base_model
-from causal_lm_router.models.tiny_model import make_tiny_model
+from causal_lm_router.models.version import hash_files, model_version
 from causal_lm_router.terminal import divert_output
 
 logger = logging.getLogger(__name__)
@@ -42,32 +48,33 @@ def base_model_source(config: BaseModelConfig, new_tokens: Mapping[str, str]) ->
         # In the dtype of its file, so that programs that load it later get the dtype of the base model.
         return _load_weights(source, config, "auto"), load_tokenizer(source, config)
 
-    return extend_base_model(source, config.revision, load, new_tokens)
+    return extend_base_model(config.name, find_version(source, config), load, new_tokens)
 
 
 def prepare_base_model(config: BaseModelConfig) -> str:
     """Return the hub name or folder to load the base model from; make packaged and tiny ones in the cache first.
 
-    The folder appears whole or not at all; an existing one is used as it is.
+    The folder's name ends in a hash of what it is made from. It appears whole or not at all, and is made anew where it
+    is damaged.
+
+    Raises:
+        ValueError: the package with the weights is not installed, or has not exactly one such file.
     """
     if config.origin is BaseModelOrigin.hub:
         return config.name
-    folder = cache_dir() / "base_models" / config.name
-    if not (folder / "config.json").is_file():
-        logger.info("preparing base model %s in %s", config.name, folder)
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            with write_folder(folder) as temporary:
-                if config.origin is BaseModelOrigin.packaged:
-                    _convert_packaged(config, temporary)
-                else:
-                    make_tiny_model(temporary)
-        except FileExistsError:
-            logger.info("another process prepared %s meanwhile", folder)
+    make: Callable[[Path], None]
+    if config.origin is BaseModelOrigin.packaged:
+        gguf = _find_packaged(config)
+        made_from, make = hash_files(gguf.parent, [Path(gguf.name)]), partial(_convert_packaged, gguf)
+    else:
+        made_from, make = code_alone(inspect.getsource(tiny_model)), tiny_model.make_tiny_model
+    version = hashlib.sha256(f"{made_from} {transformers.__version__}".encode()).hexdigest()[:12]
+    folder = cache_dir() / "base_models" / f"{config.name}-{version}"
+    make_cached(folder, make, f"preparing base model {config.name}")
     return str(folder)
 
 
-def _convert_packaged(config: BaseModelConfig, folder: Path) -> None:
+def _find_packaged(config: BaseModelConfig) -> Path:
     assert config.package is not None
     assert config.gguf_file is not None
     spec = importlib.util.find_spec(config.package)
@@ -82,7 +89,11 @@ def _convert_packaged(config: BaseModelConfig, folder: Path) -> None:
             f"base_model.gguf_file must match one file in {package_dir}, got {config.gguf_file!r}, which matches "
             f"{len(files)}"
         )
-    source: dict[str, Any] = {"pretrained_model_name_or_path": str(files[0].parent), "gguf_file": files[0].name}
+    return files[0]
+
+
+def _convert_packaged(gguf: Path, folder: Path) -> None:
+    source: dict[str, Any] = {"pretrained_model_name_or_path": str(gguf.parent), "gguf_file": gguf.name}
     # Float32 holds every value of a quantised format, so nothing is lost before `base_model.dtype` is applied.
     dequantize = GgufConfig(dequantize=True)
     with divert_output():  # a bar that no setting turns off
@@ -109,6 +120,18 @@ def load_tokenizer(name_or_path: str, config: BaseModelConfig) -> PreTrainedToke
     return tokenizer
 
 
+def find_version(name_or_path: str, config: BaseModelConfig) -> str:
+    """Return a hash of the base model's files: see `model_version`.
+
+    Raises:
+        ValueError: they cannot be had.
+    """
+    try:
+        return model_version(name_or_path, config.revision)
+    except OSError as error:
+        raise ValueError(_cannot_load(config, error)) from error
+
+
 def load_base_model(name_or_path: str, config: BaseModelConfig) -> PreTrainedModel:
     """Return the base model in `config.dtype` on the CPU.
 
@@ -127,7 +150,7 @@ def _load_weights(name_or_path: str, config: BaseModelConfig, dtype: str) -> Pre
     options = {**_source(name_or_path, config), "attn_implementation": config.attn_implementation}
     try:
         return AutoModelForCausalLM.from_pretrained(name_or_path, dtype=dtype, **options)
-    except (OSError, ImportError, ValueError) as error:
+    except (OSError, ImportError, ValueError, SafetensorError) as error:
         raise ValueError(_cannot_load(config, error)) from error
 
 

@@ -1,44 +1,44 @@
 """A base model with new tokens: a checkpoint in the cache, loaded by training and generation like any other."""
 
 import hashlib
+import inspect
 import json
-import logging
+import sys
 from collections.abc import Callable, Mapping
+from pathlib import Path
 
 import torch
+import transformers
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from causal_lm_router.files import cache_dir, write_folder
-
-logger = logging.getLogger(__name__)
+from causal_lm_router.checksums import make_cached
+from causal_lm_router.files import cache_dir, code_alone
 
 
 def extend_base_model(
-    source: str,
-    revision: str | None,
+    name: str,
+    version: str,
     load: Callable[[], tuple[PreTrainedModel, PreTrainedTokenizerBase]],
     new_tokens: Mapping[str, str],
 ) -> str:
     """Return the folder of a base model with `new_tokens` (token -> text) in its vocabulary, made where it is missing.
 
-    `load` returns the base model that lies at `source` (hub name or folder, and revision), with its tokenizer.
+    `load` returns the base model with its tokenizer; `version` changes when the content of its files does.
 
     The embedding of a new token, and its row of the head where the two do not share weights, starts as the mean over
     the tokens of its text. The folder appears complete or not at all; its name is a hash of what it is made of.
     """
-    identity = json.dumps([source, revision, list(new_tokens.items())])
-    folder = cache_dir() / "extended_models" / hashlib.sha256(identity.encode()).hexdigest()[:16]
-    if not (folder / "config.json").is_file():
-        logger.info("adding %d tokens to base model %s in %s", len(new_tokens), source, folder)
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            with write_folder(folder) as temporary:
-                model, tokenizer = load()
-                _extend(model, tokenizer, new_tokens)
-                model.save_pretrained(temporary)
-                tokenizer.save_pretrained(temporary)
-        except FileExistsError:
-            logger.info("another process made %s meanwhile", folder)
+    code = code_alone(inspect.getsource(sys.modules[__name__]))
+    made_from = json.dumps([version, list(new_tokens.items()), code, transformers.__version__])
+    folder = cache_dir() / "extended_models" / hashlib.sha256(made_from.encode()).hexdigest()[:16]
+
+    def make(temporary: Path) -> None:
+        model, tokenizer = load()
+        _extend(model, tokenizer, new_tokens)
+        model.save_pretrained(temporary)
+        tokenizer.save_pretrained(temporary)
+
+    make_cached(folder, make, f"adding {len(new_tokens)} tokens to base model {name}")
     return str(folder)
 
 

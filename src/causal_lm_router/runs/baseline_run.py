@@ -28,6 +28,7 @@ from causal_lm_router.data.labels import rank_on_train
 from causal_lm_router.data.prepared import PreparedData
 from causal_lm_router.evaluation.metrics import Evaluation, evaluate_outcomes
 from causal_lm_router.evaluation.report import RoutingReport
+from causal_lm_router.locks import is_first_process
 from causal_lm_router.models.torch_state import keep_random_state, keep_torch_settings
 from causal_lm_router.prompting.few_shot import draw_shots, few_shot_template
 from causal_lm_router.prompting.prompt import PromptFormat
@@ -35,10 +36,9 @@ from causal_lm_router.prompting.targets import Targets
 from causal_lm_router.routing import Generation, ParsedRoute, RouteOutcome, RoutingExample
 from causal_lm_router.runs.finish import Evaluate, finish_run
 from causal_lm_router.runs.provenance import write_config
-from causal_lm_router.runs.run_folder import RunFolder, check_folder
+from causal_lm_router.runs.run_folder import RunFolder, check_folder, own_run
 from causal_lm_router.runs.session import (
     check_splits,
-    is_first_process,
     load_data,
     load_vocabulary,
     open_session,
@@ -55,14 +55,15 @@ def run_baseline(config: BaselineRunConfig, workbench: Workbench | None = None) 
     on processes other than the first, which have nothing to do.
 
     Raises:
-        ValueError: the folder holds a finished run or one of another config, or the settings do not fit the data.
+        ValueError: the folder holds a finished run or one of another config, somebody else works there, or the settings
+            do not fit the data.
     """
     folder = RunFolder(Path(config.run_dir))
     settings = config_dict(config)
-    check_folder(folder, settings)
     if not is_first_process():
         return None
-    with open_workbench(workbench) as workbench:
+    with own_run(folder), open_workbench(workbench) as workbench:
+        check_folder(folder, settings)
         # Mistakes in data and settings show here, before anything is written.
         data = load_data(config.data, workbench)
         check_splits(config.evaluation, data)
@@ -70,7 +71,6 @@ def run_baseline(config: BaselineRunConfig, workbench: Workbench | None = None) 
         start = time.perf_counter()
         with _open_baseline(config, data, folder, workbench) as evaluate:
             # Written once the settings have turned out to fit the data.
-            folder.path.mkdir(parents=True, exist_ok=True)
             write_config(folder.config, dump_config(config), config.data, data)
             fit_seconds = time.perf_counter() - start
             with open_run_tracking(config, settings, folder) as tracking:

@@ -11,6 +11,7 @@ from causal_lm_router.config.plain import config_dict
 from causal_lm_router.evaluation.metrics import Evaluation
 from causal_lm_router.evaluation.report import RoutingReport
 from causal_lm_router.evaluation.report_table import print_report
+from causal_lm_router.files import remove_leftovers
 from causal_lm_router.runs.finish import record_final, report_facts
 from causal_lm_router.runs.provenance import write_config
 from causal_lm_router.runs.run_folder import RunFolder
@@ -31,6 +32,7 @@ def evaluate_run(config: EvaluateConfig) -> RoutingReport:
     """
     folder = RunFolder(Path(config.run_dir))
     metadata, output = folder.read_metadata(), Path(config.output_dir)
+    remove_leftovers(folder.path)
     with Workbench(keeps_base_model=False) as workbench:
         data = load_data(config.data, workbench)
         check_pool_of_run(config, metadata, data)

@@ -8,6 +8,7 @@ from typing import Any
 
 from rich.console import Console
 
+from causal_lm_router.checksums import add_checksum, write_checked
 from causal_lm_router.config import PROMPTED, BaselineRunConfig, Split, TrainConfig
 from causal_lm_router.data.prepared import PreparedData
 from causal_lm_router.evaluation.evaluation_folder import write_evaluation
@@ -17,7 +18,6 @@ from causal_lm_router.evaluation.metrics import Evaluation
 from causal_lm_router.evaluation.report import RoutingReport
 from causal_lm_router.evaluation.report_table import print_report
 from causal_lm_router.evaluation.stored import REPORT
-from causal_lm_router.files import write_text
 from causal_lm_router.models.adapter import is_adapter
 from causal_lm_router.models.precision import precision_facts
 from causal_lm_router.prompting.encoder import Encoder
@@ -74,6 +74,9 @@ def record_final(tracking: Tracking, evaluation: Evaluation, folder: Path, facts
     """Write an evaluation and its `facts` (see `report_facts`) to a folder, and send it to every tracker."""
     split, report = facts["split"], evaluation.report
     record_evaluation(tracking, evaluation, split, step)
+    # Nothing more is recorded there.
+    if (metrics := RunFolder(folder).metrics).is_file():
+        add_checksum(metrics)
     pictures = write_evaluation(folder, evaluation, facts)
     tracking.log_confusion(report.candidate_names, report.confusion, split, step, folder / "confusion.png")
     tracking.log_pictures(pictures, split, step)
@@ -95,7 +98,7 @@ def _describe_router(
     rows = [(row.step, row.name, row.value) for row in read_metrics(folder.metrics)]
     save_figure(draw_learning_curve(rows), _curve_path(folder))
     adapter, split = is_adapter(folder.weights), config.evaluation.final_split
-    write_text(folder.card, model_card(config, data, encoder, report, split, adapter=adapter))
+    write_checked(folder.card, model_card(config, data, encoder, report, split, adapter=adapter))
 
 
 def _print_end(folder: RunFolder, report: RoutingReport) -> None:

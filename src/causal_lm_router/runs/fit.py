@@ -9,6 +9,7 @@ import datasets
 import numpy as np
 import pytorch_lightning as pl
 import torch
+import transformers
 from pytorch_lightning.utilities.exceptions import SIGTERMException
 from transformers import PreTrainedModel
 
@@ -16,7 +17,7 @@ from causal_lm_router.config import ObjectiveKind
 from causal_lm_router.evaluation.metrics import Evaluation
 from causal_lm_router.files import cache_dir
 from causal_lm_router.models.adapter import apply_lora, save_weights
-from causal_lm_router.models.base_model import load_base_model
+from causal_lm_router.models.base_model import find_version, load_base_model
 from causal_lm_router.models.hub import hub_name
 from causal_lm_router.runs.session import Session, record_evaluation
 from causal_lm_router.runs.tracking import Tracking
@@ -99,8 +100,10 @@ def _reuse_hidden_states(
     if not config.trainer.reuse_frozen_layers:
         return nullcontext()
     assert config.lora.num_layers is not None, "the config is checked"
-    # The states on disk are named by what they depend on: the base model with its new tokens, and the rows.
-    identity = repr((config.base_model, encoder.targets.new_tokens))
+    # The states on disk are named by what they depend on: the base model's files, how they are run, and the rows.
+    base_model, versions = config.base_model, (torch.__version__, transformers.__version__)
+    content = find_version(session.source, base_model)
+    identity = repr((content, base_model.dtype, base_model.attn_implementation, versions))
     pad = encoder.tokenizer.pad_token_id
     return reuse_frozen_layers(model, rows, pad, config.lora.num_layers, identity, cache_dir())
 

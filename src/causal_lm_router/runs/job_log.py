@@ -17,8 +17,9 @@ from typing import Any
 
 from filelock import FileLock
 
+from causal_lm_router.locks import is_held
 from causal_lm_router.runs.run_folder import RunFolder
-from causal_lm_router.runs.sweep_folder import SweepFolder, is_running
+from causal_lm_router.runs.sweep_folder import SweepFolder
 
 logger = logging.getLogger(__name__)
 
@@ -240,7 +241,7 @@ def _checked(sweep: SweepFolder, status: JobStatus) -> JobStatus:
         return replace(status, state=JobState.done, reason=None, message=None)
     if status.state is JobState.done or (status.state is JobState.pruned and not run_dir.is_dir()):
         return replace(status, state=JobState.queued, message="its run folder is gone")
-    if status.state is JobState.running and not is_running(run_dir):
+    if status.state is JobState.running and not is_held(run_dir):
         message = "its process is gone; the next start goes on from its last checkpoint"
         return replace(status, state=JobState.failed, reason=FailureReason.killed, message=message)
     return status

@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from causal_lm_router import __version__
+from causal_lm_router.checksums import write_checked
 from causal_lm_router.config import DataConfig
-from causal_lm_router.files import code_alone, write_text
+from causal_lm_router.files import code_alone
 from causal_lm_router.runs.tracking.redact import redact_arguments
 
 if TYPE_CHECKING:
@@ -58,7 +59,7 @@ def write_config(path: Path, text: str, config: DataConfig, data: "PreparedData"
     origin = describe_origin(config, data)
     # JSON keeps each value in its line.
     comments = "".join(f"# {key}: {json.dumps(value, ensure_ascii=False)}\n" for key, value in origin.items())
-    write_text(path, comments + text)
+    write_checked(path, comments + text)
 
 
 @functools.cache  # the process runs what it imported, even if files are edited meanwhile

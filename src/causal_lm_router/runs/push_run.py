@@ -4,8 +4,8 @@ from pathlib import Path
 
 import huggingface_hub
 
+from causal_lm_router.checksums import check_files, read_checked, write_checked
 from causal_lm_router.config import PushConfig, PushedWeights
-from causal_lm_router.files import write_text
 from causal_lm_router.models.hub import hub_answers
 from causal_lm_router.runs.model_card import PEFT_LIBRARY, WHOLE_LIBRARY
 from causal_lm_router.runs.run_folder import RunFolder
@@ -22,6 +22,7 @@ def push_run(config: PushConfig) -> bool:
     folder = RunFolder(Path(config.run_dir))
     folder.read_metadata()  # raises where the folder holds no trained router
     weights = _complete_weights(folder, config.what)
+    check_files(weights)
     files = sorted(path for path in weights.rglob("*") if path.is_file())
     for path in files:
         print(f"{path.stat().st_size:>14,} bytes  {path.relative_to(weights)}")
@@ -51,8 +52,8 @@ def _complete_weights(folder: RunFolder, what: PushedWeights) -> Path:
     card = folder.merged / "README.md"
     # The card was written for the adapter, and names its library. A run of an earlier version has no card.
     if folder.card.is_file() and not card.is_file():
-        text = folder.card.read_text(encoding="utf-8")
-        write_text(card, text.replace(PEFT_LIBRARY, WHOLE_LIBRARY, 1))
+        text = read_checked(folder.card)
+        write_checked(card, text.replace(PEFT_LIBRARY, WHOLE_LIBRARY, 1))
     return folder.merged
 
 

@@ -8,14 +8,17 @@ checkpoints/     to resume from                 validation/      report.json and
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from causal_lm_router.checksums import DamagedError, check_files, read_checked, write_checked
 from causal_lm_router.config.compose import load_run_config
 from causal_lm_router.config.plain import describe_differences, identity_of
-from causal_lm_router.files import write_text
+from causal_lm_router.files import remove_leftovers
+from causal_lm_router.locks import hold_folder, is_first_process
 from causal_lm_router.routing import Candidate
 
 
@@ -83,22 +86,45 @@ class RunFolder:
     def write_metadata(self, metadata: RouterMetadata) -> None:
         """Write router.json."""
         text = json.dumps(asdict(metadata), indent=2, ensure_ascii=False)
-        write_text(self.path / "router.json", text + "\n")
+        write_checked(self.path / "router.json", text + "\n")
 
     def read_metadata(self) -> RouterMetadata:
         """Return router.json's content.
 
         Raises:
             FileNotFoundError: the run has not come that far.
+            ValueError: router.json or a file of the weights is damaged, or router.json is not that of a router.
         """
         path = self.path / "router.json"
         if not path.is_file() or not self.weights.is_dir():
             raise FileNotFoundError(
                 f"run_dir must hold a trained router, got {self.path}: a run that was interrupted can be resumed"
             )
-        plain = json.loads(path.read_text(encoding="utf-8"))
-        pool = tuple(Candidate(**candidate) for candidate in plain["pool"])
-        return RouterMetadata(pool, plain["best_single"], plain.get("mean_costs"))
+        check_files(self.weights)
+        try:
+            plain = json.loads(read_checked(path))
+            pool = tuple(Candidate(**candidate) for candidate in plain["pool"])
+            return RouterMetadata(pool, plain["best_single"], plain.get("mean_costs"))
+        except DamagedError:
+            raise
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
+            raise ValueError(
+                f"{path}: must hold the pool and best_single of a router, got {type(error).__name__}: {error}; restore "
+                "it from a copy"
+            ) from error
+
+
+@contextmanager
+def own_run(folder: RunFolder) -> Iterator[None]:
+    """Be the only one who works in a run folder, cleared of what killed processes left half written, until the end.
+
+    Raises:
+        FolderHeldError: somebody else works there.
+    """
+    with hold_folder(folder.path):
+        if is_first_process():
+            remove_leftovers(folder.path)
+        yield
 
 
 def check_folder(folder: RunFolder, settings: Mapping[str, Any]) -> None:

@@ -1,6 +1,5 @@
 """What a job holds while it runs: data, encoder, and a generator that is used by every evaluation."""
 
-import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -242,8 +241,3 @@ def record_evaluation(tracking: Tracking, evaluation: Evaluation, split: str, st
     """Send an evaluation's metrics and outcomes to every tracker, under the name of its split."""
     tracking.log_report(evaluation.report.to_metrics(), split, step)
     tracking.log_outcomes(outcome_rows(evaluation.outcomes), split, step)
-
-
-def is_first_process() -> bool:
-    """True unless this is one of the further processes that a distributed strategy started."""
-    return all(os.environ.get(name, "0") == "0" for name in ("LOCAL_RANK", "RANK", "SLURM_PROCID"))

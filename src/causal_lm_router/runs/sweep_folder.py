@@ -6,9 +6,7 @@ jobs.jsonl       what happened to every job, by which a    report/         the s
 multirun.yaml    the config that was swept                 study.journal   trials of a search
 """
 
-import fcntl
 import json
-import os
 import secrets
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -17,9 +15,6 @@ from pathlib import Path
 from filelock import FileLock
 
 from causal_lm_router.files import write_text
-
-_JOB_LOCK = ".job.lock"
-_SHORT_WAIT_S = 2.0  # `is_running` holds the lock of a job for a moment, which must not look like a running job
 
 
 @dataclass(frozen=True)
@@ -93,24 +88,3 @@ def sweep_of(run_dir: Path) -> SweepFolder | None:
     """Return the sweep that a run folder belongs to as a job; None for a single run."""
     sweep = SweepFolder(run_dir.absolute().parent)
     return sweep if sweep.is_sweep() else None
-
-
-def job_lock(run_dir: Path) -> FileLock:
-    """Return the lock that a process holds while it runs the job; the kernel frees it when the process dies."""
-    return FileLock(run_dir / _JOB_LOCK, timeout=_SHORT_WAIT_S)
-
-
-def is_running(run_dir: Path) -> bool:
-    """True while a process runs the job, on this machine or on another one with the same file system."""
-    try:
-        descriptor = os.open(run_dir / _JOB_LOCK, os.O_RDONLY)
-    except FileNotFoundError:
-        return False
-    try:
-        # A shared lock: two processes that ask at once do not take each other for the one that runs the job.
-        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    finally:
-        os.close(descriptor)
-    return False

@@ -4,26 +4,28 @@ import functools
 import time
 from pathlib import Path
 
+from causal_lm_router.checksums import check_files
 from causal_lm_router.config import TrainConfig
 from causal_lm_router.config.plain import config_dict, dump_config
 from causal_lm_router.evaluation.report import RoutingReport
+from causal_lm_router.locks import is_first_process
 from causal_lm_router.models.adapter import is_adapter
 from causal_lm_router.runs.finish import finish_run
 from causal_lm_router.runs.fit import fit
 from causal_lm_router.runs.merge_run import merge_weights
 from causal_lm_router.runs.provenance import write_config
-from causal_lm_router.runs.run_folder import RunFolder, check_folder
+from causal_lm_router.runs.run_folder import RunFolder, check_folder, own_run
 from causal_lm_router.runs.session import (
     OnEvaluation,
     Session,
     check_splits,
-    is_first_process,
     load_data,
     open_session,
 )
 from causal_lm_router.runs.start import log_start
 from causal_lm_router.runs.tracking import Tracking, open_run_tracking
 from causal_lm_router.runs.workbench import Workbench, open_workbench
+from causal_lm_router.training.checkpoint import check_checkpoint, last_checkpoint
 
 
 def train_router(
@@ -35,19 +37,19 @@ def train_router(
     every evaluation during training. Returns the final report; None on processes other than the first.
 
     Raises:
-        ValueError: the folder holds a finished run, or one of another config.
+        ValueError: the folder holds a finished run, or one of another config, or somebody else works there.
         PrunedError: `on_evaluation` ended the run.
     """
     folder = RunFolder(Path(config.run_dir))
     settings, text = config_dict(config), dump_config(config)
-    check_folder(folder, settings)
-    with open_workbench(workbench) as workbench:
+    with own_run(folder), open_workbench(workbench) as workbench:
+        check_folder(folder, settings)
+        _check_start(folder)
         data = load_data(config.data, workbench)
         check_splits(config.evaluation, data)
         with open_session(config, folder, data, workbench, on_evaluation) as session:
             # Everything fits together: only now is anything written.
             if is_first_process() and not folder.config.is_file():
-                folder.path.mkdir(parents=True, exist_ok=True)
                 write_config(folder.config, text, config.data, data)
             if is_first_process():
                 log_start(config, folder, data)
@@ -59,6 +61,14 @@ def train_router(
                 if not is_first_process():
                     return None
                 return _finish(session, tracking, time.perf_counter() - start)
+
+
+def _check_start(folder: RunFolder) -> None:
+    """Compare what an interrupted run goes on from with its checksums, before anything is loaded."""
+    if folder.weights.is_dir():
+        check_files(folder.weights)
+    elif checkpoint := last_checkpoint(folder.checkpoints):
+        check_checkpoint(checkpoint)
 
 
 def _finish(session: Session, tracking: Tracking, fit_seconds: float) -> RoutingReport:

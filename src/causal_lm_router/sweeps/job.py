@@ -12,14 +12,13 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from filelock import Timeout
-
+from causal_lm_router.checksums import write_checked
 from causal_lm_router.config import OnFailure, TrainConfig, TrainerConfig
 from causal_lm_router.config.overrides import quote_text
 from causal_lm_router.config.own_code import own_functions
 from causal_lm_router.config.plain import config_dict, dump_config
 from causal_lm_router.evaluation.report import RoutingReport
-from causal_lm_router.files import write_text
+from causal_lm_router.locks import FolderHeldError, hold_folder, is_first_process
 from causal_lm_router.runs.complete_run import complete_run
 from causal_lm_router.runs.job_log import (
     FailureReason,
@@ -35,8 +34,8 @@ from causal_lm_router.runs.job_log import (
     say_progress,
 )
 from causal_lm_router.runs.run_folder import RunFolder
-from causal_lm_router.runs.session import OnEvaluation, is_first_process, load_data
-from causal_lm_router.runs.sweep_folder import SweepFolder, job_lock
+from causal_lm_router.runs.session import OnEvaluation, load_data
+from causal_lm_router.runs.sweep_folder import SweepFolder
 from causal_lm_router.runs.workbench import Workbench
 from causal_lm_router.sweeps.failures import failure_reason
 from causal_lm_router.sweeps.versions import check_unmixed, code_version, data_version, function_versions
@@ -87,14 +86,14 @@ def run_job(config: TrainConfig, workbench: Workbench) -> None:
         complete_run(config, workbench)
         return
     try:
-        with job_lock(run_dir):
+        with hold_folder(run_dir):
             # Look again under the lock: another process may have finished the job since it was launched.
             if read_status(sweep, run_dir.name).is_over:
                 logger.info("job %s: finished already", run_dir.name)
             else:
                 _run_locked(sweep, config, workbench)
-    except Timeout:
-        logger.warning("job %s: another process runs it", run_dir.name)
+    except FolderHeldError as error:
+        logger.warning("job %s: another process runs it: %s", run_dir.name, error)
 
 
 def is_distributed(config: TrainerConfig) -> bool:
@@ -167,7 +166,7 @@ def _record_end_of(sweep: SweepFolder, job: str) -> Iterator[None]:
 def _run_in_child(sweep: SweepFolder, config: TrainConfig) -> None:
     """Run the job by the `resume` command in a child process, and record its end where the child could not."""
     run_dir, oom_kills, start = Path(config.run_dir), _count_oom_kills(), time.time()
-    write_text(RunFolder(run_dir).config, dump_config(config))
+    write_checked(RunFolder(run_dir).config, dump_config(config))
     # The child takes no name of code from the run folder, so those of this config are said again.
     functions = [f"{key}={name}" for key, name in own_functions(config_dict(config)).items()]
     command = [sys.executable, "-m", "causal_lm_router.commands.resume", quote_text(f"run_dir={run_dir}"), *functions]

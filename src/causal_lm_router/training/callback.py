@@ -1,6 +1,5 @@
 """RoutingEvaluation: decides when a run is evaluated while it trains, and passes the results on."""
 
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Generic, TypeVar
@@ -8,6 +7,7 @@ from typing import Any, Generic, TypeVar
 import pytorch_lightning as pl
 import torch
 
+from causal_lm_router.files import temporary_folder
 from causal_lm_router.training.batches import Step
 from causal_lm_router.training.module import RouterModule
 
@@ -54,8 +54,8 @@ class RoutingEvaluation(pl.Callback, Generic[Result]):
         if not self.is_due(step):
             return
         if trainer.is_global_zero:
-            with tempfile.TemporaryDirectory(prefix="causal-lm-router-") as folder:
-                weights_dir = Path(folder) / "weights"
+            with temporary_folder() as folder:
+                weights_dir = folder / "weights"
                 self._save(pl_module.model, weights_dir)
                 self._record(self._evaluate(weights_dir), step)
         trainer.strategy.barrier("evaluation")

@@ -4,15 +4,18 @@ import errno
 import os
 import shutil
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import pytorch_lightning as pl
 import torch
 from lightning_fabric.plugins.io.checkpoint_io import CheckpointIO
 from pytorch_lightning.callbacks import Checkpoint
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from causal_lm_router.files import write_folder
+from causal_lm_router.checksums import add_checksums, check_files
+from causal_lm_router.files import remove_folder, write_folder
 
 _NO_SPACE_BYTES = 1 << 16
 WEIGHTS_FILE, STATE_FILE = "trained_weights.safetensors", "trainer_state.pt"
@@ -33,18 +36,29 @@ class FolderCheckpointIO(CheckpointIO):
         with write_folder(target) as temporary:
             save_file(weights, temporary / WEIGHTS_FILE)
             _save_state(state, temporary / STATE_FILE)
+            add_checksums(temporary)
 
     def load_checkpoint(self, path: Any, map_location: Any = None, weights_only: bool | None = None) -> dict[str, Any]:
-        """Return the checkpoint in the folder at `path`; only plain values and tensors are read, never code."""
-        state: dict[str, Any] = torch.load(Path(path) / STATE_FILE, map_location="cpu", weights_only=True)
-        return {**state, "state_dict": load_file(Path(path) / WEIGHTS_FILE)}
+        """Return the checkpoint in the folder at `path`; only plain values and tensors are read, never code.
+
+        Raises:
+            ValueError: a file of it is damaged or missing.
+        """
+        folder = Path(path)
+        check_checkpoint(folder)
+        try:
+            state: dict[str, Any] = torch.load(folder / STATE_FILE, map_location="cpu", weights_only=True)
+            return {**state, "state_dict": load_file(folder / WEIGHTS_FILE)}
+        except (OSError, EOFError, RuntimeError, UnpicklingError, SafetensorError) as error:
+            # One without checksums, as earlier versions wrote them.
+            reason = next(iter(str(error).splitlines()), type(error).__name__)
+            raise ValueError(
+                f"{folder}: must hold {STATE_FILE} and {WEIGHTS_FILE}: {reason}; {_advice(folder)}"
+            ) from error
 
     def remove_checkpoint(self, path: Any) -> None:
         """Remove the folder at `path`; a process killed meanwhile leaves no part of it under its name."""
-        # Renamed first: a folder half removed would look like a checkpoint.
-        hidden = Path(path).with_name(f".{Path(path).name}.removed.tmp")
-        Path(path).rename(hidden)
-        shutil.rmtree(hidden)
+        remove_folder(Path(path))
 
 
 def _save_state(state: dict[str, Any], path: Path) -> None:
@@ -64,12 +78,6 @@ class LastCheckpoint(Checkpoint):
         self._folder = folder
         self._every_n_steps = every_n_steps
 
-    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Remove what a killed run left of checkpoints half written or half removed."""
-        if trainer.is_global_zero:
-            for leftover in self._folder.glob(".step_*.tmp"):
-                shutil.rmtree(leftover)
-
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
@@ -87,9 +95,22 @@ class LastCheckpoint(Checkpoint):
 
 
 def last_checkpoint(folder: Path) -> Path | None:
-    """Return the newest whole checkpoint in a folder, None where there is none."""
-    found = sorted(path for path in folder.glob("step_*.ckpt") if (path / STATE_FILE).is_file())
+    """Return the newest checkpoint in a folder, None where there is none."""
+    found = sorted(path for path in folder.glob("step_*.ckpt") if any(path.iterdir()))
     return found[-1] if found else None
+
+
+def check_checkpoint(checkpoint: Path) -> None:
+    """Compare a checkpoint's files with their checksums, once a process.
+
+    Raises:
+        ValueError: one is damaged or missing.
+    """
+    check_files(checkpoint, _advice(checkpoint))
+
+
+def _advice(checkpoint: Path) -> str:
+    return f"remove {checkpoint}; resume then starts from the beginning"
 
 
 def checkpoint_step(checkpoint: Path | None) -> int:

@@ -20,9 +20,12 @@ import torch
 from filelock import FileLock
 from torch import Tensor, nn
 
+from causal_lm_router.checksums import make_cached
+from causal_lm_router.files import remove_folder
 from causal_lm_router.training.rows import MicroBatch, collate
 
 logger = logging.getLogger(__name__)
+STATES = "states.bin"
 ROWS = 32
 """Rows of a forward pass through the frozen layers."""
 SAME_SHAPE_TOLERANCE = 1e-3
@@ -55,8 +58,8 @@ def reuse_frozen_layers(
 ) -> Iterator[HiddenStates]:
     """Yield the hidden states of the frozen layers; inside the block the model has its last `num_trained` layers alone.
 
-    `identity` names base model, revision and dtype. Hidden states from the cache are checked on the first row, and
-    computed again where they are wrong.
+    `identity` stands for the content and number format of the base model. Hidden states from the cache are checked on
+    the first row, and computed again where they are wrong.
 
     Raises:
         ValueError: the base model's layers cannot be run apart, or do not treat the rows of a batch separately.
@@ -67,15 +70,24 @@ def reuse_frozen_layers(
     first_row = collate([rows[0]], pad_token_id)
     first_BTD = _frozen_output(model, first_row, num_frozen)
     _check_split(model, first_row, first_BTD, num_frozen)
-    path = cache / "hidden_states" / f"{_content_hash(rows, identity, num_frozen)}.bin"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    # Several jobs of a sweep may want the same file; the first one writes it.
-    with FileLock(f"{path}.lock"):
-        states = _open(path, lengths, first_BTD[0])
-        if states is None:
-            logger.info("computing the hidden states of the frozen layers for %d rows, once", len(rows))
-            _write(path, model, rows, lengths, pad_token_id, num_frozen)
-            states = _open(path, lengths, first_BTD[0])
+    folder = cache / "hidden_states" / _content_hash(rows, identity, num_frozen)
+
+    def make(temporary: Path) -> None:
+        logger.info("computing the hidden states of the frozen layers for %d rows, once", len(rows))
+        _write(temporary / STATES, model, rows, lengths, pad_token_id, num_frozen)
+
+    def open_states() -> HiddenStates | None:
+        make_cached(folder, make)
+        return _open(folder / STATES, lengths, first_BTD[0])
+
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    # Several jobs of a sweep may want the same states; the first one writes them.
+    with FileLock(folder.with_name(f".{folder.name}.lock")):
+        is_there = folder.is_dir()
+        states = open_states()
+        if states is None and is_there:
+            remove_folder(folder)
+            states = open_states()
     if states is None:
         raise ValueError(f"{NOT_POSSIBLE}: its frozen layers compute other values for a row in a batch than alone")
     with _skip_layers(model, range(num_frozen)):
@@ -173,9 +185,6 @@ def _write(
     # Rows of similar length are computed together: little padding.
     order = np.argsort(lengths, kind="stable").tolist()
     ends = np.cumsum(lengths)
-    # The file gets its name when it is complete.
-    temporary = path.with_suffix(".tmp")
-    temporary.unlink(missing_ok=True)
     written: Tensor | None = None
     for start in range(0, len(order), ROWS):
         part = order[start : start + ROWS]
@@ -184,12 +193,11 @@ def _write(
         if written is None:
             width, dtype = output.shape[-1], output.dtype
             size = int(ends[-1]) * width
-            _allocate(temporary, size * output.element_size())
-            written = torch.from_file(str(temporary), shared=True, size=size, dtype=dtype).view(-1, width)
+            _allocate(path, size * output.element_size())
+            written = torch.from_file(str(path), shared=True, size=size, dtype=dtype).view(-1, width)
         for number, index in enumerate(part):
             # The row's tokens are at the right end, after the padding.
             written[ends[index] - lengths[index] : ends[index]] = output[number, -lengths[index] :]
-    temporary.replace(path)
 
 
 def _allocate(path: Path, num_bytes: int) -> None:

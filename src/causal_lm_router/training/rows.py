@@ -2,7 +2,7 @@
 
 import hashlib
 import math
-import tempfile
+import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,9 +12,9 @@ import datasets
 import torch
 from torch import Tensor
 
+from causal_lm_router.checksums import make_cached
 from causal_lm_router.data.labels import utilities
-from causal_lm_router.files import write_folder
-from causal_lm_router.prompting.encoder import Encoder, logger
+from causal_lm_router.prompting.encoder import Encoder
 from causal_lm_router.routing import RoutingExample
 from causal_lm_router.terminal import progress_bar
 
@@ -61,20 +61,20 @@ def encode_examples(
     """
     supervision = supervision or Supervision()
     folder = cache / "encoded" / _content_hash(examples, labels, encoder, supervision)
-    if not folder.is_dir():
-        folder.parent.mkdir(parents=True, exist_ok=True)
+    kwargs = {"examples": examples, "labels": labels, "encoder": encoder, "supervision": supervision}
+
+    def make(temporary: Path) -> None:
         datasets.disable_progress_bars()  # ours counts queries
-        kwargs = {"examples": examples, "labels": labels, "encoder": encoder, "supervision": supervision}
         # The library's own cache would keep a second copy, so it builds in a folder that goes.
-        with tempfile.TemporaryDirectory(dir=folder.parent) as building:
-            rows = datasets.Dataset.from_generator(
-                _encoded_rows, features=_FEATURES, gen_kwargs=kwargs, cache_dir=building, fingerprint=folder.name
-            )
-            try:
-                with write_folder(folder) as temporary:
-                    rows.save_to_disk(str(temporary / "rows"))
-            except FileExistsError:
-                logger.info("another process encoded %s meanwhile", folder)
+        building = temporary / "building"
+        rows = datasets.Dataset.from_generator(
+            _encoded_rows, features=_FEATURES, gen_kwargs=kwargs, cache_dir=str(building), fingerprint=folder.name
+        )
+        rows.save_to_disk(str(temporary / "rows"))
+        del rows
+        shutil.rmtree(building)
+
+    make_cached(folder, make)
     return datasets.load_from_disk(str(folder / "rows"))
 
 

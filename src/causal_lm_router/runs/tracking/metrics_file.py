@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
+from causal_lm_router.checksums import check_file, drop_checksum
 from causal_lm_router.files import write_text
 
 FILE_NAME = "metrics.csv"
@@ -35,6 +36,8 @@ def append_rows(path: Path, rows: Iterable[MetricRow]) -> None:
         ValueError: a name is empty or holds a line break.
     """
     text = _format(rows)
+    # A finished run has one, and a run that died as it finished.
+    drop_checksum(path)
     with path.open("ab") as file:
         # Appending to a torn line would make one broken row out of two.
         if file.tell() and not _ends_line(path):
@@ -47,9 +50,10 @@ def read_metrics(path: Path) -> list[MetricRow]:
     """Return all rows in the order of writing, without a torn last line.
 
     Raises:
-        ValueError: a line is not a row; the message names file and line.
+        ValueError: a line is not a row, or the file is damaged; the message names file and line.
         FileNotFoundError: there is no file.
     """
+    check_file(path)
     lines = _whole_lines(path).decode().splitlines()
     if lines and lines[0] != HEADER:
         raise ValueError(f"{path}:1: the header must be {HEADER!r}, got {lines[0]!r}")
@@ -60,6 +64,7 @@ def read_metrics(path: Path) -> list[MetricRow]:
 def drop_rows_after(path: Path, step: int) -> None:
     """Rewrite the file, whole or not at all, without the rows of steps above `step`. Do nothing without a file."""
     if path.exists():
+        drop_checksum(path)
         kept = (row for row in read_metrics(path) if row.step <= step)
         write_text(path, f"{HEADER}\n{_format(kept)}")
 

@@ -1,8 +1,5 @@
 """Writing a report: its folder appears whole, in the place of an earlier report, or not at all."""
 
-import os
-import secrets
-import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -66,14 +63,8 @@ def write_report(
     if is_one_folder:
         title = f"{'Sweep' if is_sweep_folder(folders[0]) else 'Runs in'} {folders[0].resolve().name}"
     output.absolute().parent.mkdir(parents=True, exist_ok=True)
-    # Beside the output, and so on the same file system: the finished report can then take its place in one step.
-    staged = output.absolute().with_name(f".{output.name[:40]}.{secrets.token_hex(6)}.new.tmp")
-    try:
-        with write_folder(staged) as folder:
-            rows = _write(findings, folder, title, base, output.absolute())
-        _replace(output.absolute(), staged)
-    finally:
-        shutil.rmtree(staged, ignore_errors=True)
+    with write_folder(output.absolute(), replaces=True) as folder:
+        rows = _write(findings, folder, title, base, output.absolute())
     return SweepReport(output, rows, findings)
 
 
@@ -130,20 +121,3 @@ def _check_output(output: Path) -> None:
     is_empty = not output.exists() or (output.is_dir() and not any(output.iterdir()))
     if output.is_symlink() or not (is_empty or (output / PAGE).is_file()):
         raise FileExistsError(f"--output must be a new or empty folder or a report, got {output}")
-
-
-def _replace(output: Path, staged: Path) -> None:
-    """Put the staged folder in the place of `output`; a failure leaves `output` as it was."""
-    if not output.exists():
-        os.replace(staged, output)
-        return
-    # A folder that is not empty cannot be replaced in one step: the earlier report steps aside first.
-    earlier = staged.with_name(staged.name.replace(".new.", ".old."))
-    os.replace(output, earlier)
-    try:
-        os.replace(staged, output)
-    except OSError:
-        # Put the earlier report back.
-        os.replace(earlier, output)
-        raise
-    shutil.rmtree(earlier)

@@ -10,6 +10,7 @@ from typing import Any
 
 import yaml
 
+from causal_lm_router.checksums import read_checked
 from causal_lm_router.evaluation.stored import RunEvaluation, read_evaluation, read_facts
 from causal_lm_router.runs.job_log import JobState, JobStatus, read_statuses
 from causal_lm_router.runs.run_folder import RunFolder
@@ -160,7 +161,7 @@ def read_config(path: Path) -> dict[str, Any]:
     if not path.is_file():
         return {}
     try:
-        plain = yaml.safe_load(path.read_text(encoding="utf-8"))
+        plain = yaml.safe_load(read_checked(path))
     except yaml.YAMLError as error:
         raise ValueError(f"{path}: cannot be read: {error}") from error
     if not isinstance(plain, dict) or "seed" not in plain:
