@@ -99,13 +99,7 @@ def report_predictions(
         raise ValueError(
             f"validation must be of the candidates {test.candidate_names}, got {validation.candidate_names}"
         )
-    # What is fitted on validation is held fixed in every interval below.
-    temperature, conformal, expected_costs = None, None, test.costs
-    if validation is not None and validation.predicted is not None:
-        temperature = calibration.fit_temperature(validation.scores, validation.predicted)
-        threshold = calibration.conformal_threshold(validation.scores, validation.predicted, CONFORMAL_LEVEL)
-        conformal = _conformal(test.scores, test.predicted, threshold)
-        expected_costs = test.costs if validation.costs is None else validation.costs
+    temperature, threshold, expected_costs = _fit(test, validation)
     return PredictionReport(
         auroc={
             name: calibration.auroc_estimate(test.scores[:, column], test.predicted[:, column])
@@ -113,10 +107,22 @@ def report_predictions(
         },
         cost_quality=report_cost_quality(test, expected_costs, single),
         two_candidates=_two_candidates(test, test.predicted, single) if len(test.candidate_names) == 2 else None,
-        conformal=conformal,
+        conformal=None if threshold is None else _conformal(test.scores, test.predicted, threshold),
         **_calibration(test.scores, test.predicted, temperature),
         **_concentration(test.calls),
     )
+
+
+def _fit(test: OutcomeTable, validation: OutcomeTable | None) -> tuple[float | None, float | None, Floats | None]:
+    """Temperature, conformal threshold and expected costs from validation, as far as it has them.
+
+    They are held fixed in every interval.
+    """
+    if validation is None or validation.predicted is None:
+        return None, None, test.costs
+    temperature = calibration.fit_temperature(validation.scores, validation.predicted)
+    threshold = calibration.conformal_threshold(validation.scores, validation.predicted, CONFORMAL_LEVEL)
+    return temperature, threshold, test.costs if validation.costs is None else validation.costs
 
 
 def _calibration(scores: Floats, predicted: Floats, temperature: float | None) -> dict[str, Any]:
