@@ -150,10 +150,13 @@ def test_without_evaluations_during_training_the_one_after_it_is_drawn() -> None
     rows = [(1, "train/loss", 3.0), (6, "train/loss", 2.0), (6, "final_validation/routing_accuracy", 0.4)]
     loss, rates = draw_learning_curve(rows).axes
     assert [line.get_xydata().tolist() for line in rates.get_lines()] == [[[6.0, 0.4]]]
+    assert rates.get_title(loc="left") == "validation, after training"
     assert loss.get_xlim()[0] == 0
     # Evaluations during training ask other queries, so the two make no line.
     rows += [(3, "validation/routing_accuracy", 0.3), (6, "validation/routing_accuracy", 0.5)]
-    assert [list(line.get_ydata()) for line in draw_learning_curve(rows).axes[1].get_lines()] == [[0.3, 0.5]]
+    rates = draw_learning_curve(rows).axes[1]
+    assert [list(line.get_ydata()) for line in rates.get_lines()] == [[0.3, 0.5]]
+    assert rates.get_title(loc="left") == "validation, during training"
 
 
 def test_of_repeated_steps_the_last_counts() -> None:

@@ -22,11 +22,12 @@ def draw_learning_curve(rows: Sequence[MetricRow], split: str = "validation") ->
     Where nothing was evaluated during training, that is the evaluation of the whole split after it. Of several values
     of one name at one step (a resumed run) the last counts. Panels without values are left out.
     """
-    if not any(name.startswith(f"{split}/") for _, name, _ in rows):
-        split = f"final_{split}"
+    prefix, title = f"{split}/", f"{split}, during training"
+    if not any(name.startswith(prefix) for _, name, _ in rows):
+        prefix, title = f"final_{prefix}", f"{split}, after training"
     series: dict[str, dict[int, float]] = {}
     for step, name, value in rows:
-        series.setdefault(name.removeprefix(f"{split}/"), {})[step] = value
+        series.setdefault(name.removeprefix(prefix), {})[step] = value
     panels = [_draw_loss]
     if "routing_accuracy" in series:
         panels.append(_draw_rates)
@@ -35,6 +36,8 @@ def draw_learning_curve(rows: Sequence[MetricRow], split: str = "validation") ->
     figure, column = step_panels(len(panels))
     for draw, axes in zip(panels, column, strict=True):
         draw(axes, series)
+    for axes in column[1:]:
+        axes.set_title(title, loc="left", fontsize=10)
     # Around few steps the axis would go on to fractions of them.
     column[0].set_xlim(left=0)
     return figure
@@ -80,7 +83,8 @@ def _draw_loss(axes: Axes, series: Mapping[str, Series]) -> None:
     draw_series(axes, loss, color=BLUE, alpha=0.3 if window > 1 else 1, marker=marker, label="loss")
     if window > 1:
         draw_series(axes, smooth, color=BLUE, label=f"mean of {window} logged losses")
-    axes.set_ylim(bottom=0)
+    # Room above for the legend.
+    axes.set_ylim(0, 1.35 * max(loss.values()) or 1)
     lines = [*axes.get_lines()]
     if rate := series.get("train/learning_rate"):
         right = axes.twinx()
