@@ -21,7 +21,9 @@ from causal_lm_router.config.compose import compose_config, conf_dir, register_r
 from causal_lm_router.config.honoured import HONOURED
 from causal_lm_router.config.overrides import quote_text
 from causal_lm_router.config.plain import dump_config
-from causal_lm_router.routing import Candidate
+from causal_lm_router.evaluation.metrics import evaluate_outcomes
+from causal_lm_router.evaluation.report import RoutingReport
+from causal_lm_router.routing import Candidate, Generation, ParsedRoute, RouteOutcome, RoutingExample
 from causal_lm_router.runs.run_folder import RouterMetadata, RunFolder
 from tests.conftest import Result
 
@@ -123,9 +125,35 @@ def test_settings_that_are_honoured_pass(
         print(config.evaluation.max_queries, config.decoding.normalisation, "{candidates}" in config.prompt.template)
 
     stub(monkeypatch, "runs.evaluate_run", evaluate_run=evaluate_run)
-    assert main("evaluate", f"run_dir={run_dir}", *given).output == "60 prior True\n"
+    monkeypatch.setattr("causal_lm_router.evaluation.report_table.print_report", lambda *arguments: None)
+    assert main("evaluate", f"run_dir={run_dir}", *given).output.startswith("60 prior True\n")
     # What is drawn during training says nothing about how much is evaluated later.
-    assert main("evaluate", f"run_dir={run_dir}").output == "None sum False\n"
+    assert main("evaluate", f"run_dir={run_dir}").output.startswith("None sum False\n")
+
+
+@pytest.mark.slow
+def test_several_evaluations_end_with_one_table(
+    main: Callable[..., Result], run_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    example = RoutingExample("0", "text", "task", {"a": 1.0, "b": 0.0})
+    generation, route = Generation("a", "stop"), ParsedRoute("a")
+    outcome = RouteOutcome(example=example, label="a", generation=generation, route=route, called="a")
+
+    def evaluate_run(config: Any) -> RoutingReport:
+        if config.decoding.method.value == "trie":
+            raise ValueError("planted")
+        return evaluate_outcomes([outcome] * 4, ["a", "b"], "b", None).report
+
+    stub(monkeypatch, "runs.evaluate_run", evaluate_run=evaluate_run)
+    result = main("evaluate", "-m", f"run_dir='{run_dir}'", "decoding=free,scored", "inference=transformers")
+    assert result.status == 0, result.errors
+    assert result.output.count("accuracy") == 1
+    rows = [line.split()[:3] for line in result.output.splitlines() if "decoding=" in line]
+    assert rows == [["decoding=free", "1.000", "100.0%"], ["decoding=scored", "1.000", "100.0%"]]
+    assert "best single" in result.output
+    failed = main("evaluate", "-m", f"run_dir='{run_dir}'", "decoding=free,trie")
+    assert (failed.status, "decoding=free" in failed.output) == (1, True), "what was done has its row"
+    assert "planted" in failed.errors
 
 
 FOREIGN = {

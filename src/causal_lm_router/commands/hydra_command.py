@@ -160,6 +160,11 @@ def job_folder() -> str:
     return str(HydraConfig.get().runtime.output_dir)
 
 
+def job_overrides() -> list[str]:
+    """The overrides that made the job that is running."""
+    return list(HydraConfig.get().overrides.task)
+
+
 def _remove_hydra_folder() -> None:
     """Remove the folder that Hydra made for the job, and the parents it made, where they hold only what is Hydra's."""
     settings = HydraConfig.get()

@@ -1,16 +1,13 @@
 """The body of the `evaluate` command: evaluate a run's weights again."""
 
-import os
 from pathlib import Path
 
 import yaml
-from rich.console import Console
 
 from causal_lm_router.config import DecodingMethod, EvaluateConfig, Split
 from causal_lm_router.config.plain import config_dict
 from causal_lm_router.evaluation.metrics import Evaluation
 from causal_lm_router.evaluation.report import RoutingReport
-from causal_lm_router.evaluation.report_table import print_report
 from causal_lm_router.files import remove_leftovers
 from causal_lm_router.runs.finish import record_final, report_facts
 from causal_lm_router.runs.provenance import write_config
@@ -46,8 +43,6 @@ def evaluate_run(config: EvaluateConfig) -> RoutingReport:
             settings = {key: value for key, value in config_dict(config).items() if key != "output_dir"}
             write_config(RunFolder(output).config, yaml.safe_dump(settings, sort_keys=False), config.data, data)
             record_final(tracking, evaluation, output, report_facts(config, data, config.evaluation.final_split), 0)
-    print_report(evaluation.report, Console())
-    print(f"\nevaluation folder: {os.path.relpath(output)}")
     return evaluation.report
 
 
