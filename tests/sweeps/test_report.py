@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import yaml
+from matplotlib.figure import Figure
 from rich.console import Console
 
 from causal_lm_router.evaluation.evaluation_folder import outcome_rows
@@ -22,6 +23,7 @@ from causal_lm_router.runs.job_log import FailureReason, JobEvent, JobState, app
 from causal_lm_router.runs.sweep_folder import SweepFolder
 from causal_lm_router.sweeps.report.figures import draw_configurations
 from causal_lm_router.sweeps.report.findings import Findings, find, say_cautions, say_selection, say_verdict
+from causal_lm_router.sweeps.report.parameter_figures import draw_parameter
 from causal_lm_router.sweeps.report.report_folder import SweepReport, write_report
 from causal_lm_router.sweeps.report.shortfalls import say_shortfalls
 from causal_lm_router.sweeps.report.terminal import print_summary
@@ -262,6 +264,43 @@ def test_a_front_has_no_silent_router(tmp_path: Path) -> None:
     (front,) = [line for line in figure.axes[0].lines if line.get_label() == "Pareto front"]
     silent = {1000 * one.estimates["mean_cost"].value for one in findings.summaries[1:]}
     assert not silent & set(map(float, front.get_xdata()))
+
+
+def drawn(folder: Path, key: str) -> Figure:
+    findings = find_in(folder)
+    figure = draw_parameter(key, findings.summaries, findings.references)
+    assert figure is not None
+    figure.draw_without_rendering()
+    return figure
+
+
+def test_options_without_an_order_are_dots_the_best_on_top(tmp_path: Path) -> None:
+    for method, share in (("svm", 0.3), ("elo", 0.8), ("mlp", 0.5)):
+        write_baseline(tmp_path / "s" / method, method, share, 0.5)
+    figure = drawn(tmp_path / "s", "baseline.method")
+    accuracy, failures = figure.axes
+    assert [label.get_text() for label in accuracy.get_yticklabels()] == ["elo", "mlp", "svm"]
+    (dots,) = [container[0] for container in accuracy.containers]
+    assert dots.get_linestyle() == "None"
+    places = dict(zip(map(float, dots.get_ydata()), map(float, dots.get_xdata()), strict=True))
+    assert places == pytest.approx({0.0: 0.8, 1.0: 0.5, 2.0: 0.3})
+    assert accuracy.get_ylim()[0] > accuracy.get_ylim()[1], "the first row is the uppermost"
+    assert failures.get_xlabel() == "parse-failure rate"
+
+
+def test_numbers_that_lie_close_have_labels_that_do_not_touch(tmp_path: Path) -> None:
+    rates = (1e-4, 1.1e-4, 1.2e-4, 5e-4)
+    for number, rate in enumerate(rates):
+        write_run(tmp_path / "s" / str(number), 0.2 * number, optim__learning_rate=rate)
+    figure = drawn(tmp_path / "s", "optim.learning_rate")
+    labels = figure.axes[1].get_xticklabels()
+    assert [label.get_text().strip() for label in labels] == ["0.0001", "0.00011", "0.00012", "0.0005"]
+    ends: dict[int, float] = {}
+    for label in labels:
+        # A label's own line is the last one of its text.
+        box, line = label.get_window_extent(), label.get_text().count("\n")
+        assert box.x0 > ends.get(line, float("-inf"))
+        ends[line] = box.x1
 
 
 def test_every_run_that_is_left_out_is_named_on_the_terminal(sweep: Path) -> None:

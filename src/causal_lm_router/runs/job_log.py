@@ -2,7 +2,7 @@
 
 It holds a line per event, appended by all processes that work on the sweep; one that is killed while it writes leaves a
 torn line, which readers skip. The run folders have the last word (`read_statuses`): a report.json makes a job done, and
-a running job whose `.job.lock` nobody holds was killed. So a lost log costs no result.
+a running job whose lock nobody holds was killed. So a lost log costs no result.
 """
 
 import json
