@@ -199,6 +199,27 @@ def _sync(path: Path) -> None:
         os.close(descriptor)
 
 
+def refuse_links(folder: Path, *, deep: bool = True) -> None:
+    """Check that what lies in a folder lies there itself: nothing in it is written through a link to another place.
+
+    Links that stay inside are allowed, as W&B makes them. Without `deep` folders inside are not looked into.
+
+    Raises:
+        ValueError: there is a link that leads out, or something that is neither a file nor a folder.
+    """
+    inside = os.path.realpath(folder)
+    for place, folders, files in os.walk(folder):
+        for path in (os.path.join(place, name) for name in (*folders, *files)):
+            target = os.path.realpath(path)
+            if os.path.islink(path) and not target.startswith(f"{inside}{os.sep}"):
+                raise ValueError(f"{path}: must lie in {folder} itself, got a link to {target}")
+            # Reading a pipe would wait for ever. A link to nothing is replaced like a file.
+            if os.path.lexists(target) and not (os.path.isfile(target) or os.path.isdir(target)):
+                raise ValueError(f"{path}: must be a file or a folder, got neither")
+        if not deep:
+            return
+
+
 def cache_dir() -> Path:
     """Return the folder of prepared base models and encoded data.
 

@@ -1,13 +1,11 @@
-"""Functions of the user's own: found, called as the protocol says, refused from run folders."""
+"""Functions of the user's own: found, and called as the protocol says."""
 
 from pathlib import Path
 from typing import Protocol
 
 import pytest
 
-from causal_lm_router.config.own_code import load_function, own_functions, refuse_code
-
-SETTINGS = {"data": {"source": "own", "function": "lab:read"}, "objective": {"function": None}, "name": "x"}
+from causal_lm_router.config.own_code import load_function
 
 
 class Doubles(Protocol):
@@ -42,11 +40,3 @@ def test_a_function_in_the_working_directory_is_found(lab: str) -> None:
 def test_what_cannot_be_called_like_that_is_refused(lab: str, name: str, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         load_function("data.function", name.format(lab=lab), Doubles)
-
-
-def test_a_run_folder_may_not_name_code() -> None:
-    assert own_functions(SETTINGS) == {"data.function": "lab:read"}
-    with pytest.raises(ValueError, match=r"data\.function must be given again, as data\.function=lab:read"):
-        refuse_code("outputs/a", SETTINGS, ["run_dir=outputs/a", "objective.function=lab:read"])
-    refuse_code("outputs/a", SETTINGS, ["data.function=lab:read"])
-    refuse_code("outputs/a", SETTINGS, ["data=jsonl"])

@@ -16,8 +16,8 @@ import psutil
 import pytest
 
 from causal_lm_router.config import TrackingConfig, WandbConfig, WandbMode
+from causal_lm_router.config.redact import names_secret, redact_arguments
 from causal_lm_router.runs.tracking import MetricRow, Tracking, open_tracking, read_metrics, redact
-from causal_lm_router.runs.tracking.redact import names_secret, redact_arguments
 from tests.wandb_server import KEY, FakeServer, of_kind, offline_folders, records
 
 

@@ -66,7 +66,7 @@ class Embedder:
                 logger.warning("%s: damaged: its content is not what was written; its texts are embedded anew", path)
                 path.unlink(missing_ok=True)
                 continue
-            with np.load(io.BytesIO(content)) as stored:
+            with np.load(io.BytesIO(content), allow_pickle=False) as stored:
                 known.update(zip(stored["keys"].tolist(), stored["vectors"], strict=True))
         return known
 
@@ -103,7 +103,7 @@ def load_encoder(name: str) -> "SentenceTransformer":
     place = _find_model(name)
     offline = not Path(place).is_dir() and not hub_answers()
     try:
-        return SentenceTransformer(place, local_files_only=offline)
+        return SentenceTransformer(place, local_files_only=offline, model_kwargs={"use_safetensors": True})
     except (OSError, ValueError) as error:
         raise ValueError(_cannot_load(name, error)) from error
 

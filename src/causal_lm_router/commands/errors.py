@@ -7,12 +7,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import NoReturn
 
+from causal_lm_router.config.redact import redact_text
 from causal_lm_router.terminal import visible
 
 
 def fail(text: str) -> NoReturn:
     """Print an error's text in one line and leave with status 1."""
-    line = "; ".join(part.strip() for part in text.splitlines() if part.strip())
+    line = "; ".join(part.strip() for part in redact_text(text).splitlines() if part.strip())
     print(f"error: {visible(line)}", file=sys.stderr)
     raise SystemExit(1)
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TypeVar
 
 import hydra
+import yaml
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.utils import env_override
 from hydra.types import RunMode
@@ -32,8 +33,10 @@ from causal_lm_router.config.compose import (
     resolve_config,
 )
 from causal_lm_router.config.overrides import allow_new_keys, quote_text
-from causal_lm_router.config.own_code import own_functions
+from causal_lm_router.config.permissions import to_give_again
 from causal_lm_router.config.plain import config_dict
+from causal_lm_router.config.redact import redact_composed, remember_arguments, remember_secrets
+from causal_lm_router.files import write_text
 from causal_lm_router.locks import LOCK
 from causal_lm_router.runs.run_folder import RunFolder
 from causal_lm_router.terminal import log_to_file, show_bars
@@ -66,6 +69,7 @@ def run_command(
     logging.captureWarnings(True)
     register_schemas()
     application = _make_application(config_name, schema, job, shows_traceback)
+    remember_arguments(sys.argv[1:])
     try:
         if asks_for_help(sys.argv[1:]):
             print_help(config_name, own_folders(sys.argv[1:]))
@@ -73,7 +77,8 @@ def run_command(
         sys.argv[1:] = read_words(config_name, sys.argv[1:], on_run=on_run)
         if on_run:
             # Help and completion need no run.
-            register_run(sys.argv[1:], required=not is_showing(sys.argv[1:]), takes_baselines=on_baseline)
+            shows = is_showing(sys.argv[1:])
+            register_run(config_name, sys.argv[1:], required=not shows, takes_baselines=on_baseline)
         sys.argv[1:] = allow_new_keys(sys.argv[1:])
         # With this set Hydra hands errors on instead of printing them over several lines.
         with held, env_override({TRACEBACK: "1"}):
@@ -99,9 +104,11 @@ def _make_application(
     def application(composed: DictConfig) -> None:
         # Also in the worker of a parallel launcher, which starts here.
         logging.captureWarnings(True)
+        _redact_hydra_folder()
         config: Schema | None = None
         try:
             config = resolve_config(composed, schema)
+            remember_secrets(config_dict(config))
             show_bars(not isinstance(config, TrainConfig) or config.trainer.progress_bar)
             job(config)
         except BrokenPipeError:
@@ -138,9 +145,9 @@ def _say_how_to_go_on(config: Settings | None) -> None:
         return
     path = os.path.relpath(folder.path)
     word = f"run_dir={path}" if re.fullmatch(r"[\w./-]+", path) else quote_text(f"run_dir={path}")
-    # What a run folder may not name by itself has to be given again.
-    functions = [f"{key}={name}" for key, name in own_functions(config_dict(config)).items()]
-    print(f"interrupted; to go on: causal-lm-router resume {shlex.join([word, *functions])}", file=sys.stderr)
+    # What a run folder may not allow by itself has to be given again.
+    again = to_give_again(config_dict(config), "resume")
+    print(f"interrupted; to go on: causal-lm-router resume {shlex.join([word, *again])}", file=sys.stderr)
 
 
 def is_sweep_job() -> bool:
@@ -163,6 +170,17 @@ def job_folder() -> str:
 def job_overrides() -> list[str]:
     """The overrides that made the job that is running."""
     return list(HydraConfig.get().overrides.task)
+
+
+def _redact_hydra_folder() -> None:
+    """Take secrets out of what Hydra has just written about the job: its config and its overrides."""
+    settings = HydraConfig.get()
+    if settings.output_subdir is None:
+        return
+    for path in (Path(settings.runtime.output_dir) / settings.output_subdir).glob("*.yaml"):
+        plain = yaml.safe_load(path.read_text(encoding="utf-8"))
+        if (clean := redact_composed(plain)) != plain:
+            write_text(path, yaml.safe_dump(clean, sort_keys=False, allow_unicode=True))
 
 
 def _remove_hydra_folder() -> None:

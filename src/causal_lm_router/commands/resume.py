@@ -9,6 +9,7 @@ from pathlib import Path
 from causal_lm_router.commands.hydra_command import run_command
 from causal_lm_router.config import TrainConfig
 from causal_lm_router.config.plain import config_dict
+from causal_lm_router.files import refuse_links
 from causal_lm_router.runs.run_folder import RunFolder, check_folder
 
 
@@ -20,8 +21,11 @@ def main() -> None:
 def _job(config: TrainConfig) -> None:
     from causal_lm_router.runs.sweep_folder import sweep_of
 
-    # A job of a sweep is recorded in the sweep's log.
-    if sweep_of(Path(config.run_dir)) is None:
+    # A job of a sweep is recorded in the sweep's log, which a folder from elsewhere could lead away like its own files.
+    sweep = sweep_of(Path(config.run_dir))
+    if sweep is not None:
+        refuse_links(sweep.path, deep=False)
+    if sweep is None:
         check_folder(RunFolder(Path(config.run_dir)), config_dict(config))
         from causal_lm_router.runs.complete_run import complete_run
 

@@ -1,5 +1,6 @@
 """How settings are checked: each check says in one sentence what is wrong, so that all of them can be told at once."""
 
+import re
 from collections.abc import Iterator
 from enum import Enum
 
@@ -9,6 +10,9 @@ DTYPES = ("float32", "bfloat16", "float16")
 """Number formats of weights, as torch names them."""
 AUTO = "auto"
 """Stands for the number format that the machine is fast at."""
+LONGEST_NAME = 200
+"""Bytes of a name that becomes a file: file systems take 255, and some names get an ending."""
+_FILE_NAME = re.compile(r"\w[\w.-]*")
 AT_LEAST_1 = "an integer of at least 1"
 
 
@@ -55,6 +59,21 @@ def check_function(key: str, name: str | None, *, needed: bool) -> Iterator[str]
         yield from check(name is not None and names_a_function(name), key, what, name)
     else:
         yield from check(name is None, key, "null unless the choice is own", name)
+
+
+def check_file_name(key: str, value: str | None, *, or_null: bool = False) -> Iterator[str]:
+    """Yield a problem for a name that becomes a file or folder and could be taken for something else.
+
+    `..` and names with a slash would lead elsewhere, a leading dot hides a file, a leading dash reads as an option.
+    """
+    fits = or_null if value is None else _FILE_NAME.fullmatch(value) is not None and len(value.encode()) <= LONGEST_NAME
+    what = f"a name of letters, digits, _, - and ., not - or . first, of at most {LONGEST_NAME} bytes"
+    yield from check(fits, key, what + (", or null" if or_null else ""), value)
+
+
+def as_file_name(text: str) -> str:
+    """Return a text as a name that `check_file_name` lets pass: other characters become dashes."""
+    return re.sub(r"[^\w.-]", "-", text).lstrip("-.").encode()[:LONGEST_NAME].decode(errors="ignore") or "_"
 
 
 def one_of(names: tuple[str, ...]) -> str:

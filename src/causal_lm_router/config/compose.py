@@ -3,7 +3,7 @@
 import hashlib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -18,8 +18,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException, ValidationError
 
 from causal_lm_router import config as schema
-from causal_lm_router.checksums import DamagedError, read_checked
-from causal_lm_router.config.checks import Settings
+from causal_lm_router.config.checks import Settings, as_file_name
 from causal_lm_router.config.keys import (
     BASELINE,
     SCHEMAS,
@@ -31,8 +30,10 @@ from causal_lm_router.config.keys import (
     similar_words,
 )
 from causal_lm_router.config.overrides import allow_new_keys, read_overrides, take_literally
-from causal_lm_router.config.own_code import refuse_code
+from causal_lm_router.config.permissions import take_from_folder
 from causal_lm_router.config.plain import config_dict, identity_of
+from causal_lm_router.config.yaml_file import read_yaml
+from causal_lm_router.files import refuse_links
 
 Schema = TypeVar("Schema", bound=Settings)
 ADDED_KEYS: dict[str, dict[str, Any]] = {
@@ -90,21 +91,26 @@ def resolve_job(composed: DictConfig) -> schema.TrainConfig:
 
 
 # On import: the workers of a launcher unpack a job, and with it this module, before they resolve its config.
-OmegaConf.register_new_resolver("base_model_name", lambda name: Path(str(name)).name.lower(), replace=True)
+OmegaConf.register_new_resolver(
+    "base_model_name", lambda name: as_file_name(Path(str(name)).name.lower()), replace=True
+)
 OmegaConf.register_new_resolver("first_set", lambda first, second: second if first is None else first, replace=True)
 OmegaConf.register_new_resolver("job_id", lambda *, _root_: job_id(resolve_job(_root_)), replace=True)
 
 
-def register_run(arguments: list[str], *, required: bool, takes_baselines: bool) -> None:
+def register_run(command: str, arguments: list[str], *, required: bool, takes_baselines: bool) -> None:
     """Make the config of the run folder named by `run_dir=` the node `run`, where commands on a run start.
+
+    Permissions in it are left out; see `take_from_folder`. Nor is anything written through a link in the folder: it
+    may come from elsewhere.
 
     Its schema becomes the node `run_schema`, for commands that take baselines too. Without `run_dir=` the node stays
     empty, enough for `--help` and completion, unless one is required.
 
     Raises:
         FileNotFoundError: the folder or its config.yaml is missing.
-        ValueError: the config there is not that of a run, or of a baseline where none is taken, or `run_dir=` is
-            required and missing.
+        ValueError: the config there is not that of a run, or of a baseline where none is taken, it holds permissions
+            that are not given again, the folder holds links that lead out of it, or `run_dir=` is required and missing.
     """
     # Read before Hydra runs, since what it composes depends on the folder.
     run_dirs = [argument for argument in arguments if argument.startswith("run_dir=")]
@@ -117,8 +123,10 @@ def register_run(arguments: list[str], *, required: bool, takes_baselines: bool)
     node = load_run_config(Path(run_dir))
     if BASELINE in node and not takes_baselines:
         raise ValueError(f"run_dir must hold a trained router, got {run_dir}, which holds a baseline")
-    # A folder may come from elsewhere: it is data, and must not choose code to run.
-    refuse_code(run_dir, node, arguments)
+    node = take_from_folder(run_dir, node, arguments, command)
+    # Routing writes nothing into the folder.
+    if command != "route":
+        refuse_links(Path(run_dir))
     # A group chosen on the command line takes the place of the run's own, whose keys may be others.
     chosen = {argument.split("=")[0] for argument in arguments}
     node = {key: value for key, value in node.items() if key not in VARIANTS or key not in chosen}
@@ -140,8 +148,8 @@ def load_run_config(run_dir: Path) -> dict[str, Any]:
     if not path.is_file():
         raise FileNotFoundError(f"run_dir must be a run folder, got {run_dir}: no config.yaml there")
     # Bring folders of earlier versions up to date, then check the whole as if it were composed now.
+    loaded = read_yaml(path)
     try:
-        loaded = yaml.safe_load(read_checked(path))
         if not isinstance(loaded, dict):
             raise ValueError("it holds no keys")
         loaded = _without_keys_of_other_variants(loaded)
@@ -149,9 +157,7 @@ def load_run_config(run_dir: Path) -> dict[str, Any]:
             if isinstance(loaded.get(group), dict):
                 loaded[group] = {**keys, **loaded[group]}
         resolve_config(loaded, schema.TrainConfig)
-    except DamagedError:
-        raise
-    except (ValueError, yaml.YAMLError) as error:
+    except ValueError as error:
         # One line for the terminal.
         problem = "; ".join(" ".join(line.split()) for line in str(error).splitlines())
         raise ValueError(f"{path}: this is not the config of a run: {problem}") from error
@@ -167,7 +173,7 @@ def _without_keys_of_other_variants(settings: Mapping[str, Any]) -> dict[str, An
     kept = dict(settings)
     for group, (key, variants) in VARIANTS.items():
         part = settings.get(group)
-        variant = variants.get(part.get(key)) if isinstance(part, Mapping) else None
+        variant = _variant(part, key, variants)
         if isinstance(part, Mapping) and variant is not None:
             # Only keys that another variant knows are dropped: a key that none knows is a mistake and stays to be told.
             of_all = {field.name for each in variants.values() for field in fields(each)}
@@ -194,9 +200,18 @@ def resolve_config(composed: DictConfig | Mapping[str, Any], target: type[Schema
         raise ValueError(describe_error(error)) from error
     assert isinstance(resolved, target)
     # Types fit by now. Values are checked next, and all problems are told at once.
-    if problems := list(resolved.problems()):
+    if problems := [*_unwritable_texts(config_dict(resolved)), *resolved.problems()]:
         raise ValueError("\n".join(problems))
     return resolved
+
+
+def _unwritable_texts(settings: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
+    """Yield a sentence for each text that no file and no path can hold."""
+    for key, value in settings.items():
+        if isinstance(value, Mapping):
+            yield from _unwritable_texts(value, f"{prefix}{key}.")
+        elif isinstance(value, str) and ("\0" in value or any("\ud800" <= char <= "\udfff" for char in value)):
+            yield f"{prefix}{key} must be a text without NUL and without halves of surrogate pairs, got {value!r}"
 
 
 def _schema_of(settings: Any, target: type) -> Any:
@@ -207,11 +222,18 @@ def _schema_of(settings: Any, target: type) -> Any:
     node = OmegaConf.structured(target)
     for group, (key, variants) in VARIANTS.items():
         part = settings.get(group)
-        variant = variants.get(part.get(key)) if isinstance(part, Mapping) else None
+        variant = _variant(part, key, variants)
         # `prepare` has no data, so not every schema has every group.
         if variant is not None and group in {field.name for field in fields(target)}:
             node[group] = OmegaConf.structured(variant)
     return node
+
+
+def _variant(part: Any, key: str, variants: Mapping[Any, type]) -> type | None:
+    """Return the schema that a part of the settings asks for; None where it asks for none, or is no part at all."""
+    value = part.get(key) if isinstance(part, Mapping) else None
+    # A list or a dictionary there is a mistake, and cannot be looked up.
+    return variants.get(value) if isinstance(value, str) else None
 
 
 def compose_config(overrides: list[str], config_name: str = "train") -> schema.TrainConfig:

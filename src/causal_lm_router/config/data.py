@@ -214,6 +214,9 @@ class HubDataConfig(FileDataConfig):
 
     def _own_problems(self) -> Iterator[str]:
         yield from super()._own_problems()
+        # The libraries name a folder of their cache after it.
+        plain = self.hub_config is None or not (set("/\\") & set(self.hub_config) or not self.hub_config.strip("."))
+        yield from check(plain, "data.hub_config", "the name of a configuration, or null", self.hub_config)
         scores, costs = self.columns.scores, self.columns.costs
         fits = not costs or costs.keys() == scores.keys()
         whose = f"a column for each candidate of data.columns.scores ({', '.join(scores)}), or empty"

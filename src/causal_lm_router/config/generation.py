@@ -107,6 +107,11 @@ class InferenceConfig(Settings):
         yield from check(known, "inference.dtype", one_of((*dtypes, "null")), self.dtype)
         yield from check(self.temperature >= 0, "inference.temperature", "a number of at least 0", self.temperature)
         yield from check(0 < self.top_p <= 1, "inference.top_p", "a number in 0..1, above 0", self.top_p)
+        # Whether code runs that comes with the weights is decided in one place.
+        for name in ("engine_args", "sampling_args"):
+            value = getattr(self, name).get("trust_remote_code")
+            what = "left out: base_model.trust_remote_code decides"
+            yield from check(value is None, f"inference.{name}.trust_remote_code", what, value)
 
 
 def generating_model(base_model: BaseModelConfig, inference: InferenceConfig) -> BaseModelConfig:

@@ -4,16 +4,10 @@ from collections.abc import Iterable
 
 from causal_lm_router.config.keys import find_keys, is_group
 from causal_lm_router.config.overrides import key_of
-from causal_lm_router.config.own_code import FUNCTION
+from causal_lm_router.config.permissions import acts_on
 from causal_lm_router.config.sweeps import NOT_IDENTITY
 
 _BASE_MODEL = tuple(f"base_model.{key}" for key in ("name", "revision", "dtype", "attn_implementation"))
-_PERMISSIONS = (
-    *(f"{group}.{FUNCTION}" for group in ("data", "objective", "decoding", "baseline")),
-    "base_model.trust_remote_code",
-    "data.allow_pickle",
-)
-"""What a person allows anew, since no run folder may: every command takes it."""
 
 HONOURED: dict[str, tuple[str, ...]] = {
     "evaluate": (
@@ -60,7 +54,8 @@ def honours(command: str, key: str) -> bool:
     """True where a command on a run takes a value for a dotted key, or a choice for a group."""
     if key in _OF_TRAINING.get(command, ()):
         return False
-    return any(key == taken or key.startswith(f"{taken}.") for taken in (*HONOURED[command], *_PERMISSIONS))
+    # What no run folder may allow is given again to the commands that act on it.
+    return acts_on(command, key) or any(key == taken or key.startswith(f"{taken}.") for taken in HONOURED[command])
 
 
 def check_honoured(command: str, overrides: Iterable[str]) -> None:

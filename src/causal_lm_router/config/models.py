@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 
-from causal_lm_router.config.checks import AUTO, DTYPES, Settings, check, one_of
+from causal_lm_router.config.checks import AUTO, DTYPES, Settings, check, check_file_name, one_of
 
 
 class BaseModelOrigin(StrEnum):
@@ -45,8 +45,16 @@ class BaseModelConfig(Settings):
         yield from check(bool(self.name.strip()), "base_model.name", "a hub name or a folder", self.name)
         dtypes = (AUTO, *DTYPES)
         yield from check(self.dtype in dtypes, "base_model.dtype", one_of(dtypes), self.dtype)
+        # Elsewhere than on the hub the name is that of a folder in the cache.
+        if self.origin is not BaseModelOrigin.hub:
+            yield from check_file_name("base_model.name", self.name)
+        # The hub's client keeps a revision as a file.
+        plain = self.revision is None or not (self.revision.startswith(("/", "-")) or ".." in self.revision)
+        yield from check(plain, "base_model.revision", "a branch, tag or commit, or null", self.revision)
         if self.origin is BaseModelOrigin.packaged:
-            yield from check(bool(self.package), "base_model.package", "a package (origin=packaged)", self.package)
+            # To look for a package inside another one, Python would run the outer one.
+            fits = self.package is not None and self.package.isidentifier()
+            yield from check(fits, "base_model.package", "a package without dots (origin=packaged)", self.package)
             yield from check(bool(self.gguf_file), "base_model.gguf_file", "a glob (origin=packaged)", self.gguf_file)
 
 

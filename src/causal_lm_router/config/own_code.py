@@ -10,7 +10,7 @@ import inspect
 import os
 import re
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -31,22 +31,6 @@ def own_functions(settings: Mapping[str, Any]) -> dict[str, str]:
         for group, part in settings.items()
         if isinstance(part, Mapping) and part.get(FUNCTION) is not None
     }
-
-
-def refuse_code(where: object, settings: Mapping[str, Any], given: Iterable[str]) -> None:
-    """Refuse to take the name of a function from a run folder: a folder from elsewhere could run any code.
-
-    `given` are the overrides on the command line: a function that is named there is allowed, and so is a group that is
-    chosen there, which takes the place of the run's own.
-
-    Raises:
-        ValueError: the settings name a function that is not given again.
-    """
-    allowed = {argument.split("=")[0] for argument in given}
-    # Each function on its own: to allow one is not to allow another.
-    for key, name in own_functions(settings).items():
-        if key not in allowed and key.partition(".")[0] not in allowed:
-            raise ValueError(f"{key} must be given again, as {key}={name}: a run folder ({where}) may not name code")
 
 
 def load_function(key: str, name: str, protocol: Any) -> Any:

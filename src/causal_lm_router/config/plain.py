@@ -7,11 +7,12 @@ import yaml
 from omegaconf import OmegaConf
 
 from causal_lm_router import config as schema
+from causal_lm_router.config.redact import redact_names, redact_stored
 
 
 def identity_of(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the settings that a run's result depends on, out of all of them (plain, as in its config.yaml)."""
-    return _without(settings, schema.NOT_IDENTITY, "")
+    """Return the settings that a run's result depends on, out of all of them (plain), with a mark for each secret."""
+    return _without(redact_names(settings), schema.NOT_IDENTITY, "")
 
 
 def _without(settings: Mapping[str, Any], dotted_keys: Collection[str], prefix: str) -> dict[str, Any]:
@@ -38,6 +39,11 @@ def describe_differences(theirs: Mapping[str, Any], ours: Mapping[str, Any], pre
 def dump_config(config: Any) -> str:
     """Return a config dataclass as YAML."""
     return OmegaConf.to_yaml(OmegaConf.structured(config))
+
+
+def stored_config(config: Any) -> str:
+    """Return a config dataclass as the YAML that its run folder keeps: without secrets."""
+    return OmegaConf.to_yaml(OmegaConf.create(redact_stored(config_dict(config))))
 
 
 def config_dict(config: Any) -> dict[str, Any]:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from causal_lm_router.config.baselines import PROMPTED, BaselineConfig
-from causal_lm_router.config.checks import Settings, check
+from causal_lm_router.config.checks import Settings, check, check_file_name
 from causal_lm_router.config.data import DataConfig
 from causal_lm_router.config.evaluation import EvaluationConfig
 from causal_lm_router.config.generation import DecodingConfig, InferenceConfig, Normalisation, ParsingConfig
@@ -57,9 +57,7 @@ class TrainConfig(Settings):
     """What `--multirun` does with its jobs."""
 
     def _own_problems(self) -> Iterator[str]:
-        # The name becomes a folder.
-        safe = bool(self.name.strip(".")) and "/" not in self.name
-        yield from check(safe, "name", "a name without /, and not of dots alone", self.name)
+        yield from check_file_name("name", self.name)  # the run folder's parent
         # NumPy, torch and vLLM all take seeds of 31 bits.
         yield from check(0 <= self.seed < 2**31, "seed", "an integer in 0..2147483647", self.seed)
         # Checks above are about one key; these are about several that must fit together.

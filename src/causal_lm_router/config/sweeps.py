@@ -1,11 +1,10 @@
 """Settings of the group `sweep`, and which settings make a run another run."""
 
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 
-from causal_lm_router.config.checks import Settings, check
+from causal_lm_router.config.checks import Settings, check_file_name
 
 OnFailure = StrEnum("OnFailure", {"continue": "continue", "stop": "stop"})
 """What a sweep does after a job that failed."""
@@ -43,6 +42,4 @@ class SweepConfig(Settings):
     """Number of the search's trial that the job is; the sweeper sets it."""
 
     def _own_problems(self) -> Iterator[str]:
-        # The name becomes a folder: `..` and names with a slash would lead elsewhere.
-        safe = self.name is None or re.fullmatch(r"[\w.-]*\w[\w.-]*", self.name) is not None
-        yield from check(safe, "sweep.name", "a name of letters, digits, _, - and ., or null", self.name)
+        yield from check_file_name("sweep.name", self.name, or_null=True)

@@ -146,6 +146,7 @@ class VllmGenerator:
             "max_model_len": self._max_model_len,
             "enable_prefix_caching": True,
             "use_tqdm_on_load": False,
+            "load_format": "safetensors",  # older formats are pickles
             # After a reload of weights: see there.
             "worker_extension_cls": "causal_lm_router.generation.vllm_tied_head.TiedHead",
             # The other backends have no grammar over tokens, or (xgrammar 0.2.8) confuse grammars of similar shape.

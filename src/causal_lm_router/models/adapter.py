@@ -224,6 +224,7 @@ def _load_adapter(model: PreTrainedModel, folder: Path) -> peft.PeftModel:
         # Before PEFT, which would look for a missing file on the hub.
         with safe_open(path, framework="pt") as file:
             found = set(file.keys())
+        _check_settings(folder / ADAPTER_SETTINGS)
         adapted = peft.PeftModel.from_pretrained(model, str(folder))
     except (OSError, ValueError, TypeError, KeyError, RuntimeError, SafetensorError) as error:
         raise ValueError(_unreadable(folder, error)) from error
@@ -240,6 +241,14 @@ def _unreadable(path: Path, error: Exception) -> str:
     # The first lines, cut: what follows is a list of all weights, or advice about the hub.
     reason = shorten(" ".join(str(error).splitlines()[:2]), 200) or type(error).__name__
     return f"{path} must be an adapter of the base model, got one that cannot be read: {reason}"
+
+
+def _check_settings(path: Path) -> None:
+    """Raise ValueError where an adapter's settings would have PEFT make anything but LoRA, or import what they name."""
+    settings = json.loads(path.read_text(encoding="utf-8"))
+    for key, allowed in {"peft_type": "LORA", "megatron_config": None, "auto_mapping": None}.items():
+        if settings.get(key, allowed) != allowed:
+            raise ValueError(f"{key} must be {json.dumps(allowed)}, got {settings[key]!r}")
 
 
 def merge_adapter(name_or_path: str, config: BaseModelConfig, weights_dir: Path, folder: Path) -> None:

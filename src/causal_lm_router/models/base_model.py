@@ -148,6 +148,7 @@ def load_base_model(name_or_path: str, config: BaseModelConfig) -> PreTrainedMod
 
 def _load_weights(name_or_path: str, config: BaseModelConfig, dtype: str) -> PreTrainedModel:
     options = {**_source(name_or_path, config), "attn_implementation": config.attn_implementation}
+    options["use_safetensors"] = True  # the older format is a pickle
     try:
         return AutoModelForCausalLM.from_pretrained(name_or_path, dtype=dtype, **options)
     except (OSError, ImportError, ValueError, SafetensorError) as error:

@@ -23,7 +23,7 @@ from causal_lm_router.config import (
     FewShotConfig,
     TrainConfig,
 )
-from causal_lm_router.config.plain import config_dict, dump_config
+from causal_lm_router.config.plain import config_dict, stored_config
 from causal_lm_router.data.labels import rank_on_train
 from causal_lm_router.data.prepared import PreparedData
 from causal_lm_router.evaluation.metrics import Evaluation, evaluate_outcomes
@@ -71,7 +71,7 @@ def run_baseline(config: BaselineRunConfig, workbench: Workbench | None = None) 
         start = time.perf_counter()
         with _open_baseline(config, data, folder, workbench) as evaluate:
             # Written once the settings have turned out to fit the data.
-            write_config(folder.config, dump_config(config), config.data, data)
+            write_config(folder.config, stored_config(config), config.data, data)
             fit_seconds = time.perf_counter() - start
             with open_run_tracking(config, settings, folder) as tracking:
                 return finish_run(config, folder, data, evaluate, tracking, fit_seconds)

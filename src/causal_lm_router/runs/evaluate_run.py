@@ -6,6 +6,7 @@ import yaml
 
 from causal_lm_router.config import DecodingMethod, EvaluateConfig, Split
 from causal_lm_router.config.plain import config_dict
+from causal_lm_router.config.redact import redact_stored
 from causal_lm_router.evaluation.metrics import Evaluation
 from causal_lm_router.evaluation.report import RoutingReport
 from causal_lm_router.files import remove_leftovers
@@ -40,7 +41,7 @@ def evaluate_run(config: EvaluateConfig) -> RoutingReport:
             evaluation = add_warnings(_evaluate(session), config, data.splits, folder.weights)
             output.mkdir(parents=True, exist_ok=True)
             # Without what no run has: an evaluation's config reads as that of a run.
-            settings = {key: value for key, value in config_dict(config).items() if key != "output_dir"}
+            settings = {key: value for key, value in redact_stored(config_dict(config)).items() if key != "output_dir"}
             write_config(RunFolder(output).config, yaml.safe_dump(settings, sort_keys=False), config.data, data)
             record_final(tracking, evaluation, output, report_facts(config, data, config.evaluation.final_split), 0)
     return evaluation.report

@@ -17,6 +17,8 @@ from typing import Any
 
 from filelock import FileLock
 
+from causal_lm_router.config.checks import check_file_name
+from causal_lm_router.config.redact import redact_text
 from causal_lm_router.locks import is_held
 from causal_lm_router.runs.run_folder import RunFolder
 from causal_lm_router.runs.sweep_folder import SweepFolder
@@ -87,6 +89,8 @@ def append_event(sweep: SweepFolder, event: JobEvent) -> None:
         OSError: it cannot be written.
     """
     said = {key: value for key, value in asdict(event).items() if value is not None}
+    if event.message is not None:
+        said["message"] = redact_text(event.message)
     line = json.dumps(said, ensure_ascii=False).encode() + b"\n"
     with FileLock(sweep.path / ".jobs.lock"), sweep.jobs.open("ab+") as file:
         if file.tell():
@@ -107,11 +111,20 @@ def record_end(sweep: SweepFolder, event: JobEvent) -> None:
 
 
 def read_events(sweep: SweepFolder) -> list[JobEvent]:
-    """Return all events in the order of writing, without torn lines; none where the file is missing."""
+    """Return all events in the order of writing, without torn lines; none where the file is missing.
+
+    Raises:
+        ValueError: the id of a job is not the name of a folder.
+    """
     if not sweep.jobs.is_file():
         return []
     lines = sweep.jobs.read_bytes().split(b"\n")
-    return [event for event in map(_parse, lines) if event is not None]
+    events = [event for event in map(_parse, lines) if event is not None]
+    for event in events:
+        # A job's id is the name of its folder; in a log from elsewhere it could lead out of the sweep.
+        if problems := list(check_file_name("job", event.job)) if event.job else []:
+            raise ValueError(f"{sweep.jobs}: {problems[0]}")
+    return events
 
 
 def _parse(line: bytes) -> JobEvent | None:

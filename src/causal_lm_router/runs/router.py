@@ -10,7 +10,7 @@ import torch
 
 from causal_lm_router.config import TrainConfig
 from causal_lm_router.config.compose import load_run_config, resolve_config
-from causal_lm_router.config.own_code import refuse_code
+from causal_lm_router.config.permissions import take_from_folder
 from causal_lm_router.generation.decoder import Decoder, Decoding
 from causal_lm_router.generation.generator import Generator
 from causal_lm_router.models.precision import resolve_precision
@@ -69,13 +69,13 @@ class CausalLMRouter:
 
         Raises:
             FileNotFoundError: the folder holds no trained router.
-            ValueError: the run's config names a function of the user's, and no `config` is given.
+            ValueError: the run's config holds a permission, which is taken from `config` alone.
         """
         router = cls.__new__(cls)
-        plain = {**load_run_config(Path(run_dir)), "run_dir": str(run_dir)}
         if config is None:
-            refuse_code(run_dir, plain, given=())
-        router._set_up(config or resolve_config(plain, TrainConfig), None, RunFolder(Path(run_dir)))
+            settings = take_from_folder(run_dir, load_run_config(Path(run_dir)), given=(), command="route")
+            config = resolve_config({**settings, "run_dir": str(run_dir)}, TrainConfig)
+        router._set_up(config, None, RunFolder(Path(run_dir)))
         router._folder.read_metadata()
         return router
 

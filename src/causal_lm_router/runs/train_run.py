@@ -6,7 +6,7 @@ from pathlib import Path
 
 from causal_lm_router.checksums import check_files
 from causal_lm_router.config import TrainConfig
-from causal_lm_router.config.plain import config_dict, dump_config
+from causal_lm_router.config.plain import config_dict, stored_config
 from causal_lm_router.evaluation.report import RoutingReport
 from causal_lm_router.locks import is_first_process
 from causal_lm_router.models.adapter import is_adapter
@@ -41,7 +41,7 @@ def train_router(
         PrunedError: `on_evaluation` ended the run.
     """
     folder = RunFolder(Path(config.run_dir))
-    settings, text = config_dict(config), dump_config(config)
+    settings, text = config_dict(config), stored_config(config)
     with own_run(folder), open_workbench(workbench) as workbench:
         check_folder(folder, settings)
         _check_start(folder)

@@ -15,8 +15,8 @@ from pathlib import Path
 from causal_lm_router.checksums import write_checked
 from causal_lm_router.config import OnFailure, TrainConfig, TrainerConfig
 from causal_lm_router.config.overrides import quote_text
-from causal_lm_router.config.own_code import own_functions
-from causal_lm_router.config.plain import config_dict, dump_config
+from causal_lm_router.config.permissions import grant
+from causal_lm_router.config.plain import config_dict, stored_config
 from causal_lm_router.evaluation.report import RoutingReport
 from causal_lm_router.locks import FolderHeldError, hold_folder, is_first_process
 from causal_lm_router.runs.complete_run import complete_run
@@ -166,13 +166,13 @@ def _record_end_of(sweep: SweepFolder, job: str) -> Iterator[None]:
 def _run_in_child(sweep: SweepFolder, config: TrainConfig) -> None:
     """Run the job by the `resume` command in a child process, and record its end where the child could not."""
     run_dir, oom_kills, start = Path(config.run_dir), _count_oom_kills(), time.time()
-    write_checked(RunFolder(run_dir).config, dump_config(config))
-    # The child takes no name of code from the run folder, so those of this config are said again.
-    functions = [f"{key}={name}" for key, name in own_functions(config_dict(config)).items()]
-    command = [sys.executable, "-m", "causal_lm_router.commands.resume", quote_text(f"run_dir={run_dir}"), *functions]
+    write_checked(RunFolder(run_dir).config, stored_config(config))
+    command = [sys.executable, "-m", "causal_lm_router.commands.resume", quote_text(f"run_dir={run_dir}")]
     # Hydra sets this variable in our process, for itself; the child prints errors in one line without it.
     environment = {key: value for key, value in os.environ.items() if key != "HYDRA_FULL_ERROR"}
-    child = subprocess.run(command, env=environment | {DIES_WITH_PARENT: "1"}, check=False)
+    # The child takes neither permissions nor secrets from the run folder, so it gets those of this config.
+    environment |= grant(config_dict(config)) | {DIES_WITH_PARENT: "1"}
+    child = subprocess.run(command, env=environment, check=False)
     status = read_status(sweep, run_dir.name)
     if child.returncode == 0 and status.state is not JobState.failed:
         return

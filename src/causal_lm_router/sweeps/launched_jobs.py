@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import yaml
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.core.utils import JobReturn, JobStatus
@@ -18,6 +19,8 @@ from omegaconf import DictConfig, OmegaConf
 from causal_lm_router.config import OnFailure, TrainConfig
 from causal_lm_router.config.compose import COMPOSITION_ERRORS, describe_error, job_id, resolve_job
 from causal_lm_router.config.overrides import quote_text
+from causal_lm_router.config.redact import redact_arguments, redact_composed
+from causal_lm_router.files import write_text
 from causal_lm_router.runs.job_log import (
     JobError,
     JobEvent,
@@ -60,7 +63,8 @@ class SweepJobs:
     def start(self) -> None:
         """Make the sweep folder and record that a command works on it."""
         self.folder.make_metadata()
-        OmegaConf.save(self._config, self.folder.path / "multirun.yaml")
+        composed = redact_composed(OmegaConf.to_container(self._config, enum_to_str=True))
+        write_text(self.folder.path / "multirun.yaml", yaml.safe_dump(composed, sort_keys=False, allow_unicode=True))
         append_event(self.folder, JobEvent("", JobState.started, message=typed_command()))
 
     def compose(self, overrides: Sequence[str]) -> SweepJob:
@@ -119,8 +123,8 @@ class SweepJobs:
         known = read_statuses(self.folder)
         for job in jobs:
             if job.id not in known:
-                event = JobEvent(job.id, JobState.queued, overrides=job.overrides, trial=job.config.sweep.trial)
-                append_event(self.folder, event)
+                overrides, trial = redact_arguments(job.overrides), job.config.sweep.trial
+                append_event(self.folder, JobEvent(job.id, JobState.queued, overrides=overrides, trial=trial))
         due, statuses = self._due(jobs), read_statuses(self.folder)
         counts = Counter(statuses[job.id].state.value for job in jobs if job not in due)
         found = [f"{number} {state}" for state, number in sorted(counts.items())]

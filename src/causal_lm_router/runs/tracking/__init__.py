@@ -3,6 +3,7 @@
 Start at `open_run_tracking`. Lightning and W&B are imported only when a job's tracking opens.
 """
 
+from causal_lm_router.config.redact import redact
 from causal_lm_router.runs.tracking.job import (
     Tracking,
     log_sweep_report,
@@ -11,7 +12,6 @@ from causal_lm_router.runs.tracking.job import (
     open_tracking,
 )
 from causal_lm_router.runs.tracking.metrics_file import MetricRow, read_metrics
-from causal_lm_router.runs.tracking.redact import redact
 
 __all__ = [
     "MetricRow",

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from causal_lm_router.config import WandbMode
-from causal_lm_router.runs.tracking.redact import redact, redact_arguments
+from causal_lm_router.config.redact import redact, redact_arguments
 from causal_lm_router.runs.tracking.wandb_mode import KEY, Recording, choose_recording, client_settings
 from causal_lm_router.runs.tracking.wandb_run import FINISH_TIMEOUT_S, STEP, WandbRun, helper_errors
 

@@ -8,9 +8,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from causal_lm_router.checksums import read_checked
+from causal_lm_router.config.yaml_file import read_yaml
 from causal_lm_router.evaluation.stored import RunEvaluation, read_evaluation, read_facts
 from causal_lm_router.runs.job_log import JobState, JobStatus, read_statuses
 from causal_lm_router.runs.run_folder import RunFolder
@@ -160,10 +158,7 @@ def read_config(path: Path) -> dict[str, Any]:
     """
     if not path.is_file():
         return {}
-    try:
-        plain = yaml.safe_load(read_checked(path))
-    except yaml.YAMLError as error:
-        raise ValueError(f"{path}: cannot be read: {error}") from error
+    plain = read_yaml(path)
     if not isinstance(plain, dict) or "seed" not in plain:
         raise ValueError(f"{path}: must be the config of a run; it has no seed")
     return flatten(plain)
