@@ -5,9 +5,9 @@ python experiments/results_table.py outputs/llmrouter_cpu/2026-01-31_12-00-00 [m
 
 import sys
 from pathlib import Path
-from typing import Any
 
-import yaml
+from causal_lm_router.evaluation.formatting import PERCENT, REFERENCE_NAMES, SCORE, format_estimate
+from causal_lm_router.evaluation.stored import read_facts, read_report
 
 HEADER = ("run", "queries", "who chooses", "mean score", "routing accuracy", "parse failures")
 
@@ -15,24 +15,17 @@ HEADER = ("run", "queries", "who chooses", "mean score", "routing accuracy", "pa
 def main() -> None:
     """Print a Markdown table with a block of rows per run folder."""
     print(f"| {' | '.join(HEADER)} |\n|{' --- |' * len(HEADER)}")
-    for folder in sys.argv[1:]:
-        report = yaml.safe_load((Path(folder) / "report.json").read_text(encoding="utf-8"))
-        rows = [("**router**", report, interval(report["parse_failure_rate"], percent=True))]
-        rows += [(name, report["references"][name], "") for name in report["references"]]
-        for index, (name, estimates, failures) in enumerate(rows):
-            who = f"always `{report['best_single']}`" if name == "best_single" else name
-            first = (report["name"], f"{report['num_queries']:,}") if index == 0 else ("", "")
-            score = interval(estimates["mean_score"])
-            accuracy = interval(estimates["routing_accuracy"], percent=True)
-            print(f"| {' | '.join((*first, who, score, accuracy, failures))} |")
-
-
-def interval(estimate: dict[str, Any], percent: bool = False) -> str:
-    """Return an estimate with its 95% interval."""
-    value, low, high = (estimate[key] for key in ("value", "low", "high"))
-    if percent:
-        return f"{value:.1%} [{low:.1%}, {high:.1%}]"
-    return f"{value:.3f} [{low:.3f}, {high:.3f}]"
+    for folder in map(Path, sys.argv[1:]):
+        report, name = read_report(folder), read_facts(folder)["name"]
+        rows = [("**router**", report.mean_score, report.routing_accuracy, report.parse_failure_rate)]
+        for key, reference in report.references.items():
+            who = f"always `{report.best_single}`" if key == "best_single" else REFERENCE_NAMES[key]
+            rows.append((who, reference.mean_score, reference.routing_accuracy, None))
+        for index, (who, score, accuracy, failures) in enumerate(rows):
+            first = (name, f"{report.num_queries:,}") if index == 0 else ("", "")
+            failed = "" if failures is None else format_estimate(failures, PERCENT)
+            cells = (*first, who, format_estimate(score, SCORE), format_estimate(accuracy, PERCENT), failed)
+            print(f"| {' | '.join(cells)} |")
 
 
 if __name__ == "__main__":

@@ -15,7 +15,6 @@ of a finished job was written again.
 
 import argparse
 import itertools
-import json
 import os
 import random
 import signal
@@ -29,6 +28,7 @@ from typing import Any
 
 import psutil
 
+from causal_lm_router.evaluation.stored import read_facts, read_report, read_rows
 from causal_lm_router.runs.job_log import JobState, read_events, read_statuses
 from causal_lm_router.runs.run_folder import RunFolder
 from causal_lm_router.runs.sweep_folder import SweepFolder
@@ -199,11 +199,10 @@ def outcome(run_dir: Path) -> dict[str, Any]:
         return {"unfinished": str(run_dir)}
     found: dict[str, Any] = {"adapter": [path.read_bytes() for path in sorted(folder.weights.glob("*.safetensors"))]}
     for part in (folder.path, folder.validation):
-        report = json.loads((part / "report.json").read_text(encoding="utf-8"))
-        rows = [json.loads(line) for line in (part / "outcomes.jsonl").read_text(encoding="utf-8").splitlines()]
+        report = read_report(part).to_dict() | read_facts(part)
         found[part.name if part != folder.path else "test"] = (
             {key: value for key, value in report.items() if key not in CLOCK},
-            [(row["query_id"], row["generation"], row["route"]) for row in rows],
+            [(row["query_id"], row["generation"], row["route"]) for row in read_rows(part)],
         )
     rows = [row for row in read_metrics(folder.metrics) if row.name == "train/loss"]
     return found | {"losses": [(row.step, row.value.hex()) for row in rows]}

@@ -73,20 +73,32 @@ def read_evaluation(folder: Path) -> RunEvaluation:
     """
     plain = _read_json(folder / REPORT)
     report = _report(folder, plain)
-    path = folder / OUTCOMES
+    path, rows = folder / OUTCOMES, read_rows(folder)
     try:
-        # Generated text may hold characters that `splitlines` takes for line ends.
-        lines = read_checked(path).split("\n")
-        rows = sorted((json.loads(line) for line in lines if line), key=lambda row: str(row["query_id"]))
         evaluation = _evaluation(str(plain["split"]), report, rows)
-    except DamagedError:
-        raise
-    except (KeyError, TypeError, AttributeError, ValueError, OSError) as error:
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
         raise ValueError(f"{path}: cannot be read: {type(error).__name__}: {error}") from error
     # A report and outcomes of different evaluations would give estimates that do not fit one another.
     if len(set(evaluation.query_ids)) != report.num_queries or len(rows) != report.num_queries:
         raise ValueError(f"{path}: must hold a row for each of {report.num_queries} queries, got {len(rows)} rows")
     return evaluation
+
+
+def read_rows(folder: Path) -> list[dict[str, Any]]:
+    """Return the rows of outcomes.jsonl in an evaluation's folder, sorted by query id.
+
+    Raises:
+        ValueError: the file is missing, or no such rows; the message names it.
+    """
+    path = folder / OUTCOMES
+    try:
+        # Generated text may hold characters that `splitlines` takes for line ends.
+        lines = read_checked(path).split("\n")
+        return sorted((json.loads(line) for line in lines if line), key=lambda row: str(row["query_id"]))
+    except DamagedError:
+        raise
+    except (KeyError, TypeError, ValueError, OSError) as error:
+        raise ValueError(f"{path}: cannot be read: {type(error).__name__}: {error}") from error
 
 
 def shared_queries(one: RunEvaluation, other: RunEvaluation) -> list[str]:
