@@ -18,7 +18,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException, ValidationError
 
 from causal_lm_router import config as schema
-from causal_lm_router.config.checks import Settings, as_file_name
+from causal_lm_router.config.checks import Settings, as_file_name, one_of
 from causal_lm_router.config.keys import (
     BASELINE,
     SCHEMAS,
@@ -278,8 +278,11 @@ def describe_error(error: Exception) -> str:
     keys_of = getattr(reason or error, "object_type", None)
     if "not in '" in text and is_dataclass(keys_of):
         wrong = re.search(r"\(key: ([\w.]+)\)", text)
+        # The right key of another choice is told by these choices.
+        others = tuple(choice for key in find_keys(wrong[1]) for choice in key.choices) if wrong else ()
         similar = did_you_mean(similar_keys(wrong[1])) if wrong else ""
-        text += f"\nits keys are {', '.join(field.name for field in fields(keys_of))}{similar}"
+        listed = f"its keys are {', '.join(field.name for field in fields(keys_of))}{similar}"
+        text += f"\nit is a key of {wrong[1].partition('.')[0]}={one_of(others)}" if wrong and others else f"\n{listed}"
     return "; ".join(line.strip().rstrip(".:") for line in text.splitlines() if line.strip())
 
 

@@ -19,7 +19,7 @@ from causal_lm_router.config.compose import load_run_config
 from causal_lm_router.config.plain import describe_differences, identity_of
 from causal_lm_router.files import remove_leftovers
 from causal_lm_router.locks import hold_folder, is_first_process
-from causal_lm_router.routing import Candidate
+from causal_lm_router.routing import Candidate, check_pool
 
 
 @dataclass(frozen=True)
@@ -104,6 +104,7 @@ class RunFolder:
         try:
             plain = json.loads(read_checked(path))
             pool = tuple(Candidate(**candidate) for candidate in plain["pool"])
+            check_pool([candidate.name for candidate in pool])
             return RouterMetadata(pool, plain["best_single"], plain.get("mean_costs"))
         except DamagedError:
             raise
