@@ -263,3 +263,25 @@ def test_metrics_are_flat_and_known(report: RoutingReport) -> None:
     assert metrics["queries_per_second"] == 8
     assert all(type(value) is float for value in metrics.values())
     assert "mean_cost" not in report_of(outcome("right", costs=None)).to_metrics()
+
+
+def test_a_router_that_is_best_single_has_the_intervals_of_that_reference() -> None:
+    rows = [
+        ({"a": 1.0, "b": 0.0}, {"a": 0.001, "b": 0.002}),
+        ({"a": 0.3, "b": 0.9}, {"a": 0.004, "b": 0.001}),
+        ({"a": 0.6, "b": 0.2}, {"a": 0.002, "b": 0.007}),
+    ]
+    outcomes = [
+        RouteOutcome(
+            example=RoutingExample(f"{number}", "text", "task", *rows[number % 3]),
+            label="a",
+            generation=Generation("a", "stop"),
+            route=ParsedRoute("a"),
+            called="a",
+        )
+        for number in range(20)
+    ]
+    report = evaluate_outcomes(outcomes, ["a", "b"], "a").report
+    reference = report.references["best_single"]
+    for metric in ("mean_score", "routing_accuracy", "regret", "mean_cost"):
+        assert getattr(report, metric) == getattr(reference, metric), metric
