@@ -197,6 +197,14 @@ def test_hparam_has_llmrouters_names_and_defaults() -> None:
     assert yaml.safe_load(SHIPPED)["hparam"] == HPARAM_DEFAULTS
 
 
+def test_a_base_model_of_ours_is_known_by_its_choice(write: Callable[..., Path]) -> None:
+    config = read_llmrouter_yaml(write(hparam={"base_model": "smollm2_135m"}))[0].base_model
+    assert (config.origin.value, config.name) == ("packaged", "smollm2-135m-instruct")
+    for name in ("../lora/default", "HuggingFaceTB/SmolLM2-135M-Instruct"):
+        config = read_llmrouter_yaml(write(hparam={"base_model": name}))[0].base_model
+        assert (config.origin.value, config.name) == ("hub", name)
+
+
 def test_defaults_become_our_config(write: Callable[..., Path]) -> None:
     config, files = read_llmrouter_yaml(write())
     found = flat(config)

@@ -3,10 +3,10 @@
 import hashlib
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import fields, is_dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar, overload
 
 import yaml
 from hydra import compose, initialize_config_dir
@@ -19,6 +19,7 @@ from omegaconf.errors import OmegaConfBaseException, ValidationError
 
 from causal_lm_router import config as schema
 from causal_lm_router.config.checks import Settings, as_file_name, one_of
+from causal_lm_router.config.honoured import check_honoured
 from causal_lm_router.config.keys import (
     BASELINE,
     SCHEMAS,
@@ -29,7 +30,7 @@ from causal_lm_router.config.keys import (
     similar_keys,
     similar_words,
 )
-from causal_lm_router.config.overrides import allow_new_keys, read_overrides, take_literally
+from causal_lm_router.config.overrides import allow_new_keys, quote_text, read_overrides, take_literally
 from causal_lm_router.config.permissions import take_from_folder
 from causal_lm_router.config.plain import config_dict, identity_of
 from causal_lm_router.config.yaml_file import read_yaml
@@ -116,7 +117,7 @@ def register_run(command: str, arguments: list[str], *, required: bool, takes_ba
     run_dirs = [argument for argument in arguments if argument.startswith("run_dir=")]
     if not run_dirs:
         if required:
-            raise ValueError("run_dir must be the folder of a run, got none: give it as run_dir=<folder>")
+            raise ValueError("run_dir must be the folder of a run, got none")
         return
     # The last one wins, as for every override. Hydra's parser knows its quotes and escapes.
     run_dir = str(OverridesParser.create().parse_override(run_dirs[-1]).value())
@@ -245,7 +246,30 @@ def compose_config(overrides: list[str], config_name: str = "train") -> schema.T
         ValueError: an override, a file or a value that the schema or Hydra refuses.
     """
     register_schemas()
-    overrides = read_overrides(overrides)
+    return _compose(read_overrides(overrides), config_name, schema.TrainConfig)
+
+
+@overload
+def compose_on_run(
+    command: Literal["evaluate"], run_dir: str | Path, overrides: Iterable[str]
+) -> schema.EvaluateConfig: ...
+@overload
+def compose_on_run(command: Literal["route"], run_dir: str | Path, overrides: Iterable[str]) -> schema.RouteConfig: ...
+def compose_on_run(command: str, run_dir: str | Path, overrides: Iterable[str]) -> Settings:
+    """Return the config that a command on a run would run with, outside a Hydra application.
+
+    Raises:
+        FileNotFoundError: the folder is no run folder.
+        ValueError: an override that the command does not honour, or that cannot be used.
+    """
+    register_schemas()
+    check_honoured(command, overrides)
+    words = [quote_text(f"run_dir={run_dir}"), *read_overrides(overrides)]
+    register_run(command, words, required=True, takes_baselines=False)
+    return _compose(words, command, SCHEMAS[f"{command}_schema"])
+
+
+def _compose(overrides: list[str], config_name: str, target: type[Schema]) -> Schema:
     # A command that was run in this process before may have left its own.
     GlobalHydra.instance().clear()
     with initialize_config_dir(version_base="1.3", config_dir=conf_dir()):
@@ -253,7 +277,7 @@ def compose_config(overrides: list[str], config_name: str = "train") -> schema.T
             composed = compose(config_name=config_name, overrides=allow_new_keys(overrides))
         except COMPOSITION_ERRORS as error:
             raise ValueError(describe_error(error)) from error
-        return resolve_config(composed, schema.TrainConfig)
+        return resolve_config(composed, target)
 
 
 def describe_error(error: Exception) -> str:

@@ -20,7 +20,7 @@ from typing import Any
 import yaml
 
 from causal_lm_router.config import TrainConfig
-from causal_lm_router.config.compose import compose_config
+from causal_lm_router.config.compose import compose_config, conf_dir
 from causal_lm_router.config.overrides import quote_text
 from causal_lm_router.data.sources.queries import read_query_file
 
@@ -251,7 +251,8 @@ def _hparam_overrides(hparam: Mapping[str, Any]) -> list[str]:
     import torch
 
     on_gpu = torch.cuda.is_available()
-    overrides = [_override(ours, hparam[theirs]) for theirs, ours in OVERRIDE_KEYS.items()]
+    overrides = [_override(ours, hparam[theirs]) for theirs, ours in OVERRIDE_KEYS.items() if theirs != "base_model"]
+    overrides.insert(0, _choose_base_model(hparam["base_model"]))
     # Half precision is for GPUs. It is bfloat16 in place of fp16, since that needs no loss scaling.
     overrides.append(f"trainer={'gpu' if on_gpu else 'cpu'}")
     overrides.append(f"trainer.precision={'bf16-mixed' if on_gpu and hparam['fp16'] else '32-true'}")
@@ -263,6 +264,13 @@ def _hparam_overrides(hparam: Mapping[str, Any]) -> list[str]:
     overrides.append(f"tracking.wandb.mode={'auto' if hparam['report_to'] == 'wandb' else 'disabled'}")
     overrides.append(_override("tracking.tensorboard", hparam["report_to"] == "tensorboard"))
     return overrides
+
+
+def _choose_base_model(name: str) -> str:
+    """Return the override for a base model: one of our choices, such as `smollm2_135m`, or a hub name or folder."""
+    files = (Path(conf_dir()) / "base_model").glob("*.yaml")
+    is_choice = name in {path.stem for path in files} and not Path(name).is_dir()
+    return f"base_model={name}" if is_choice else _override("base_model.name", name)
 
 
 def _data_overrides(yaml_path: Path, files: Mapping[str, Path]) -> list[str]:

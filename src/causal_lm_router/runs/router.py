@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from causal_lm_router.config import TrainConfig
-from causal_lm_router.config.compose import load_run_config, resolve_config
+from causal_lm_router.config.compose import compose_on_run, load_run_config, resolve_config
 from causal_lm_router.config.permissions import take_from_folder
 from causal_lm_router.generation.decoder import Decoder, Decoding
 from causal_lm_router.generation.generator import Generator
@@ -64,13 +64,23 @@ class CausalLMRouter:
         self._lock = threading.Lock()
 
     @classmethod
-    def from_run(cls, run_dir: str | Path, config: TrainConfig | None = None) -> "CausalLMRouter":
-        """Return the router of a run folder, with the run's own config or, say, another `inference` part.
+    def from_run(
+        cls, run_dir: str | Path, config: TrainConfig | None = None, *, overrides: Sequence[str] = ()
+    ) -> "CausalLMRouter":
+        """Return the router of a run folder, with the run's own settings.
+
+        `overrides` change those that routing honours: `from_run(folder, overrides=["decoding=scored"])`. A whole
+        `config` takes their place, as the `route` command has made it.
 
         Raises:
             FileNotFoundError: the folder holds no trained router.
-            ValueError: the run's config holds a permission, which is taken from `config` alone.
+            ValueError: an override that routing does not honour or that cannot be used, overrides beside a `config`, or
+                a permission in the run's config, which counts only where it is given again.
         """
+        if overrides and config is not None:
+            raise ValueError(f"overrides must be empty where a config is given, got {list(overrides)}")
+        if overrides:
+            config = compose_on_run("route", run_dir, overrides)
         router = cls.__new__(cls)
         if config is None:
             settings = take_from_folder(run_dir, load_run_config(Path(run_dir)), given=(), command="route")
