@@ -568,6 +568,9 @@ def test_long_texts_and_formulas_as_swept_values(tmp_path: Path) -> None:
     names = [one.name for one in written.findings.configurations]
     assert len(set(names)) == 3 and not any("\n" in name for name in names)
     assert "<i>|" not in (written.folder / "report.html").read_text()
+    page = (written.folder / "report.md").read_text()
+    assert r"\$x_1\$ \<i>\|\</i>" in page
+    assert re.search(r"(?<!\\)[$<]", page) is None
 
 
 # The command
