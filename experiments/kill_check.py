@@ -15,18 +15,17 @@ the run folder, in the cache or among the system's temporary files.
 import argparse
 import hashlib
 import json
+import multiprocessing
 import os
 import random
+import shutil
 import signal
-import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-
-from causal_lm_router.locks import LOCK
 
 SETTINGS = (
     "data=simulated",
@@ -37,8 +36,10 @@ SETTINGS = (
     "trainer.checkpoint_every_n_steps=1",
     "trainer.progress_bar=false",
 )
-CLOCK = ("queries_per_second", "fit_seconds", "seconds")
-"""Keys of reports that depend on the clock."""
+CLOCK = ("queries_per_second", "fit_seconds", "provenance")
+"""Keys of reports that depend on the clock, or on the command."""
+PROCESSES = multiprocessing.get_context("forkserver")
+"""Starts processes that have the heavy imports behind them already, so that kills hit the work."""
 STAGES = ("train", "sweep", "search", "baseline", "evaluate", "merge", "report")
 NEEDS_RUN = ("evaluate", "merge", "report")
 """Stages that start from a finished run."""
@@ -54,9 +55,8 @@ class Place:
     temporary: Path
 
     def environment(self) -> dict[str, str]:
-        """Return the environment of the commands."""
-        own = {"CAUSAL_LM_ROUTER_CACHE": str(self.cache), "TMPDIR": str(self.temporary), "WANDB_MODE": "disabled"}
-        return {**os.environ, "OMP_NUM_THREADS": "1", **own}
+        """Return the environment variables of the commands."""
+        return {"CAUSAL_LM_ROUTER_CACHE": str(self.cache), "TMPDIR": str(self.temporary), "WANDB_MODE": "disabled"}
 
 
 def command_line(stage: str, place: Place) -> list[str]:
@@ -65,19 +65,19 @@ def command_line(stage: str, place: Place) -> list[str]:
     lines = {
         "train": ["train", *SETTINGS, f"run_dir={place.output}"],
         "sweep": [*sweep, "seed=0,1"],
-        "search": [*sweep, "sweep=optuna", "hydra.sweeper.n_trials=2", "optim.learning_rate=interval(0.001,0.01)"],
-        "baseline": ["baseline", "baseline=knn_regression", *SETTINGS[:2], f"run_dir={place.output}"],
+        "search": [*sweep, "sweep=search", "hydra.sweeper.n_trials=2", "evaluation.every_n_steps=3"],
+        "baseline": ["baseline", "baseline=knn_regression", "baseline.k=5", *SETTINGS[:2], f"run_dir={place.output}"],
         "evaluate": ["evaluate", f"run_dir={place.run}", f"output_dir={place.output}"],
         "merge": ["merge", f"run_dir={place.run}"],
         "report": ["report", str(place.run), "--output", str(place.output), "--resamples", "50"],
     }
-    return [sys.executable, "-m", f"causal_lm_router.commands.{lines[stage][0]}", *lines[stage][1:]]
+    return lines[stage]
 
 
 def finish_line(stage: str, place: Place) -> list[str]:
     """Return what a person types after the kill: `resume` where a run has begun, else the same command."""
     if stage in ("train", "baseline") and (place.output / "config.yaml").is_file():
-        return [sys.executable, "-m", "causal_lm_router.commands.resume", f"run_dir={place.output}"]
+        return ["resume", f"run_dir={place.output}"]
     return command_line(stage, place)
 
 
@@ -104,28 +104,38 @@ def content(path: Path) -> str:
 
 
 def leftovers(place: Place) -> list[str]:
-    """Return the temporary files, temporary folders and locks that are left."""
+    """Return the temporary files and folders that are left."""
     found = [path for root in (place.output, place.run, place.cache) for path in root.rglob(".*.tmp")]
-    found += [path for root in (place.output, place.run) for path in root.rglob(LOCK)]
     found += place.output.parent.glob(f".{place.output.name}*.tmp")
     found += [path for path in place.temporary.iterdir() if "causal-lm-router" in path.name or "vllm" in path.name]
     return sorted({path.name for path in found})
 
 
-def run(line: Sequence[str], place: Place, seconds: float | None = None) -> str | None:
+def run_command(arguments: Sequence[str], place: Place) -> None:
+    """In a process of its own, at the head of a process group: run a command; what it prints goes to a file."""
+    os.setsid()
+    os.environ.update(place.environment())
+    tempfile.tempdir = None
+    with (place.temporary.parent / "log").open("w") as log:
+        os.dup2(log.fileno(), 1)
+        os.dup2(log.fileno(), 2)
+    sys.argv = ["causal-lm-router", *arguments]
+    from causal_lm_router.commands import cli
+
+    cli.main()
+
+
+def run(arguments: Sequence[str], place: Place, seconds: float | None = None) -> str | None:
     """Run a command to its end, or kill it after so many seconds. Return what it said where it failed."""
-    with (place.temporary.parent / "log").open("w+") as log:
-        process = subprocess.Popen(
-            line, env=place.environment(), stdout=log, stderr=subprocess.STDOUT, start_new_session=True
-        )
-        try:
-            status = process.wait(seconds)
-        except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
-            return None
-        log.seek(0)
-        return None if status == 0 else log.read()[-2000:]
+    process = PROCESSES.Process(target=run_command, args=(arguments, place))
+    process.start()
+    process.join(seconds)
+    if process.exitcode is None:
+        assert process.pid is not None
+        os.killpg(process.pid, signal.SIGKILL)
+        process.join()
+        return None
+    return None if process.exitcode == 0 else (place.temporary.parent / "log").read_text()[-2000:]
 
 
 def make_place(folder: Path, stage: str, name: str, finished: Path, cache: Path | None) -> Place:
@@ -135,9 +145,9 @@ def make_place(folder: Path, stage: str, name: str, finished: Path, cache: Path 
     place.temporary.mkdir(parents=True)
     place.cache.mkdir(exist_ok=True)
     if stage in NEEDS_RUN:
-        subprocess.run(["cp", "-a", str(finished), str(place.run)], check=True)
+        shutil.copytree(finished, place.run)
     if stage == "merge":
-        subprocess.run(["rm", "-rf", str(place.run / "merged")], check=True)
+        shutil.rmtree(place.run / "merged")
     return place
 
 
@@ -157,7 +167,7 @@ def check_stage(
             break
         cache = None if number % 3 == 0 else shared_cache
         place = make_place(folder, stage, str(number), finished, cache)
-        moment = rng.uniform(0.3 * seconds, seconds)  # before that Python only imports
+        moment = rng.uniform(0, seconds)
         run(command_line(stage, place), place, moment)
         before = leftovers(place)
         # A finished run is refused a second time.
@@ -180,6 +190,7 @@ def main() -> None:
     parser.add_argument("--stages", nargs="*", choices=STAGES, default=list(STAGES), help="which stages")
     parser.add_argument("--folder", type=Path, help="where all is kept; default: a temporary folder")
     arguments = parser.parse_args()
+    PROCESSES.set_forkserver_preload(["causal_lm_router.runs.train_run", "causal_lm_router.generation.transformers"])
     rng, verdicts = random.Random(arguments.seed), {}
     with tempfile.TemporaryDirectory(prefix="kill-check-") as temporary:
         folder = (arguments.folder or Path(temporary)).absolute()

@@ -9,8 +9,10 @@ import pytest
 from causal_lm_router.checksums import (
     CHECKSUMS,
     DamagedError,
+    add_checksum,
     add_checksums,
     check_files,
+    cut_to_checksum,
     drop_checksum,
     find_damage,
     make_cached,
@@ -112,3 +114,18 @@ def test_a_cache_is_made_once_and_anew_where_it_is_damaged(tmp_path: Path, caplo
     make_cached(folder, make)
     assert len(made) == 2 + len(DAMAGES)
     assert [path.name for path in folder.parent.iterdir()] == ["encoded"]
+
+
+def test_what_a_growing_file_held_is_compared(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.csv"
+    path.write_text("1\n2\n")
+    add_checksum(path)
+    path.write_text("1\n2\n3\n")
+    assert read_checked(path) == "1\n2\n3\n"
+    assert find_damage(tmp_path) == (1, [])
+    cut_to_checksum(path)
+    assert read_checked(path) == "1\n2\n"
+    for text in ("1\n3\n3\n", "1\n"):
+        path.write_text(text)
+        with pytest.raises(DamagedError, match=r"metrics\.csv: damaged: "):
+            read_checked(path)

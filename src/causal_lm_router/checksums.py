@@ -6,6 +6,7 @@ earlier versions have none.
 """
 
 import logging
+import os
 import re
 import zlib
 from collections.abc import Callable, Iterator, Mapping
@@ -17,6 +18,8 @@ from causal_lm_router.files import remove_folder, remove_leftovers, write_folder
 logger = logging.getLogger(__name__)
 CHECKSUMS = "checksums.txt"
 RESTORE = "restore it from a copy; if it was changed on purpose, remove {}"
+GROWING = ("metrics.csv",)
+"""Files that grow after their checksum was written: what they held then is compared, and not what came later."""
 _BLOCK = 1 << 20
 _LINE = re.compile(r"([0-9a-f]{8}) (\d+) (.+)")
 
@@ -49,8 +52,17 @@ def write_checked(path: Path, text: str) -> None:
 
 
 def add_checksum(path: Path) -> None:
-    """Write the checksum of a file to those of its folder."""
+    """Write the checksum of a file, where it is there, to those of its folder."""
+    if not path.is_file():
+        return
     _write(path.parent, {**_read(path.parent), path.name: _checksum(path)})
+
+
+def cut_to_checksum(path: Path) -> None:
+    """Take away what has come into a growing file since its checksum was written."""
+    expected = _read(path.parent).get(path.name)
+    if expected is not None and path.is_file() and path.stat().st_size > expected.size:
+        os.truncate(path, expected.size)
 
 
 def drop_checksum(path: Path) -> None:
@@ -161,17 +173,20 @@ def _find_damage(folder: Path) -> Iterator[tuple[Path, str]]:
 
 
 def _compare(path: Path, expected: Checksum) -> str | None:
-    if (size := path.stat().st_size) != expected.size:
+    size = path.stat().st_size
+    if size != expected.size and not (path.name in GROWING and size > expected.size):
         return f"it has {size:,} of {expected.size:,} bytes"
-    return None if _checksum(path) == expected else "its content is not what was written"
+    return None if _checksum(path, expected.size) == expected else "its content is not what was written"
 
 
-def _checksum(path: Path) -> Checksum:
-    crc = size = 0
+def _checksum(path: Path, size: int | None = None) -> Checksum:
+    """Return the checksum of a file, or of its first `size` bytes."""
+    left = path.stat().st_size if size is None else size
+    crc = done = 0
     with path.open("rb") as file:
-        while block := file.read(_BLOCK):
-            crc, size = zlib.crc32(block, crc), size + len(block)
-    return Checksum(f"{crc:08x}", size)
+        while block := file.read(min(_BLOCK, left - done)):
+            crc, done = zlib.crc32(block, crc), done + len(block)
+    return Checksum(f"{crc:08x}", done)
 
 
 def _read(folder: Path) -> dict[str, Checksum]:

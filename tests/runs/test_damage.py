@@ -15,6 +15,7 @@ from causal_lm_router.config import TrainConfig
 from causal_lm_router.config.compose import load_run_config
 from causal_lm_router.files import cache_dir
 from causal_lm_router.models.base_model import base_model_source
+from causal_lm_router.runs import finish
 from causal_lm_router.runs.evaluate_run import evaluate_run
 from causal_lm_router.runs.merge_run import merge_run
 from causal_lm_router.runs.router import CausalLMRouter
@@ -97,12 +98,12 @@ def resume(config: TrainConfig) -> Any:
 def interrupt(config: TrainConfig) -> None:
     """Take away what a run gets at its end."""
     folder = Path(config.run_dir)
-    for name in (*ENDS, "metrics.csv"):
+    for name in ENDS:
         drop_checksum(folder / name)
-        if name != "metrics.csv":
-            shutil.rmtree(folder / name, ignore_errors=True) if (folder / name).is_dir() else (folder / name).unlink(
-                missing_ok=True
-            )
+        if (folder / name).is_dir():
+            shutil.rmtree(folder / name)
+        else:
+            (folder / name).unlink(missing_ok=True)
 
 
 def files(folder: Path) -> list[Path]:
@@ -172,9 +173,6 @@ def test_every_file_that_resume_reads(copy: TrainConfig) -> None:
     shutil.copytree(folder, interrupted)
     sound = resume(copy)
     for name in files(interrupted):
-        # It grows until the run is finished, and no estimate comes from it.
-        if name.name == "metrics.csv":
-            continue
         for damage in DAMAGES:
             shutil.rmtree(folder)
             shutil.copytree(interrupted, folder)
@@ -185,6 +183,23 @@ def test_every_file_that_resume_reads(copy: TrainConfig) -> None:
     shutil.rmtree(folder)
     shutil.copytree(interrupted, folder)
     assert resume(copy) == sound
+
+
+def test_an_end_that_was_interrupted_is_recorded_once(
+    config: TrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt_end(*arguments: Any, **options: Any) -> None:
+        raise KeyboardInterrupt
+
+    again = dataclasses.replace(config, run_dir=str(tmp_path / "again"))
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(finish, "write_evaluation", interrupt_end)
+        train_router(again)
+    whole = read_metrics(Path(config.run_dir) / "metrics.csv")
+    assert len(read_metrics(tmp_path / "again" / "metrics.csv")) < len(whole)
+    train_router(again)
+    rows = read_metrics(tmp_path / "again" / "metrics.csv")
+    assert [(row.step, row.name) for row in rows] == [(row.step, row.name) for row in whole]
 
 
 def test_a_whole_cache_is_made_anew(copy: TrainConfig, caplog: pytest.LogCaptureFixture) -> None:

@@ -12,6 +12,7 @@ from safetensors import safe_open
 
 from causal_lm_router.checksums import CHECKSUMS, add_checksums
 from causal_lm_router.runs import fit as fit_module
+from causal_lm_router.runs.run_folder import RunFolder, own_run
 from causal_lm_router.training.checkpoint import FolderCheckpointIO, checkpoint_step, last_checkpoint
 from causal_lm_router.training.module import RouterModule
 
@@ -188,12 +189,13 @@ def test_a_run_broken_after_its_last_step_trains_no_further(
     assert results(tmp_path / "broken") == results(tmp_path / "whole")
 
 
-def test_leftovers_of_a_killed_run_go(fit_tiny: Fit, tmp_path: Path) -> None:
-    whole = write(tmp_path / "elsewhere.ckpt")
-    shutil.copytree(whole, tmp_path / "checkpoints" / ".step_00000002.ckpt.0a1b2c.tmp")
-    shutil.copytree(whole, tmp_path / "checkpoints" / ".step_00000001.ckpt.removed.tmp")
-    fit_tiny("trainer.checkpoint_every_n_steps=4", folder=tmp_path)
-    assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["step_00000004.ckpt"]
+def test_leftovers_of_a_killed_run_go(tmp_path: Path) -> None:
+    whole = write(tmp_path / "checkpoints" / "step_00000004.ckpt")
+    shutil.copytree(whole, tmp_path / "checkpoints" / ".step_00000005.ckpt.0a1b2c3d4e5f.tmp")
+    shutil.copytree(whole, tmp_path / ".adapter.a0b1c2d3e4f5.tmp")
+    with own_run(RunFolder(tmp_path)):
+        assert set(os.listdir(tmp_path)) == {".lock", "checkpoints"}
+        assert os.listdir(tmp_path / "checkpoints") == ["step_00000004.ckpt"]
 
 
 @pytest.mark.parametrize("change", ["seed=1", "trainer.batch_size=4"])

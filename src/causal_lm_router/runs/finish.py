@@ -75,8 +75,7 @@ def record_final(tracking: Tracking, evaluation: Evaluation, folder: Path, facts
     split, report = facts["split"], evaluation.report
     record_evaluation(tracking, evaluation, split, step)
     # Nothing more is recorded there.
-    if (metrics := RunFolder(folder).metrics).is_file():
-        add_checksum(metrics)
+    add_checksum(RunFolder(folder).metrics)
     pictures = write_evaluation(folder, evaluation, facts)
     tracking.log_confusion(report.candidate_names, report.confusion, split, step, folder / "confusion.png")
     tracking.log_pictures(pictures, split, step)

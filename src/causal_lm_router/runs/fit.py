@@ -13,6 +13,7 @@ import transformers
 from pytorch_lightning.utilities.exceptions import SIGTERMException
 from transformers import PreTrainedModel
 
+from causal_lm_router.checksums import add_checksum
 from causal_lm_router.config import ObjectiveKind
 from causal_lm_router.evaluation.metrics import Evaluation
 from causal_lm_router.files import cache_dir
@@ -64,6 +65,8 @@ def fit(session: Session, tracking: Tracking) -> None:
         _run(trainer, module, loader, checkpoint)
         # All processes hold the same weights; one of them writes.
         if trainer.is_global_zero:
+            # Before the weights, which mark the end of training: what comes after belongs to the end of the run.
+            add_checksum(folder.metrics)
             save_weights(model.cpu(), encoder.tokenizer, folder.weights, hub_name(config.base_model))
 
 
@@ -130,7 +133,9 @@ def _make_callbacks(session: Session, tracking: Tracking, steps_per_epoch: int) 
     return [
         _make_evaluation(session, tracking, steps_per_epoch),
         # After the evaluation, so that a checkpoint stands for a step that is wholly done.
-        LastCheckpoint(session.folder.checkpoints, session.config.trainer.checkpoint_every_n_steps),
+        LastCheckpoint(
+            session.folder.checkpoints, session.config.trainer.checkpoint_every_n_steps, session.folder.metrics
+        ),
     ]
 
 

@@ -4,7 +4,7 @@ import functools
 import time
 from pathlib import Path
 
-from causal_lm_router.checksums import check_files
+from causal_lm_router.checksums import check_files, cut_to_checksum
 from causal_lm_router.config import TrainConfig
 from causal_lm_router.config.plain import config_dict, stored_config
 from causal_lm_router.evaluation.report import RoutingReport
@@ -44,7 +44,7 @@ def train_router(
     settings, text = config_dict(config), stored_config(config)
     with own_run(folder), open_workbench(workbench) as workbench:
         check_folder(folder, settings)
-        _check_start(folder)
+        _go_back_to_start(folder)
         data = load_data(config.data, workbench)
         check_splits(config.evaluation, data)
         with open_session(config, folder, data, workbench, on_evaluation) as session:
@@ -63,10 +63,15 @@ def train_router(
                 return _finish(session, tracking, time.perf_counter() - start)
 
 
-def _check_start(folder: RunFolder) -> None:
-    """Compare what an interrupted run goes on from with its checksums, before anything is loaded."""
+def _go_back_to_start(folder: RunFolder) -> None:
+    """Compare what an interrupted run goes on from with its checksums, before anything is loaded.
+
+    Where training is over, what an end that was interrupted has recorded goes: it is recorded again.
+    """
     if folder.weights.is_dir():
         check_files(folder.weights)
+        if is_first_process():
+            cut_to_checksum(folder.metrics)
     elif checkpoint := last_checkpoint(folder.checkpoints):
         check_checkpoint(checkpoint)
 

@@ -14,7 +14,7 @@ from pytorch_lightning.callbacks import Checkpoint
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from causal_lm_router.checksums import add_checksums, check_files
+from causal_lm_router.checksums import add_checksum, add_checksums, check_files
 from causal_lm_router.files import remove_folder, write_folder
 
 _NO_SPACE_BYTES = 1 << 16
@@ -72,11 +72,15 @@ def _save_state(state: dict[str, Any], path: Path) -> None:
 
 
 class LastCheckpoint(Checkpoint):
-    """Writes a checkpoint every `every_n_steps` optimizer steps, after the other callbacks, and keeps only the last."""
+    """Writes a checkpoint every `every_n_steps` optimizer steps, after the other callbacks, and keeps only the last.
 
-    def __init__(self, folder: Path, every_n_steps: int) -> None:
+    With each one the file `metrics`, which grows, gets a checksum of what it holds by then.
+    """
+
+    def __init__(self, folder: Path, every_n_steps: int, metrics: Path) -> None:
         self._folder = folder
         self._every_n_steps = every_n_steps
+        self._metrics = metrics
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -88,6 +92,7 @@ class LastCheckpoint(Checkpoint):
             # All ranks call this; the first one writes.
             trainer.save_checkpoint(written)
             if trainer.is_global_zero:
+                add_checksum(self._metrics)
                 # The older one goes when the new one is complete, so there always is one.
                 for older in self._folder.glob("step_*.ckpt"):
                     if older.name < written.name:

@@ -36,8 +36,6 @@ def append_rows(path: Path, rows: Iterable[MetricRow]) -> None:
         ValueError: a name is empty or holds a line break.
     """
     text = _format(rows)
-    # A finished run has one, and a run that died as it finished.
-    drop_checksum(path)
     with path.open("ab") as file:
         # Appending to a torn line would make one broken row out of two.
         if file.tell() and not _ends_line(path):
@@ -64,8 +62,8 @@ def read_metrics(path: Path) -> list[MetricRow]:
 def drop_rows_after(path: Path, step: int) -> None:
     """Rewrite the file, whole or not at all, without the rows of steps above `step`. Do nothing without a file."""
     if path.exists():
+        kept = [row for row in read_metrics(path) if row.step <= step]
         drop_checksum(path)
-        kept = (row for row in read_metrics(path) if row.step <= step)
         write_text(path, f"{HEADER}\n{_format(kept)}")
 
 
