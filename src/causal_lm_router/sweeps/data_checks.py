@@ -6,8 +6,10 @@ What needs no training and no weights is checked: the data are read, and the bas
 import copy
 from collections.abc import Callable, Iterator, Sequence
 
+from transformers import PreTrainedTokenizerBase
+
 from causal_lm_router.baselines import check_fit
-from causal_lm_router.config import PROMPTED, BaselineRunConfig, TrainConfig
+from causal_lm_router.config import PROMPTED, BaselineRunConfig, BaseModelConfig, TrainConfig
 from causal_lm_router.data.prepared import PreparedData
 from causal_lm_router.models.base_model import load_tokenizer, prepare_base_model
 from causal_lm_router.prompting.encoder import Encoder
@@ -29,6 +31,7 @@ def check_jobs(configs: Sequence[TrainConfig], workbench: Workbench) -> dict[str
         by_data.setdefault(repr(config.data), []).append(config)
     versions: dict[str, str] = {}
     problems: list[str] = []
+    tokenizers = _Tokenizers()
     for group in by_data.values():
         try:
             data = load_data(group[0].data, workbench)
@@ -36,14 +39,31 @@ def check_jobs(configs: Sequence[TrainConfig], workbench: Workbench) -> dict[str
             problems.append(str(error))
             continue
         versions |= data_version(group[0].data, data)
-        problems += [problem for config in group for problem in find_problems(config, data, workbench)]
+        problems += [problem for config in group for problem in find_problems(config, data, tokenizers)]
     if problems:
         # Jobs that differ in their seed have the same problem.
         raise ValueError("\n".join(dict.fromkeys(problems)))
     return versions
 
 
-def find_problems(config: TrainConfig, data: PreparedData, workbench: Workbench) -> Iterator[str]:
+class _Tokenizers:
+    """The tokenizers of base models, each loaded once."""
+
+    def __init__(self) -> None:
+        self._loaded: dict[str, PreTrainedTokenizerBase] = {}
+
+    def load(self, config: BaseModelConfig) -> PreTrainedTokenizerBase:
+        """Return the tokenizer of a base model, without new tokens.
+
+        Raises:
+            ValueError: it cannot be had.
+        """
+        if (key := repr(config)) not in self._loaded:
+            self._loaded[key] = load_tokenizer(prepare_base_model(config), config)
+        return self._loaded[key]
+
+
+def find_problems(config: TrainConfig, data: PreparedData, tokenizers: _Tokenizers) -> Iterator[str]:
     """Yield why a job of this config cannot run on its data, a sentence each."""
     checks: list[Callable[[], object]] = [lambda: check_splits(config.evaluation, data)]
     if isinstance(config, BaselineRunConfig) and config.baseline.method not in PROMPTED:
@@ -51,7 +71,7 @@ def find_problems(config: TrainConfig, data: PreparedData, workbench: Workbench)
         checks.append(lambda: check_fit(config.baseline, data.train, asked, data.splits.pool))
     else:
         checks.append(lambda: check_fallback(config.parsing, data.candidate_names))
-        checks.append(lambda: _make_encoder(config, data, workbench))
+        checks.append(lambda: _make_encoder(config, data, tokenizers))
     for check in checks:
         try:
             check()
@@ -59,14 +79,10 @@ def find_problems(config: TrainConfig, data: PreparedData, workbench: Workbench)
             yield str(error)
 
 
-def _make_encoder(config: TrainConfig, data: PreparedData, workbench: Workbench) -> Encoder:
+def _make_encoder(config: TrainConfig, data: PreparedData, tokenizers: _Tokenizers) -> Encoder:
     """The encoder of a job, for its checks; new tokens are added to the tokenizer alone, which takes no weights."""
     targets = run_targets(config, data.candidate_names, data.best_single)
-    base_model = config.base_model
-    # The key under which the jobs ask for it too.
-    source = prepare_base_model(base_model)
-    key = repr((source, base_model))
-    tokenizer = workbench.tokenizer.get(key, lambda: load_tokenizer(source, base_model))
+    tokenizer = tokenizers.load(config.base_model)
     if isinstance(config, BaselineRunConfig):
         config = prompting_config(config, data, tokenizer)
     if targets.new_tokens:
