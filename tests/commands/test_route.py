@@ -5,6 +5,7 @@ import io
 import json
 import os
 import pty
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -81,6 +82,15 @@ def test_a_query_is_taken_as_it_is_typed(call: Call, fallback: str, monkeypatch:
     query = "Is {a, b} = [c], ${d}: 'e' \"f\" \\ g=h #i, größer?"
     assert call(f"query={query}")[:2] == (0, "x\n")
     assert seen == [{"query": query}]
+
+
+def test_a_run_with_vllm_routes_a_query_without_it(call: Call, fallback: str, smoke_run: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(smoke_run, tmp_path / "run", ignore=shutil.ignore_patterns("checksums.txt")))
+    config = (folder / "config.yaml").read_text(encoding="utf-8")
+    (folder / "config.yaml").write_text(config.replace("backend: transformers", "backend: vllm"), encoding="utf-8")
+    status, out, err = call("query=What is 17 times 23?", fallback, run_dir=folder)
+    assert (status, out) == (0, f"{fallback.split('=')[1]}\n"), "standard output is for the LLM alone"
+    assert "generating with transformers" in err
 
 
 # Queries that are typed

@@ -46,14 +46,8 @@ def _job(config: RouteConfig) -> None:
     if config.output is not None and not Path(config.output).absolute().parent.is_dir():
         raise FileNotFoundError(f"output must be a file in a folder that exists, got {config.output!r}")
     RunFolder(Path(config.run_dir)).read_metadata()
-    from causal_lm_router.runs.router import CausalLMRouter
-
-    config = _choose_backend(config, 1 if rows is None else len(rows), HydraConfig.get().overrides.task)
-    with (
-        name_work("routing"),
-        _stdout_for_routes() as stdout,
-        CausalLMRouter.from_run(config.run_dir, config) as router,
-    ):
+    num_queries = 1 if rows is None else len(rows)
+    with name_work("routing"), _stdout_for_routes() as stdout, _open_router(config, num_queries) as router:
         if rows is None:
             answer_prompt(router, sys.stdin, stdout, config.data.max_query_chars)
             return
@@ -68,6 +62,13 @@ def _job(config: RouteConfig) -> None:
         return
     write_text(Path(config.output), text)
     print(f"{len(routes)} {'route' if len(routes) == 1 else 'routes'} in {config.output}")
+
+
+def _open_router(config: RouteConfig, num_queries: int) -> "CausalLMRouter":
+    from causal_lm_router.runs.router import CausalLMRouter
+
+    config = _choose_backend(config, num_queries, HydraConfig.get().overrides.task)
+    return CausalLMRouter.from_run(config.run_dir, config)
 
 
 def _choose_backend(config: RouteConfig, num_queries: int, overrides: Sequence[str]) -> RouteConfig:
