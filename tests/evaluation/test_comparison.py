@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from causal_lm_router.evaluation.comparison.compare import Comparison, compare_runs
 from causal_lm_router.evaluation.comparison.comparison_folder import write_comparison
@@ -104,6 +105,25 @@ def test_names_are_the_ends_of_paths_that_differ(folders: list[Path], tmp_path: 
     assert [run.name for run in compare(folders).runs] == ["first/run", "second/run"]
     other = write_run(tmp_path / "third", RUN)
     assert [run.name for run in compare([folders[0], other]).runs] == ["run", "third"]
+
+
+def test_labels_are_names_and_the_settings_that_differ(tmp_path: Path) -> None:
+    settings = {"run_dir": "there", "seed": 0, "lora": {"lora_r": 4, "lora_alpha": 8}, "tracking": {"csv": True}}
+    folders = []
+    for index, (name, rank, seed) in enumerate((("quick", 4, 0), ("quick", 16, 0), ("other", 4, 1))):
+        folder = write_run(tmp_path / f"2026-01-3{index}", FIRST)
+        plain = settings | {"name": name, "run_dir": str(folder), "seed": seed, "lora": {"lora_r": rank}}
+        (folder / "config.yaml").write_text(yaml.safe_dump(plain))
+        folders.append(folder)
+    labels = [run.name for run in compare(folders).runs]
+    assert labels == ["quick lora.lora_r=4 seed=0", "quick lora.lora_r=16 seed=0", "other lora.lora_r=4 seed=1"]
+    assert [run.name for run in compare(folders[:2]).runs] == ["quick lora.lora_r=4", "quick lora.lora_r=16"]
+    # The same settings twice, and another decoding of one run, whose config stands two folders above.
+    again = write_run(tmp_path / "again", RUN)
+    (again / "config.yaml").write_bytes((folders[0] / "config.yaml").read_bytes())
+    assert [run.name for run in compare([folders[0], again]).runs] == ["quick (2026-01-30)", "quick (again)"]
+    decoded = write_run(folders[0] / "decodings" / "trie", RUN)
+    assert [run.name for run in compare([folders[0], decoded]).runs] == ["quick (2026-01-30)", "quick (trie)"]
 
 
 def test_files_hold_every_metric(folders: list[Path], tmp_path: Path) -> None:

@@ -2,13 +2,20 @@
 
 import dataclasses
 import io
+from dataclasses import replace
+from types import NoneType
+from typing import Any, get_args, get_type_hints
 
+import numpy as np
 import pytest
 from rich.console import Console
 
 from causal_lm_router.evaluation.intervals import Estimate
+from causal_lm_router.evaluation.measures.prediction_report import report_predictions
 from causal_lm_router.evaluation.metrics import evaluate_outcomes
-from causal_lm_router.evaluation.report import RoutingReport
+from causal_lm_router.evaluation.missing import _WHY, explain_missing
+from causal_lm_router.evaluation.outcome_table import OutcomeTable
+from causal_lm_router.evaluation.report import RoutingReport, _encode
 from causal_lm_router.evaluation.report_table import print_report
 from causal_lm_router.routing import Generation, ParsedRoute, ParseFailure, RouteOutcome, RoutingExample
 
@@ -39,6 +46,19 @@ def make_report(
             )
         )
     return evaluate_outcomes(outcomes, names, names[1], queries_per_second=12.34 if known else None).report
+
+
+TABLE = OutcomeTable(
+    candidate_names=("cheap", "strong"),
+    tasks=("task",) * 40,
+    routes=np.arange(40) % 2,
+    called=np.arange(40) % 2,
+    scores=np.eye(2)[np.arange(40) % 2],
+    costs=None,
+    expected=None,
+    predicted=np.eye(2)[np.arange(40) % 2],
+)
+"""Two candidates, each best on every other of 40 queries."""
 
 
 def printed(report: RoutingReport, width: int = 80, max_tasks: int = 20) -> str:
@@ -177,3 +197,43 @@ def test_failures_are_shown_where_there_are_many_and_first_where_they_are_most(
     # A table of zeros by task says nothing.
     assert ("By task" in text) == (shown != "before")
     assert ("Routes" in text) == (shown != "before")
+
+
+def test_probabilities_to_choose_are_no_predicted_scores() -> None:
+    report = make_report()
+    for share, is_said in ((0.5, True), (0.4, False)):
+        table = replace(TABLE, predicted=np.full((40, 2), share))
+        predictions = report_predictions(table, None, "strong")
+        text = " ".join(printed(replace(report, predictions=predictions)).split())
+        assert ("probabilities to choose an LLM: they predict no scores" in text) is is_said
+
+
+def test_a_measure_that_is_not_defined_says_why() -> None:
+    weak = replace(TABLE, scores=TABLE.scores[:, ::-1] * [1.0, 0.5])
+    text = printed(replace(make_report(), predictions=report_predictions(weak, None, "strong")))
+    assert row(text, "APGR (RouteLLM's paper)").startswith("APGR (RouteLLM's paper) none: best single, the strong")
+
+
+def test_every_null_of_a_report_says_why() -> None:
+    plain = make_report(known=False).to_dict()
+    reasons = explain_missing(plain)
+    assert set(reasons) >= {"mean_cost", "references.random.mean_cost", "bayes_score", "predictions", "decoding"}
+    same = replace(TABLE, scores=np.ones((40, 2)), predicted=np.full((40, 2), 0.4))
+    plain["predictions"] = _encode(dataclasses.asdict(report_predictions(same, None, "strong")))
+    reasons = explain_missing(plain)
+    assert reasons["predictions.auroc.cheap"] == "all answers of this candidate score the same"
+    # Where strong is better, equal win shares leave the code without thresholds.
+    better = replace(TABLE, scores=np.tile([0.0, 1.0], (40, 1)), predicted=np.full((40, 2), 0.4))
+    plain["predictions"] = _encode(dataclasses.asdict(report_predictions(better, None, "strong")))
+    assert "eleven thresholds" in explain_missing(plain)["predictions.two_candidates.apgr_code"]
+
+
+def test_all_that_may_be_null_has_a_reason() -> None:
+    pending: list[Any] = [RoutingReport]
+    while pending:
+        kind = pending.pop()
+        for name, annotated in get_type_hints(kind).items():
+            inner = [one for one in (annotated, *get_args(annotated)) if dataclasses.is_dataclass(one)]
+            pending += [one for one in inner if one is not Estimate]
+            if NoneType in get_args(annotated):
+                assert name in _WHY, f"{kind.__name__}.{name}"

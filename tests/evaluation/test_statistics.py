@@ -68,7 +68,8 @@ def test_other_queries_have_intervals_of_their_own() -> None:
     values = np.repeat([0.0, 1.0], 100)
     same, other = (estimate([Sample(name, values[:, None]) for name in names]) for names in ("aaaa", "abcd"))
     assert same.standard_error == pytest.approx(0.5 / np.sqrt(199))
-    assert other.standard_error == pytest.approx(0.5 / np.sqrt(4 * 199))
+    # What seeds of other queries spread counts once: beside the seeds' spread, 0 here, a quarter of the queries' stays.
+    assert other.standard_error == pytest.approx(0.5 / np.sqrt(4 * 199) / 2)
 
 
 def test_columns_are_estimated_on_their_own() -> None:

@@ -85,3 +85,15 @@ def test_a_baseline_is_not_warned_of_what_it_is_made_for() -> None:
     for method in ("oracle", "cheapest_oracle"):
         assert warnings_of(right, config(method), None) == []
     assert warnings_of(right, config("svm"), None) == ["chose"]
+
+
+def test_neighbours_that_are_every_training_query_are_warned_of() -> None:
+    num_train = len(tiny_data().splits.train)
+    for k, expected in ((num_train, ["is"]), (num_train - 1, [])):
+        overrides = ["baseline=knn_vote", f"baseline.k={k}", "data=simulated", "data.keep_undecided=true"]
+        config = compose_config([*overrides, "debug=smoke", "run_dir=none"], "baseline")
+        once_wrong = iter(["beta-2"])
+        found = add_warnings(
+            evaluation_of(lambda best, wrong=once_wrong: next(wrong, best)), config, tiny_data().splits, None
+        )
+        assert [text.split(" ", 3)[1] for text in found.report.warnings] == expected

@@ -26,6 +26,7 @@ from causal_lm_router.sweeps.report.findings import Findings, find, say_cautions
 from causal_lm_router.sweeps.report.parameter_figures import draw_parameter
 from causal_lm_router.sweeps.report.report_folder import SweepReport, write_report
 from causal_lm_router.sweeps.report.shortfalls import say_shortfalls
+from causal_lm_router.sweeps.report.tables import latex_text
 from causal_lm_router.sweeps.report.terminal import print_summary
 from tests.conftest import Result
 
@@ -549,14 +550,29 @@ def test_equal_runs_give_equal_files(sweep: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_latex_is_escaped(sweep: Path) -> None:
+def test_latex_fits_a_page_is_escaped_and_marks_the_best(sweep: Path) -> None:
     text = (report(sweep).folder / "configurations.tex").read_text()
-    assert r"\toprule" in text and r"\bottomrule" in text
-    assert r"lora.lora\_r" in text and r"best single (large|50\%)" in text
+    for part in (
+        r"\toprule",
+        r"\bottomrule",
+        r"\label{tab:Sweep-",
+        r"{adjustbox}{max width=\linewidth,max totalheight=",
+    ):
+        assert part in text, part
+    assert r"lora\_r & seeds" in text and r"best single (large|50\%)" in text
     body = text.split("\n", 1)[1]
     assert re.search(r"(?<!\\)[%_#]", body) is None
     rows = body[body.index(r"\midrule") : body.index(r"\bottomrule")].strip().splitlines()[1:]
     assert {len(re.findall(r"(?<!\\)&", row)) for row in rows} == {8}
+    # A column for each, numbers right; references stand in the column of the first setting.
+    assert r"\begin{tabular}{rlrrrrrrr}" in text
+    # Best of a column: one of the two configurations, never a reference.
+    bold = [row.count(r"\textbf") for row in rows]
+    assert sum(bold) >= 5 and not any(bold[2:])
+
+
+def test_latex_escapes_what_are_commands() -> None:
+    assert latex_text(r"a_b\c~50%") == r"a\_b\textbackslash{}c\textasciitilde{}50\%"
 
 
 @pytest.mark.slow
@@ -588,6 +604,11 @@ def test_command_prints_summary_and_path(sweep: Path, command: Callable[..., Res
     assert (status, errors) == (0, "")
     assert "lora_r=16" in output and "Chosen on validation" in output
     assert f"report: {sweep / 'report' / 'report.html'}" in output
+    status, output, errors = command(sweep, "--json")
+    plain = json.loads(output)
+    assert (status, errors, plain["progress"]) == (0, "", "5 runs: 4 done, 1 failed")
+    assert [row["who"] for row in plain["configurations"]][:2] == ["lora.lora_r=4", "lora.lora_r=16"]
+    assert len(plain["comparisons"]) == 1 and len(plain["runs"]) == 5
 
 
 def test_command_says_bad_input_in_one_line(sweep: Path, tmp_path: Path, command: Callable[..., Result]) -> None:

@@ -1,7 +1,7 @@
 """Report on a sweep, or on any runs: tables, significance tests, drawings, and one HTML page that opens offline.
 
 causal-lm-router report outputs
-causal-lm-router report outputs/sweeps/rank [--baseline "lora.lora_r=16"] [--metric routing_accuracy] [--output DIR]
+causal-lm-router report outputs/sweeps/rank [--baseline "lora.lora_r=16"] [--metric routing_accuracy] [--json]
 """
 
 import argparse
@@ -19,7 +19,8 @@ def main() -> None:
     """Run the `report` command; bad input ends it with one line on standard error and status 1."""
     arguments = _parser().parse_args()
     with fail_on_bad_input():
-        _print(_write(arguments))
+        report = _write(arguments)
+        _print_json(report) if arguments.json else _print(report)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -38,6 +39,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     metrics = ("mean_score", "routing_accuracy")
     parser.add_argument("--metric", choices=metrics, default=metrics[0], help="the highest on validation is chosen")
+    parser.add_argument("--json", action="store_true", help="print the report as one JSON object instead of tables")
     return parser
 
 
@@ -62,6 +64,14 @@ def _print(report: "SweepReport") -> None:
     from causal_lm_router.sweeps.report.terminal import print_summary
 
     print_summary(report.findings, report.folder, Console())
+
+
+def _print_json(report: "SweepReport") -> None:
+    import json
+
+    from causal_lm_router.sweeps.report.page import plain_report
+
+    print(json.dumps(plain_report(report.findings, report.folder), indent=2, ensure_ascii=False, allow_nan=False))
 
 
 if __name__ == "__main__":

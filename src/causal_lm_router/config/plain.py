@@ -1,5 +1,6 @@
 """A config as plain dictionaries: its identity, how two differ, its YAML."""
 
+import json
 from collections.abc import Collection, Mapping
 from typing import Any
 
@@ -34,6 +35,17 @@ def describe_differences(theirs: Mapping[str, Any], ours: Mapping[str, Any], pre
         elif one != other:
             different.append(f"{prefix}{key}={one!r} (here {other!r})")
     return different
+
+
+def flatten(plain: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Return dotted key -> value; lists and empty dictionaries are values, as JSON text."""
+    flat: dict[str, Any] = {}
+    for key, value in plain.items():
+        if isinstance(value, dict) and value:
+            flat |= flatten(value, f"{prefix}{key}.")
+        else:
+            flat[f"{prefix}{key}"] = json.dumps(value) if isinstance(value, dict | list) else value
+    return flat
 
 
 def dump_config(config: Any) -> str:

@@ -7,6 +7,7 @@ from typing import Any
 
 from causal_lm_router.checksums import write_checked
 from causal_lm_router.evaluation.metrics import Evaluation
+from causal_lm_router.evaluation.missing import explain_missing
 from causal_lm_router.evaluation.stored import OUTCOMES, REPORT
 from causal_lm_router.routing import RouteOutcome
 
@@ -29,7 +30,7 @@ def write_evaluation(
     # A folder with a report is a whole evaluation: those who look for one look for this file.
     # Its warnings come before everything else.
     plain = evaluation.report.to_dict()
-    report = {"warnings": plain["warnings"], **facts, **plain}
+    report = {"warnings": plain["warnings"], **facts, **plain, "why_null": explain_missing(plain)}
     write_checked(folder / REPORT, json.dumps(report, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
     return pictures
 

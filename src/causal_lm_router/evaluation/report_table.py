@@ -21,6 +21,7 @@ from causal_lm_router.evaluation.formatting import (
     two_lines,
 )
 from causal_lm_router.evaluation.intervals import Estimate
+from causal_lm_router.evaluation.missing import explain_missing
 from causal_lm_router.evaluation.report import DecodingReport, Reference, RoutingReport
 from causal_lm_router.evaluation.report_warnings import mostly_fails
 from causal_lm_router.terminal import plain_text
@@ -156,13 +157,16 @@ def _prediction_details(report: RoutingReport) -> list[tuple[str, str]]:
         return []
     # A candidate whose scores are all equal has no order to predict.
     orders = [estimate.value for estimate in predictions.auroc.values() if estimate is not None]
-    details = [("Calibration error of predictions", format_estimate(predictions.ece, SCORE))]
+    kind = "" if not predictions.are_choices else ", of probabilities to choose an LLM: they predict no scores"
+    details = [("Calibration error of predictions", format_estimate(predictions.ece, SCORE) + kind)]
     if predictions.ece_scaled is not None:
         details.append(("  after temperature scaling", format_estimate(predictions.ece_scaled, SCORE)))
     if orders:
-        details.append(("AUROC of predictions", f"{min(orders):.2f} to {max(orders):.2f} over the LLMs"))
+        details.append(("AUROC of predictions", f"{min(orders):.2f} to {max(orders):.2f} over the LLMs{kind}"))
     if predictions.two_candidates is not None:
-        details.append(("APGR (RouteLLM's paper)", format_estimate(predictions.two_candidates.apgr_paper, SCORE)))
+        apgr = predictions.two_candidates.apgr_paper
+        why = explain_missing(report.to_dict()).get("predictions.two_candidates.apgr_paper")
+        details.append(("APGR (RouteLLM's paper)", f"none: {why}" if apgr is None else format_estimate(apgr, SCORE)))
     return details
 
 

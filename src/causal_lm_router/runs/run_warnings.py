@@ -3,8 +3,9 @@
 from dataclasses import replace
 from pathlib import Path
 
-from causal_lm_router.config import BaselineMethod, BaselineRunConfig, TrainConfig
+from causal_lm_router.config import BaselineMethod, BaselineRunConfig, NeighboursConfig, TrainConfig
 from causal_lm_router.data.data_warnings import warn_of_data
+from causal_lm_router.data.labels import drop_undecided
 from causal_lm_router.data.split import RoutingSplits
 from causal_lm_router.evaluation.metrics import Evaluation
 from causal_lm_router.evaluation.report_warnings import warn_of_failures, warn_of_one_route
@@ -31,12 +32,26 @@ def add_warnings(
     # Causes before their effects.
     warnings = [
         *warn_of_data(splits),
+        _warn_of_neighbours(config, splits),
         _warn_of_adapter(weights_dir) if weights_dir else None,
         warn_of_failures(report, is_trained=is_trained),
         None if method in _ALWAYS_ONE else warn_of_one_route(report, is_trained=is_trained),
         None if method in _ORACLES else warn_of_perfection(report),
     ]
     return replace(evaluation, report=replace(report, warnings=tuple(text for text in warnings if text)))
+
+
+def _warn_of_neighbours(config: TrainConfig, splits: RoutingSplits) -> str | None:
+    """The warning that a mean over all training queries is the same for every query."""
+    baseline = config.baseline if isinstance(config, BaselineRunConfig) else None
+    # What is left out of training only makes the neighbours fewer.
+    kept = splits.train if config.data.keep_undecided else drop_undecided(splits.train)
+    if not isinstance(baseline, NeighboursConfig) or baseline.k < len(kept):
+        return None
+    return (
+        f"baseline.k={baseline.k} is every training query, so all queries have the same neighbours and the same route. "
+        "Try: a smaller baseline.k."
+    )
 
 
 def _warn_of_adapter(weights_dir: Path) -> str | None:

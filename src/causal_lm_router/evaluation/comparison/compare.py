@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
+from causal_lm_router.evaluation.comparison.labels import label_runs
 from causal_lm_router.evaluation.interval_formulas import Measure
 from causal_lm_router.evaluation.intervals import Estimate, rate_estimate
 from causal_lm_router.evaluation.outcome_table import OutcomeTable
@@ -23,7 +24,7 @@ class ComparedRun:
     """One evaluation: of a run, or of the `evaluate` command."""
 
     name: str
-    """The end of its folder's path, long enough to tell the runs apart."""
+    """Its name and the settings in which it differs from the others; see `label_runs`."""
     folder: Path
     evaluation: RunEvaluation
     table: OutcomeTable
@@ -74,7 +75,7 @@ def compare_runs(folders: Sequence[Path]) -> Comparison:
     # The first run's order of candidates is that of all tables' columns.
     candidates = evaluations[0].report.candidate_names
     runs: list[ComparedRun] = []
-    for name, folder, evaluation in zip(_names(resolved), folders, evaluations, strict=True):
+    for name, folder, evaluation in zip(label_runs(folders, evaluations), folders, evaluations, strict=True):
         _check_queries(folder, evaluation, folders[0], evaluations[0])
         table = _table(folder, evaluation, candidates)
         runs.append(ComparedRun(name=name, folder=folder, evaluation=evaluation, table=table))
@@ -113,15 +114,6 @@ def _check_queries(folder: Path, ours: RunEvaluation, first: Path, theirs: RunEv
     # The ids are equal now; tasks and best scores must be, too.
     if not shared_queries(ours, theirs):
         raise ValueError(f"{folder}: queries have other tasks or best scores than in {first}, so the data differ")
-
-
-def _names(folders: Sequence[Path]) -> list[str]:
-    """As many last parts of the paths as make them differ."""
-    # More parts until all names differ; the folders do, so this ends.
-    length = 1
-    while len({folder.parts[-length:] for folder in folders}) < len(folders):
-        length += 1
-    return ["/".join(folder.parts[-length:]) for folder in folders]
 
 
 def _compare(run: ComparedRun, first: ComparedRun) -> Pair:

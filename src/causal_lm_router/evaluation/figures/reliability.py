@@ -7,7 +7,12 @@ from matplotlib.figure import Figure
 from causal_lm_router.data.arrays import Floats
 from causal_lm_router.evaluation.figures.drawing import BLUE, GREY, ORANGE
 from causal_lm_router.evaluation.interval_formulas import LEVEL, share_interval
-from causal_lm_router.evaluation.measures.calibration import bin_numbers, expected_calibration_error, reliability
+from causal_lm_router.evaluation.measures.calibration import (
+    are_choices,
+    bin_numbers,
+    expected_calibration_error,
+    reliability,
+)
 
 NUM_BINS = 15
 
@@ -35,7 +40,7 @@ def draw_reliability(scores: Floats, predicted: Floats, calibrated: Floats | Non
     num_queries, num_candidates = scores.shape
     axes.set_title(f"{scores.size:,} predictions ({num_queries:,} queries x {num_candidates} candidates)", fontsize=10)
     axes.legend(loc="best", fontsize=9)
-    below.set_xlabel("predicted score")
+    below.set_xlabel("probability to choose, no predicted score" if are_choices(predicted) else "predicted score")
     below.set_ylabel("predictions")
     for panel in (axes, below):
         panel.grid(alpha=0.3)

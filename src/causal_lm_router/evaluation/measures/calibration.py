@@ -34,6 +34,11 @@ class Reliability(NamedTuple):
     mean_score: Floats
 
 
+def are_choices(predicted: Floats) -> bool:
+    """Return whether the predictions say which candidate is chosen (shares that sum to 1), not how each will score."""
+    return bool(np.allclose(predicted.sum(axis=1), 1, atol=1e-6))
+
+
 def auroc(scores: Floats, predicted: Floats) -> float:
     """Return AUROC: of the pairs of queries with different scores, the share whose predictions are in the same order.
 

@@ -78,6 +78,10 @@ class PredictionReport:
     """None for a pool of more than two."""
     conformal: ConformalReport | None
     """None without validation."""
+    are_choices: bool = False
+    """The predictions are probabilities to choose a candidate, which sum to 1 over the pool, and predict no scores.
+
+    Their AUROC says how well they order queries, and their calibration error is large by nature."""
 
 
 def report_predictions(
@@ -134,6 +138,7 @@ def _calibration(scores: Floats, predicted: Floats, temperature: float | None) -
         "temperature": temperature,
         "ece_scaled": None if scaled is None else _ece(scores, scaled),
         "brier_scaled": None if scaled is None else _brier(scores, scaled),
+        "are_choices": calibration.are_choices(predicted),
     }
 
 

@@ -11,7 +11,13 @@ import jinja2
 from causal_lm_router.evaluation.formatting import Row, escape_markdown, markdown, relative
 from causal_lm_router.sweeps.report.findings import Findings, say_cautions, say_method, say_selection, say_verdict
 from causal_lm_router.sweeps.report.shortfalls import say_shortfalls
-from causal_lm_router.sweeps.report.tables import printed_comparisons, printed_configurations, run_rows
+from causal_lm_router.sweeps.report.tables import (
+    comparison_rows,
+    configuration_rows,
+    printed_comparisons,
+    printed_configurations,
+    run_rows,
+)
 
 _PRINTED_RUN = ("configuration", "seed", "state", "routing_accuracy", "mean_score", "parse_failure_rate", "detail")
 
@@ -31,6 +37,21 @@ def render_page(findings: Findings, title: str, captions: Mapping[str, str], bas
     # Tables name runs by their path from the sweep; links must hold from where the report lies.
     links = {relative(run.folder, base): relative(run.folder, at) for run in findings.runs}
     return _render("report.html.jinja", findings, title, base, figures=pictures, links=links, autoescape=True)
+
+
+def plain_report(findings: Findings, folder: Path) -> dict[str, Any]:
+    """Return the report in `folder` as plain values: its sentences, and the rows of its CSV tables."""
+    return {
+        "report": str(folder),
+        "progress": findings.progress,
+        "shortfalls": say_shortfalls(findings.shortfalls, findings.selection),
+        "selection": say_selection(findings),
+        "verdict": say_verdict(findings) if findings.configurations else "",
+        "cautions": say_cautions(findings),
+        "configurations": configuration_rows(findings.summaries, findings.references, findings.selection, folder),
+        "comparisons": comparison_rows(findings.comparisons, findings.baseline, folder),
+        "runs": run_rows(findings.runs, findings.configurations, folder),
+    }
 
 
 def _render(template: str, findings: Findings, title: str, base: Path, *, autoescape: bool, **more: Any) -> str:

@@ -16,6 +16,7 @@ from causal_lm_router.sweeps.report.page import render_markdown, render_page
 from causal_lm_router.sweeps.report.parameter_figures import draw_parameter
 from causal_lm_router.sweeps.report.runs import is_sweep_folder
 from causal_lm_router.sweeps.report.tables import (
+    best_cells,
     comparison_rows,
     configuration_rows,
     latex,
@@ -80,7 +81,8 @@ def _write(findings: Findings, folder: Path, title: str, base: Path, at: Path) -
     captions = _draw(findings, figures)
     if findings.selection:
         printed = printed_configurations(findings.summaries, findings.references, findings.selection.metric)
-        (folder / "configurations.tex").write_text(latex(printed), encoding="utf-8")
+        text = latex(printed, best_cells(findings.summaries), title)
+        (folder / "configurations.tex").write_text(text, encoding="utf-8")
     (folder / "report.md").write_text(render_markdown(findings, title, captions, base), encoding="utf-8")
     page = render_page(findings, title, captions, base, figures, at)
     (folder / PAGE).write_text(page, encoding="utf-8")

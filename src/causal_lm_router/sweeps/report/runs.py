@@ -1,6 +1,5 @@
 """Reading run folders and sweep folders: config, state, evaluations and learning curves of each run."""
 
-import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -8,6 +7,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
+from causal_lm_router.config.plain import flatten
 from causal_lm_router.config.yaml_file import read_yaml
 from causal_lm_router.evaluation.stored import RunEvaluation, read_evaluation, read_facts
 from causal_lm_router.runs.job_log import JobState, JobStatus, read_statuses
@@ -85,17 +85,6 @@ def read_runs(folders: Sequence[Path]) -> list[Run]:
         for path, status in _run_folders(folder):
             found.setdefault(path.resolve(), (path, status))
     return [_read_run(path, status) for path, status in found.values()]
-
-
-def flatten(plain: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Return dotted key -> value; lists and empty dictionaries are values, as JSON text."""
-    flat: dict[str, Any] = {}
-    for key, value in plain.items():
-        if isinstance(value, dict) and value:
-            flat |= flatten(value, f"{prefix}{key}.")
-        else:
-            flat[f"{prefix}{key}"] = json.dumps(value) if isinstance(value, dict | list) else value
-    return flat
 
 
 def _run_folders(folder: Path) -> Iterator[tuple[Path, JobStatus | None]]:

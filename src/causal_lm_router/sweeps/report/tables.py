@@ -1,9 +1,7 @@
 """The report's tables: plain rows for CSV and trackers, and the same as Markdown and LaTeX."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
-
-import pandas as pd
 
 from causal_lm_router.evaluation.formatting import (
     HEADINGS,
@@ -123,17 +121,72 @@ def printed_comparisons(comparisons: Sequence[Comparison]) -> list[Row]:
     return rows
 
 
-def latex(rows: Sequence[Row]) -> str:
-    """Return rows of texts as a LaTeX table, special characters escaped; it needs the package booktabs."""
+def latex(rows: Sequence[Row], best: Collection[tuple[int, str]], name: str) -> str:
+    """Return rows of texts as a LaTeX table no wider or higher than a page, special characters escaped.
+
+    Texts are aligned left and numbers right, cells of `best` (row, heading) are bold, and the label is
+    `tab:<name>`. It needs the packages booktabs and adjustbox.
+    """
+    headings = list(rows[0]) if rows else []
     # Percent signs, underscores and the like would otherwise be commands.
-    table = pd.DataFrame(list(rows)).style.format(escape="latex").format_index(escape="latex", axis=1).hide(axis=0)
-    text = table.to_latex(
-        hrules=True,
-        caption=r"Means over seeds, with 95\% intervals in brackets.",
-        position="t",
-        position_float="centering",
+    lines = [
+        [_bold(latex_text(str(row[key])), (index, key) in best) for key in headings] for index, row in enumerate(rows)
+    ]
+    # The group of a setting would only make its column wide.
+    shown = [latex_text(key.rpartition(".")[2]) for key in headings]
+    body = [" & ".join(cells) + r" \\" for cells in lines]
+    label = "".join(char if char.isalnum() else "-" for char in name)
+    return "\n".join(
+        [
+            r"% \usepackage{booktabs,adjustbox}",
+            r"\begin{table}[t]",
+            r"\centering",
+            r"\caption{Means over seeds, with 95\% intervals in brackets. Bold: the best configuration of a column.}",
+            rf"\label{{tab:{label}}}",
+            r"\begin{adjustbox}{max width=\linewidth,max totalheight=0.9\textheight}",
+            rf"\begin{{tabular}}{{{''.join('r' if _is_numeric(rows, key) else 'l' for key in headings)}}}",
+            r"\toprule",
+            " & ".join(shown) + r" \\",
+            r"\midrule",
+            *body,
+            r"\bottomrule",
+            r"\end{tabular}",
+            r"\end{adjustbox}",
+            r"\end{table}",
+            "",
+        ]
     )
-    return f"% \\usepackage{{booktabs}}\n{text}"
+
+
+def best_cells(summaries: Sequence[Summary]) -> set[tuple[int, str]]:
+    """Return row and heading of the best estimate of every metric, all of equal ones; oracles compete for none."""
+    best = set()
+    for metric, heading in HEADINGS.items():
+        values = {
+            row: one.estimates[metric].value
+            for row, one in enumerate(summaries)
+            if metric in one.estimates and not one.configuration.is_oracle
+        }
+        # The others are better the lower they are.
+        target = (max if metric in CHOICE_METRICS else min)(values.values(), default=None)
+        best |= {(row, heading) for row, value in values.items() if value == target}
+    return best
+
+
+def latex_text(text: str) -> str:
+    """Return a text with the characters escaped that LaTeX reads as commands."""
+    commands = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
+    return "".join(commands.get(char, f"\\{char}" if char in "&%$#_{}" else char) for char in text)
+
+
+def _bold(text: str, is_bold: bool) -> str:
+    return rf"\textbf{{{text}}}" if is_bold else text
+
+
+def _is_numeric(rows: Sequence[Row], heading: str) -> bool:
+    """Whether the column holds numbers with units or intervals, and nothing else but empty cells."""
+    cells = [str(row[heading]) for row in rows if row[heading]]
+    return bool(cells) and all(cell[0] in "+-0123456789." for cell in cells)
 
 
 def _reference_estimates(reference: ReferenceEstimates) -> dict[str, Estimate | None]:
