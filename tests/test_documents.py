@@ -24,6 +24,7 @@ from causal_lm_router import config as schema
 from causal_lm_router.commands import cli
 from causal_lm_router.config.compose import SCHEMAS, compose_config, conf_dir, register_run, resolve_config
 from causal_lm_router.config.honoured import check_honoured
+from causal_lm_router.config.overrides import allow_new_keys
 from causal_lm_router.config.plain import dump_config
 from tests.conftest import CHECKOUT
 from tests.documents import PAGES, Command, blocks, commands, name_of, spans
@@ -71,6 +72,7 @@ def run_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.slow
 def test_commands_parse_or_compose(command: Command, run_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     name, arguments = command.words[1], list(command.words[2:])
+    monkeypatch.setenv("HF_TOKEN", "which a page refers to")
     if name.startswith("-"):
         return
     assert name in cli.COMMANDS
@@ -262,13 +264,13 @@ def compose_command(command: str, overrides: tuple[str, ...]) -> None:
     """Compose as the command does, and check the result by the command's schema."""
     if command in ON_RUN:
         check_honoured(command, overrides)
-        register_run(list(overrides), required=True, takes_baselines=command == "resume")
+        register_run(command, list(overrides), required=True, takes_baselines=command == "resume")
     if command not in {*ON_RUN, "prepare"}:
         compose_config([*overrides, "run_dir=x"], command)
         return
     GlobalHydra.instance().clear()
     with initialize_config_dir(version_base="1.3", config_dir=conf_dir()):
-        composed = compose(config_name=command, overrides=list(overrides))
+        composed = compose(config_name=command, overrides=allow_new_keys(overrides))
     resolve_config(composed, SCHEMAS.get(f"{command}_schema", schema.TrainConfig))
 
 
