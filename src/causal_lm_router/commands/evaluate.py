@@ -42,6 +42,9 @@ def _job(evaluated: "list[Evaluated]", config: EvaluateConfig) -> None:
     folder = Path(job_folder())
     report = evaluate_run(replace(config, output_dir=str(folder)))
     if is_sweep_job():
+        # A line for each, also from the workers of a parallel launcher, which know no table.
+        score, accuracy = report.mean_score.value, report.routing_accuracy.value
+        print(f"{os.path.relpath(folder)}: mean score {score:.3f}, routing accuracy {accuracy:.1%}", flush=True)
         evaluated.append(Evaluated(overrides=job_overrides(), folder=folder, report=report))
         return
     print_report(report, Console())
