@@ -89,7 +89,7 @@ def figures(stage: str, place: Place) -> dict[str, str]:
         folder = place.output
         patterns = ["**/report.json", "**/outcomes.jsonl", "**/*.safetensors", "**/metrics.csv", "best.json", "*.csv"]
     files = sorted({path for pattern in patterns for path in folder.glob(pattern) if "checkpoints" not in path.parts})
-    return {str(path.relative_to(folder)): content(path) for path in files}
+    return {str(path.relative_to(folder)): content(path).replace(str(folder), "") for path in files}
 
 
 def content(path: Path) -> str:
@@ -100,7 +100,7 @@ def content(path: Path) -> str:
     if path.name == "metrics.csv":
         lines = path.read_text(encoding="utf-8").splitlines()
         return "\n".join(line for line in lines if not any(key in line for key in CLOCK))
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+    return path.read_text() if path.name == "best.json" else hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def leftovers(place: Place) -> list[str]:

@@ -6,6 +6,7 @@ import json
 import os
 import random
 import shutil
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -316,7 +317,7 @@ def test_switching_leaves_no_merged_weights_behind(vllm: VllmGenerator, adapters
     for adapter in adapters:
         vllm.load_weights(adapter)
     assert vllm._engine._folder is not None
-    assert list(vllm._engine._folder.iterdir()) == []
+    assert list((vllm._engine._folder / "weights").iterdir()) == []
 
 
 def test_adapters_on_embedding_and_head_are_merged_too(
@@ -683,6 +684,25 @@ def test_dora_is_merged_for_vllm(base: Base, vllm: VllmGenerator, prompts: list[
     for generator in (vllm, reference):
         generator.load_weights(dora)
     assert_same(vllm.generate(prompts[:8]), reference.generate(prompts[:8]))
+
+
+def test_temporary_files_of_vllm_go_with_its_engine(monkeypatch: pytest.MonkeyPatch) -> None:
+    found: list[Path] = []
+
+    def start(arguments: dict[str, Any]) -> SimpleNamespace:
+        found.append(Path(tempfile.mkstemp(prefix="vllm_dist_")[1]))
+        assert os.environ["TMPDIR"] == str(found[0].parent)
+        core = SimpleNamespace(shutdown=lambda: None)
+        return SimpleNamespace(llm_engine=SimpleNamespace(engine_core=core))
+
+    monkeypatch.setattr(vllm_engine, "new_llm", start)
+    before, engine = tempfile.gettempdir(), VllmEngine()
+    engine.on_gpu = False
+    engine.start({})
+    assert tempfile.gettempdir() == before
+    assert found[0].parent.parent == Path(before)
+    engine.close()
+    assert not found[0].parent.exists()
 
 
 @pytest.fixture

@@ -8,7 +8,9 @@ vLLM cannot serve, the merged weights are reloaded into the running engine.
 import contextlib
 import copy
 import hashlib
+import os
 import shutil
+import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -61,7 +63,11 @@ class VllmEngine:
             # A copy, since later calls are compared with these arguments.
             self._arguments, self._num_threads = copy.deepcopy(dict(arguments)), torch.get_num_threads()
             share = {"gpu_memory_utilization": free_gpu_share()} if self.on_gpu else {}
-            self.llm, self._weights = new_llm(share | self._arguments), BASE
+            # vLLM's file by which its processes find one another stays after a kill: here it goes with the engine's.
+            # On a GPU compiled kernels come to the same place, which later engines find again.
+            place = contextlib.nullcontext() if self.on_gpu else _temporary_files_in(self._temporary_folder())
+            with place:
+                self.llm, self._weights = new_llm(share | self._arguments), BASE
         elif self._is_asleep:
             torch.cuda.empty_cache()  # memory that the trainer keeps for reuse would be missing here
             with self._close_on_error():
@@ -179,13 +185,32 @@ class VllmEngine:
         # An id is a positive 32-bit integer: 28 bits of the hash, and 1 since 0 means no adapter.
         return LoRARequest(content, int(content[:7], 16) + 1, str(served))
 
-    def _empty_folder(self) -> Path:
-        """Return the engine's temporary folder, emptied: adapters of a whole sweep would fill the disk."""
+    def _temporary_folder(self) -> Path:
+        """Return the engine's temporary folder, which goes when the engine is closed."""
         if self._folder is None:
             self._folder = self._cleanup.enter_context(temporary_folder())
-        for earlier in self._folder.iterdir():
-            shutil.rmtree(earlier)
         return self._folder
+
+    def _empty_folder(self) -> Path:
+        """Return an empty folder for weights: adapters of a whole sweep would fill the disk."""
+        folder = self._temporary_folder() / "weights"
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir()
+        return folder
+
+
+@contextlib.contextmanager
+def _temporary_files_in(folder: Path) -> Iterator[None]:
+    """Have this process, and those that it starts, make temporary files in a folder until the block ends."""
+    before, variable = tempfile.tempdir, os.environ.get("TMPDIR")
+    tempfile.tempdir = os.environ["TMPDIR"] = str(folder)
+    try:
+        yield
+    finally:
+        tempfile.tempdir = before
+        os.environ.pop("TMPDIR")
+        if variable is not None:
+            os.environ["TMPDIR"] = variable
 
 
 def _show_bar(unit: str, per_unit: int, items: Any = None, total: int | None = None, **_described: Any) -> Any:
