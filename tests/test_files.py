@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from causal_lm_router.files import code_alone, open_atomic, write_bytes, write_folder, write_text
+from causal_lm_router.files import code_alone, open_atomic, refuse_links, write_bytes, write_folder, write_text
 
 
 def test_text_and_bytes_are_written_and_replaced(tmp_path: Path) -> None:
@@ -120,3 +120,23 @@ class Box:
     assert code_alone(source.replace("**2", "**3")) != code
     assert code_alone(source.replace("int = 3", "int = 4")) != code
     assert code_alone("x = 'a text'") != code_alone("x = 'another'")
+
+
+def test_links_that_lead_out_of_a_folder_are_refused(tmp_path: Path) -> None:
+    folder, elsewhere = tmp_path / "run", tmp_path / "elsewhere"
+    (folder / "wandb" / "offline-run-1" / "logs").mkdir(parents=True)
+    elsewhere.mkdir()
+    # As W&B leaves them: inside the folder, and in the folders of its runs to its own logs.
+    (folder / "wandb" / "latest-run").symlink_to("offline-run-1")
+    (folder / "wandb" / "offline-run-1" / "logs" / "debug-core.log").symlink_to(elsewhere / "core.log")
+    (folder / "gone").symlink_to("nowhere")
+    refuse_links(folder)
+    refuse_links(tmp_path)
+    (folder / "wandb" / "data").symlink_to(elsewhere)
+    with pytest.raises(ValueError, match=r"run/wandb/data: must lie in .*run itself, got a link to .*elsewhere"):
+        refuse_links(folder)
+    refuse_links(folder, deep=False)
+    refuse_links(tmp_path)
+    (tmp_path / "sibling").symlink_to(tmp_path.with_name(f"{tmp_path.name}-2"))
+    with pytest.raises(ValueError, match="sibling: must lie in"):
+        refuse_links(tmp_path, deep=False)
