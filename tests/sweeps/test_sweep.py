@@ -131,7 +131,7 @@ def test_wrong_values_stop_a_sweep_before_its_first_job(main: Callable[..., Resu
     assert (result.status, result.errors) == (1, "error: lora.lora_r must be an integer of at least 1, got 0\n")
     assert main("train", *SWEEP, "data=jsonl", "data.path=nowhere.jsonl").status == 1
     assert not (tmp_path / "outputs").exists()
-    assert main("status", "outputs").errors == "error: outputs: no sweep.json of a sweep there\n"
+    assert main("status", "outputs").errors == "error: outputs: must be a folder of runs; there is no such folder\n"
 
 
 def test_every_job_is_checked_against_its_data_before_the_first_one_starts(
