@@ -102,10 +102,15 @@ def _reference(choice: Floats, scores: Floats, costs: Floats | None, *, is_rate:
         # A choice at random is right with a chance per query, which is a mean of shares and not a count of hits.
         routing_accuracy=_rate(is_right) if is_rate else mean_estimate(is_right),
         regret=mean_estimate(best_score - score),
-        mean_cost=None
-        if costs is None
-        else mean_estimate((choice * costs).sum(axis=1), Measure.cost, float(costs.mean(axis=0).max())),
+        mean_cost=None if costs is None else _reference_cost(choice, costs),
     )
+
+
+def _reference_cost(choice: Floats, costs: Floats) -> Estimate:
+    # A further call may go to any candidate that the choice sends a query to: for best single to it alone.
+    is_called = (choice == 1).any(axis=0)
+    dearest = float((costs.mean(axis=0) * is_called).max())
+    return mean_estimate((choice * costs).sum(axis=1), Measure.cost, dearest)
 
 
 def _report(

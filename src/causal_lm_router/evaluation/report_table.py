@@ -29,7 +29,7 @@ from causal_lm_router.terminal import plain_text
 LEGEND = (
     "Routing accuracy: share of queries sent to an LLM that no other LLM beats on them. Mean score: quality of the "
     "answers of the LLMs called, 0 to 1. Parse failure: the generated text names no LLM; it always counts as wrong. "
-    "In brackets: 95% interval."
+    "In brackets: 95% interval, left out where the data say too little."
 )
 OF_THE_WAY = Form(".0%", unit=" of the way")
 MAX_ROUTES = 5
