@@ -98,8 +98,8 @@ def _measures(
         "aiq": aiq,
         "zero_router_aiq": zero_router_aiq,
         "aiq_gain": aiq - zero_router_aiq,
-        "perf_gain": cost_quality.perf_gain(router, pool.score[single]),
-        "cost_save": cost_quality.cost_save(router, pool.score[single], pool.cost[single]),
+        "perf_gain": cost_quality.perf_gain(router, float(pool.score[single])),
+        "cost_save": cost_quality.cost_save(router, float(pool.score[single]), float(pool.cost[single])),
         "pareto_dist": cost_quality.pareto_dist(router, pool),
         "arena_score": cost_quality.arena_score(router.score[-1], router.cost[-1]),
     }
