@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 import termios
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,7 @@ import pytest
 from causal_lm_router import terminal
 from causal_lm_router.commands.errors import fail
 from causal_lm_router.terminal import TerminalHandler, divert_output, name_work, plain_text, progress_bar, visible
-from tests.conftest import CACHE
+from tests.conftest import CACHE, Result
 
 LIBRARIES = "lightning|torch|vllm|triton|transformers|tokenizers|datasets|matplotlib|wandb|optuna|hydra|site-packages"
 PROGRAMME = "from causal_lm_router.commands.cli import main; main()"
@@ -84,6 +85,27 @@ def test_a_library_gets_through_with_errors_alone(
         "error: other.part: message",
         "error: causal_lm_router_like: message",
     ]
+
+
+def test_quiet_leaves_warnings_and_errors(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setenv(terminal.QUIET, "1")
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
+    assert progress_bar(unit="rows").disable
+    handler = TerminalHandler()
+    for level in (logging.INFO, logging.WARNING, logging.ERROR):
+        handler.emit(logging.LogRecord("causal_lm_router.runs", level, "", 0, "message", (), None))
+    assert capsys.readouterr().out.splitlines() == ["warning: message", "error: message"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("words", [["--quiet", "data"], ["data", "-q"]])
+def test_quiet_is_one_option_of_every_command(
+    words: list[str], main: Callable[..., Result], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(terminal.QUIET, "0")
+    result = main(*words, "data=simulated", "debug=smoke")
+    assert (result.status, result.errors) == (0, "")
+    assert os.environ[terminal.QUIET] == "1"
 
 
 def test_a_bar_names_its_work_and_counts_whole_units(monkeypatch: pytest.MonkeyPatch) -> None:

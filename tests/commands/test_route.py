@@ -75,6 +75,13 @@ def test_one_query_that_cannot_be_routed_prints_no_llm(call: Call) -> None:
     assert err.splitlines()[-1].startswith("parse failure (")
 
 
+def test_one_query_writes_the_file_it_is_given(call: Call, fallback: str) -> None:
+    status, out, _ = call("query=What is 17 times 23?", "output=route.jsonl", fallback)
+    assert (status, out) == (0, "1 route in route.jsonl\n")
+    (row,) = rows(Path("route.jsonl").read_text(encoding="utf-8"))
+    assert (row["query"], row["model_name"]) == ("What is 17 times 23?", fallback.split("=")[1])
+
+
 def test_a_query_is_taken_as_it_is_typed(call: Call, fallback: str, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[Any] = []
     answer = {"model_name": "x", "parse_failure": None, "generation": "x"}

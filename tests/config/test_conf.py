@@ -502,6 +502,17 @@ def test_name_and_run_dir_follow_what_is_run(defaults: dict[str, Any]) -> None:
     assert len(time) == len("2026-01-31_12-00-00")
 
 
+def test_a_normalisation_that_nothing_used_is_no_reason_to_refuse_a_run(
+    defaults: dict[str, Any], tmp_path: Path
+) -> None:
+    plain = {**defaults, "decoding": {**defaults["decoding"], "normalisation": "mean"}}
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(plain), encoding="utf-8")
+    assert load_run_config(tmp_path)["decoding"]["normalisation"] == "sum"
+    plain["decoding"]["also"] = ["scored"]
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(plain), encoding="utf-8")
+    assert load_run_config(tmp_path)["decoding"]["normalisation"] == "mean"
+
+
 def test_a_written_config_comes_back_whole(tmp_path: Path) -> None:
     texts = ["trainer.devices='2'", r"prompt.template='a \\ \${b} é: {query} #:'", "optim.learning_rate=1e-7"]
     composed = compose_config(

@@ -40,7 +40,10 @@ def main() -> None:
         end_quietly()
 
 
-def _run(arguments: list[str]) -> None:
+def _run(words: list[str]) -> None:
+    arguments = [word for word in words if word not in QUIET_FLAGS]
+    if arguments != words:
+        os.environ[QUIET] = "1"
     if any(argument in COMPLETION_FLAGS for argument in arguments):
         _complete(arguments)
     elif not arguments or arguments[0] in ("-h", "--help", "help"):
@@ -48,10 +51,7 @@ def _run(arguments: list[str]) -> None:
     elif "--version" in arguments:
         print(f"{PROGRAM} {causal_lm_router.__version__}")
     elif arguments[0] in COMMANDS:
-        if any(flag in arguments for flag in QUIET_FLAGS):
-            os.environ[QUIET] = "1"
-        loud = [argument for argument in arguments if argument not in QUIET_FLAGS]
-        _run_command(loud[0], f"{PROGRAM} {loud[0]}", loud[1:])
+        _run_command(arguments[0], f"{PROGRAM} {arguments[0]}", arguments[1:])
     else:
         print(f"error: unknown command {arguments[0]!r}\n\n{_usage()}", file=sys.stderr)
         raise SystemExit(2)

@@ -157,6 +157,7 @@ def load_run_config(run_dir: Path) -> dict[str, Any]:
         for group, keys in ADDED_KEYS.items():
             if isinstance(loaded.get(group), dict):
                 loaded[group] = {**keys, **loaded[group]}
+        loaded = _without_unused_normalisation(loaded)
         resolve_config(loaded, schema.TrainConfig)
     except ValueError as error:
         # One line for the terminal.
@@ -164,6 +165,15 @@ def load_run_config(run_dir: Path) -> dict[str, Any]:
         raise ValueError(f"{path}: this is not the config of a run: {problem}") from error
     del loaded["run_dir"]
     return loaded
+
+
+def _without_unused_normalisation(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the settings with `sum` for a normalisation that no decoding used, which earlier versions took."""
+    decoding = settings.get("decoding")
+    if not isinstance(decoding, Mapping) or not isinstance(decoding.get("also"), list):
+        return dict(settings)
+    scores = schema.DecodingMethod.scored in (decoding.get("method"), *decoding["also"])
+    return {**settings, "decoding": {**decoding, **({} if scores else {"normalisation": "sum"})}}
 
 
 def _without_keys_of_other_variants(settings: Mapping[str, Any]) -> dict[str, Any]:
