@@ -335,7 +335,7 @@ def test_an_evaluation_is_drawn_as_far_as_it_is_known(
     assert {path.name for path in pictures} == {f"{name}.png" for name in files}
     assert all(path.read_bytes().startswith(b"\x89PNG") for path in pictures)
     written = {path.name for path in tmp_path.iterdir()} - {path.name for path in pictures}
-    assert written == {"outcomes.jsonl", "report.json", "confusion.png"}
+    assert written == {"outcomes.jsonl", "report.json", "confusion.png", "checksums.txt"}
 
 
 @pytest.mark.slow

@@ -606,9 +606,9 @@ def test_command_prints_summary_and_path(sweep: Path, command: Callable[..., Res
     assert f"report: {sweep / 'report' / 'report.html'}" in output
     status, output, errors = command(sweep, "--json")
     plain = json.loads(output)
-    assert (status, errors, plain["progress"]) == (0, "", "5 runs: 4 done, 1 failed")
+    assert (status, errors, plain["progress"]) == (0, "", "6 runs: 4 done, 1 failed, 1 queued")
     assert [row["who"] for row in plain["configurations"]][:2] == ["lora.lora_r=4", "lora.lora_r=16"]
-    assert len(plain["comparisons"]) == 1 and len(plain["runs"]) == 5
+    assert len(plain["comparisons"]) == 1 and len(plain["runs"]) == 6
 
 
 def test_command_says_bad_input_in_one_line(sweep: Path, tmp_path: Path, command: Callable[..., Result]) -> None:
