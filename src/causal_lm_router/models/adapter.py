@@ -57,12 +57,8 @@ def apply_lora(
         raise ValueError(
             f"lora.target_modules must be layers that an adapter fits, got {config.target_modules}: {error}"
         ) from error
-    # PEFT is content with any one layer. Embeddings and head have no number, so `num_layers` leaves them out.
-    for target in config.target_modules if targets != "all-linear" else []:
-        if not any(_is_named(path, target) for path in adapted.targeted_module_names):
-            raise ValueError(
-                f"lora.target_modules must be layers of the last {config.num_layers} (lora.num_layers), got {target!r}"
-            )
+    if targets != "all-linear":
+        _check_adapted(adapted, config)
     if new_token_ids:
         _train_rows_alone(adapted)
     return adapted  # type: ignore[no-any-return]
@@ -120,6 +116,18 @@ def _check_targets(model: PreTrainedModel, targets: Sequence[str], *, trains_row
             reason = "train rows for new tokens" if trains_rows else "share their weights in this base model"
             names = " and ".join(path.rpartition(".")[2] for path in ends)
             raise ValueError(f"lora.target_modules must leave out {names}, which {reason}, got {target!r}")
+
+
+def _check_adapted(adapted: peft.PeftModel, config: LoraConfig) -> None:
+    """Raise ValueError for a target that got no adapter: PEFT is content with any one layer.
+
+    Embeddings have no number, so `num_layers` leaves them out.
+    """
+    for target in config.target_modules:
+        if not any(_is_named(path, target) for path in adapted.targeted_module_names):
+            raise ValueError(
+                f"lora.target_modules must be layers of the last {config.num_layers} (lora.num_layers), got {target!r}"
+            )
 
 
 def _is_named(path: str, target: str) -> bool:
