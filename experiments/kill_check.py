@@ -69,7 +69,7 @@ def command_line(stage: str, place: Place) -> list[str]:
         "baseline": ["baseline", "baseline=knn_regression", "baseline.k=5", *SETTINGS[:2], f"run_dir={place.output}"],
         "evaluate": ["evaluate", f"run_dir={place.run}", f"output_dir={place.output}"],
         "merge": ["merge", f"run_dir={place.run}"],
-        "report": ["report", str(place.run), "--output", str(place.output), "--resamples", "50"],
+        "report": ["report", str(place.run), "--output", str(place.output)],
     }
     return lines[stage]
 

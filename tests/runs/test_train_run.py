@@ -24,6 +24,7 @@ from causal_lm_router.config.compose import load_run_config
 from causal_lm_router.models.adapter import is_adapter
 from causal_lm_router.runs.evaluate_run import evaluate_run
 from causal_lm_router.runs.merge_run import merge_run
+from causal_lm_router.runs.tracking import read_metrics
 from causal_lm_router.runs.train_run import train_router
 from causal_lm_router.training.checkpoint import last_checkpoint
 
@@ -149,6 +150,10 @@ def test_evaluating_again_reproduces_every_estimate(
     assert read_report(tmp_path / "again") == read_report(folder)
     assert (tmp_path / "again" / "outcomes.jsonl").read_bytes() == (folder / "outcomes.jsonl").read_bytes()
     assert (tmp_path / "again" / "confusion.png").read_bytes().startswith(PNG)
+    rows = [(row.step, row.name) for row in read_metrics(tmp_path / "again" / "metrics.csv")]
+    # Once more into the same folder: recorded once.
+    evaluate_run(evaluate_config(finished[0], tmp_path / "again"))
+    assert [(row.step, row.name) for row in read_metrics(tmp_path / "again" / "metrics.csv")] == rows
 
 
 def test_evaluating_another_pool_is_refused(finished: tuple[TrainConfig, dict[str, Any]], tmp_path: Path) -> None:

@@ -136,7 +136,8 @@ def open_evaluation_tracking(
     run_id = _digest(str(folder.resolve()))
     # One step makes no curve for TensorBoard.
     tracking = replace(config.tracking, tensorboard=False)
-    return open_tracking(tracking, config.name, folder, settings, run_id, job_type="evaluate")
+    # What an evaluation that was interrupted, or an earlier one in the same folder, has recorded goes.
+    return open_tracking(tracking, config.name, folder, settings, run_id, job_type="evaluate", resume_step=-1)
 
 
 class _WandbNames(NamedTuple):
