@@ -8,18 +8,9 @@ from pathlib import Path
 os.environ.setdefault("GOMP_SPINCOUNT", "10000")  # as the commands do; read when torch is imported
 
 import numpy as np
-from hydra import compose, initialize_config_dir
-from hydra.core.global_hydra import GlobalHydra
 
 from causal_lm_router.config import EvaluateConfig, PromptConfig
-from causal_lm_router.config.compose import (
-    COMPOSITION_ERRORS,
-    conf_dir,
-    describe_error,
-    register_run,
-    register_schemas,
-    resolve_config,
-)
+from causal_lm_router.config.compose import compose_on_run
 from causal_lm_router.evaluation.intervals import Estimate, rate_estimate
 from causal_lm_router.generation.decoder import Decoder
 from causal_lm_router.prompting.encoder import Encoder
@@ -36,16 +27,7 @@ def compose_run(run_dir: Path, overrides: Sequence[str]) -> EvaluateConfig:
 
     Raises ValueError for what does not compose, FileNotFoundError for a folder without a run.
     """
-    named = f"run_dir={run_dir}"
-    register_schemas()
-    register_run([named], required=True, takes_baselines=False)
-    GlobalHydra.instance().clear()
-    try:
-        with initialize_config_dir(version_base="1.3", config_dir=conf_dir()):
-            composed = compose(config_name="evaluate", overrides=[named, *overrides])
-    except COMPOSITION_ERRORS as error:
-        raise ValueError(f"config: {describe_error(error)}") from error
-    return resolve_config(composed, EvaluateConfig)
+    return compose_on_run("evaluate", run_dir, overrides)
 
 
 @contextmanager
