@@ -42,11 +42,11 @@ def run_job(folder: Path, overrides: list[str], workbench: Workbench | None = No
 def results(folder: Path) -> dict[str, Any]:
     """Everything a run found out, to the bit, but how fast it was."""
     rows = (folder / "metrics.csv").read_text(encoding="utf-8").splitlines()
-    # PEFT writes the names of the layers into its settings in an order that each process has anew.
+    # PEFT writes the names of the layers into its settings in an order that each process has anew; checksums follow.
     files = [
         path
         for path in folder.rglob("*")
-        if path.parent.name in ("adapter", "merged") and path.stem != "adapter_config"
+        if path.parent.name in ("adapter", "merged") and path.name not in ("adapter_config.json", "checksums.txt")
     ]
     files += [folder / name for name in ("outcomes.jsonl", "validation/outcomes.jsonl", "router.json")]
     content = {str(path.relative_to(folder)): path.read_bytes() for path in files}
