@@ -36,7 +36,7 @@ from run_routes import (
 from causal_lm_router.config import PromptConfig
 from causal_lm_router.config.prompting import TargetKind
 from causal_lm_router.evaluation.intervals import Estimate, mean_estimate, rate_estimate
-from causal_lm_router.files import write_text
+from causal_lm_router.files.writing import write_text
 from causal_lm_router.prompting.targets import Targets
 from causal_lm_router.runs.session import Session
 from causal_lm_router.runs.workbench import Workbench

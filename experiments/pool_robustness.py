@@ -32,7 +32,7 @@ from run_routes import (
 
 from causal_lm_router.config import EvaluateConfig
 from causal_lm_router.evaluation.intervals import Estimate, mean_estimate
-from causal_lm_router.files import write_text
+from causal_lm_router.files.writing import write_text
 from causal_lm_router.prompting.prompt import CANDIDATES
 from causal_lm_router.routing import RoutingExample
 from causal_lm_router.runs.session import Session

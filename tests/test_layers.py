@@ -15,9 +15,7 @@ FILES = sorted(SOURCE.rglob("*.py"))
 # From the ground up: a room imports from those before it alone.
 ROOMS = (
     "routing",
-    "locks",
     "files",
-    "checksums",
     "terminal",
     "config",
     "data",
@@ -35,7 +33,7 @@ ROOMS = (
 # Only these may know Hydra and OmegaConf: where a config is composed, and where Hydra's jobs are run.
 HYDRA_USERS = {"config.compose", "config.plain", "config.overrides", "commands", "sweeps", "runs.router"}
 # No torch in these, nor in what they import.
-LIGHT = ("routing", "locks", "files", "checksums", "terminal", "config")
+LIGHT = ("routing", "files", "terminal", "config")
 HEAVY = {"torch", "vllm", "wandb", "transformers", "pytorch_lightning", "peft", "datasets"}
 
 
@@ -111,7 +109,7 @@ def read_sources() -> dict[str, str]:
 
 def test_the_package_holds_its_rooms_and_nothing_else() -> None:
     assert {room(name) for name in NAMES} == set(ROOMS)
-    flat = {"__init__", "routing", "locks", "files", "checksums", "terminal"}
+    flat = {"__init__", "routing", "terminal"}
     assert {path.stem for path in SOURCE.glob("*.py")} == flat
 
 

@@ -60,7 +60,7 @@ def test_the_terminal_shows_our_lines_and_the_log_file_the_rest(tmp_path: Path) 
     assert re.search(rf"warning|\bINFO\b|\btip\b|{LIBRARIES}", report, re.IGNORECASE) is None
     assert report.rstrip().endswith("run folder: run")
     log = (tmp_path / "run" / "train.log").read_text(encoding="utf-8")
-    assert "[causal_lm_router.checksums][INFO] - preparing base model tiny-llama" in log
+    assert "[causal_lm_router.files.checksums][INFO] - preparing base model tiny-llama" in log
     assert "[pytorch_lightning.utilities.rank_zero][INFO] - `Trainer.fit` stopped" in log
     assert "[py.warnings][WARNING]" in log
 

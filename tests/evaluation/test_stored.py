@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from causal_lm_router.checksums import CHECKSUMS
 from causal_lm_router.evaluation.evaluation_folder import outcome_rows, write_evaluation
 from causal_lm_router.evaluation.metrics import Evaluation, evaluate_outcomes
 from causal_lm_router.evaluation.stored import read_evaluation, read_report
+from causal_lm_router.files.checksums import CHECKSUMS
 from causal_lm_router.routing import Generation, ParsedRoute, RouteOutcome, RoutingExample
 
 

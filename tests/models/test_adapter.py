@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from causal_lm_router.checksums import CHECKSUMS
+from causal_lm_router.files.checksums import CHECKSUMS
 from causal_lm_router.models.adapter import (
     ADAPTER_SETTINGS,
     ADAPTER_WEIGHTS,

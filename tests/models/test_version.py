@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from causal_lm_router.config import BaseModelOrigin
-from causal_lm_router.files import cache_dir
+from causal_lm_router.files.writing import cache_dir
 from causal_lm_router.models import version
 from causal_lm_router.models.base_model import base_model_source, prepare_base_model
 from causal_lm_router.models.version import hash_files, model_version

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from causal_lm_router.locks import hold_folder, is_held
+from causal_lm_router.files.locks import hold_folder, is_held
 from causal_lm_router.runs.job_log import (
     FailureReason,
     JobEvent,

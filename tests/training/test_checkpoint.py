@@ -10,7 +10,7 @@ import pytest
 import torch
 from safetensors import safe_open
 
-from causal_lm_router.checksums import CHECKSUMS, add_checksums
+from causal_lm_router.files.checksums import CHECKSUMS, add_checksums
 from causal_lm_router.runs import fit as fit_module
 from causal_lm_router.runs.run_folder import RunFolder, own_run
 from causal_lm_router.training.checkpoint import FolderCheckpointIO, checkpoint_step, last_checkpoint

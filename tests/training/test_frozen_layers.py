@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
 
-from causal_lm_router.files import cache_dir
+from causal_lm_router.files.writing import cache_dir
 from causal_lm_router.training.frozen_layers import HiddenStates, reuse_frozen_layers
 
 Fit = Callable[..., dict[str, list[float]]]

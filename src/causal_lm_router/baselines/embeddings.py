@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from causal_lm_router.files import cache_dir, remove_leftovers, write_bytes
+from causal_lm_router.files.writing import cache_dir, remove_leftovers, write_bytes
 from causal_lm_router.models.hub import hub_answers
 from causal_lm_router.models.version import model_version
 from causal_lm_router.terminal import progress_bar

@@ -36,8 +36,8 @@ from causal_lm_router.config.overrides import allow_new_keys, quote_text
 from causal_lm_router.config.permissions import to_give_again
 from causal_lm_router.config.plain import config_dict
 from causal_lm_router.config.redact import redact_composed, remember_arguments, remember_secrets
-from causal_lm_router.files import write_text
-from causal_lm_router.locks import LOCK
+from causal_lm_router.files.locks import LOCK
+from causal_lm_router.files.writing import write_text
 from causal_lm_router.runs.run_folder import RunFolder
 from causal_lm_router.terminal import log_to_file, show_bars
 

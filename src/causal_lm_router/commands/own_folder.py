@@ -8,7 +8,7 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
 from causal_lm_router.commands.errors import fail
-from causal_lm_router.locks import hold_folder, is_first_process, make_new_folder
+from causal_lm_router.files.locks import hold_folder, is_first_process, make_new_folder
 
 held = contextlib.ExitStack()
 """The lock of the folder of the command that is running; the command releases it at its end."""

@@ -9,7 +9,7 @@ from pathlib import Path
 from causal_lm_router.commands.hydra_command import run_command
 from causal_lm_router.config import TrainConfig
 from causal_lm_router.config.plain import config_dict
-from causal_lm_router.files import refuse_links
+from causal_lm_router.files.writing import refuse_links
 from causal_lm_router.runs.run_folder import RunFolder, check_folder
 
 

@@ -19,7 +19,7 @@ from hydra.core.hydra_config import HydraConfig
 
 from causal_lm_router.commands.hydra_command import run_command
 from causal_lm_router.config import Backend, RouteConfig
-from causal_lm_router.files import write_text
+from causal_lm_router.files.writing import write_text
 from causal_lm_router.routing import check_query
 from causal_lm_router.runs.run_folder import RunFolder
 from causal_lm_router.terminal import name_work

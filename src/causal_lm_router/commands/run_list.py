@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from causal_lm_router.evaluation.stored import read_report
-from causal_lm_router.locks import is_held
+from causal_lm_router.files.locks import is_held
 from causal_lm_router.runs.run_folder import RunFolder
 from causal_lm_router.sweeps.report.runs import read_config
 

@@ -15,10 +15,10 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from causal_lm_router.checksums import find_damage
 from causal_lm_router.commands.errors import fail_on_bad_input
 from causal_lm_router.commands.run_list import ListedRun, list_runs
 from causal_lm_router.evaluation.formatting import PERCENT, SCORE, format_estimate
+from causal_lm_router.files.checksums import find_damage
 from causal_lm_router.runs.job_log import JobStatus, read_statuses, say_progress, seconds_left
 from causal_lm_router.runs.sweep_folder import SweepFolder
 from causal_lm_router.sweeps.report.runs import find_folders, is_sweep_folder

@@ -34,7 +34,7 @@ from causal_lm_router.config.overrides import allow_new_keys, quote_text, read_o
 from causal_lm_router.config.permissions import take_from_folder
 from causal_lm_router.config.plain import config_dict, identity_of
 from causal_lm_router.config.yaml_file import read_yaml
-from causal_lm_router.files import refuse_links
+from causal_lm_router.files.writing import refuse_links
 
 Schema = TypeVar("Schema", bound=Settings)
 ADDED_KEYS: dict[str, dict[str, Any]] = {

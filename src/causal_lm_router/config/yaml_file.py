@@ -5,7 +5,7 @@ from typing import Any
 
 import yaml
 
-from causal_lm_router.checksums import read_checked
+from causal_lm_router.files.checksums import read_checked
 
 MAX_BYTES = 500_000
 MAX_DEPTH = 32

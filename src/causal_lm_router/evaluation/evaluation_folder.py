@@ -5,10 +5,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from causal_lm_router.checksums import write_checked
 from causal_lm_router.evaluation.metrics import Evaluation
 from causal_lm_router.evaluation.missing import explain_missing
 from causal_lm_router.evaluation.stored import OUTCOMES, REPORT
+from causal_lm_router.files.checksums import write_checked
 from causal_lm_router.routing import RouteOutcome
 
 

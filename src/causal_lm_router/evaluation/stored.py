@@ -10,10 +10,10 @@ from typing import Any
 
 import numpy as np
 
-from causal_lm_router.checksums import DamagedError, read_checked
 from causal_lm_router.data.arrays import Floats
 from causal_lm_router.evaluation.outcome_table import OutcomeTable, row_table
 from causal_lm_router.evaluation.report import RoutingReport
+from causal_lm_router.files.checksums import DamagedError, read_checked
 
 REPORT, OUTCOMES = "report.json", "outcomes.jsonl"
 """The files of an evaluation; the report is written last."""

@@ -18,9 +18,9 @@ from typing import Any
 
 import torch
 
-from causal_lm_router.checksums import check_files
 from causal_lm_router.config import BaseModelConfig
-from causal_lm_router.files import temporary_folder
+from causal_lm_router.files.checksums import check_files
+from causal_lm_router.files.writing import temporary_folder
 from causal_lm_router.generation.vllm_start import free_gpu_share, new_llm
 from causal_lm_router.models.adapter import is_adapter, load_trained, vllm_serves
 from causal_lm_router.models.hub import local_folder

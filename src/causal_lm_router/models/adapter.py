@@ -11,9 +11,9 @@ from peft.tuners.tuners_utils import BaseTunerLayer
 from safetensors import SafetensorError, safe_open
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from causal_lm_router.checksums import DamagedError, add_checksums, check_files, read_checked
 from causal_lm_router.config import BaseModelConfig, LoraConfig
-from causal_lm_router.files import write_folder
+from causal_lm_router.files.checksums import DamagedError, add_checksums, check_files, read_checked
+from causal_lm_router.files.writing import write_folder
 from causal_lm_router.models.base_model import load_base_model, load_tokenizer
 
 ADAPTER_SETTINGS, ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"

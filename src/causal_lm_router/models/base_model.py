@@ -21,9 +21,10 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
-from causal_lm_router.checksums import make_cached
 from causal_lm_router.config import BaseModelConfig, BaseModelOrigin
-from causal_lm_router.files import cache_dir, code_alone
+from causal_lm_router.files.checksums import make_cached
+from causal_lm_router.files.source_code import code_alone
+from causal_lm_router.files.writing import cache_dir
 from causal_lm_router.models import tiny_model
 from causal_lm_router.models.hub import cannot_load, hub_answers
 from causal_lm_router.models.new_tokens import extend_base_model

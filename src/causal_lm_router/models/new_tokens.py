@@ -11,8 +11,9 @@ import torch
 import transformers
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from causal_lm_router.checksums import make_cached
-from causal_lm_router.files import cache_dir, code_alone
+from causal_lm_router.files.checksums import make_cached
+from causal_lm_router.files.source_code import code_alone
+from causal_lm_router.files.writing import cache_dir
 
 
 def extend_base_model(

@@ -10,8 +10,8 @@ from typing import Any
 
 from huggingface_hub import hf_hub_download
 
-from causal_lm_router.checksums import CHECKSUMS
-from causal_lm_router.files import cache_dir, write_text
+from causal_lm_router.files.checksums import CHECKSUMS
+from causal_lm_router.files.writing import cache_dir, write_text
 from causal_lm_router.models.hub import hub_answers
 
 _STILL_S = 2.0

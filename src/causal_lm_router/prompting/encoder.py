@@ -12,7 +12,7 @@ from functools import cached_property
 from transformers import PreTrainedTokenizerBase
 
 from causal_lm_router.config import CutSide, PromptConfig
-from causal_lm_router.files import code_alone
+from causal_lm_router.files.source_code import code_alone
 from causal_lm_router.prompting.prompt import PromptFormat
 from causal_lm_router.prompting.targets import Targets
 from causal_lm_router.prompting.token_trie import TokenTrie, make_trie

@@ -28,7 +28,7 @@ from causal_lm_router.data.labels import rank_on_train
 from causal_lm_router.data.prepared import PreparedData
 from causal_lm_router.evaluation.metrics import Evaluation, evaluate_outcomes
 from causal_lm_router.evaluation.report import RoutingReport
-from causal_lm_router.locks import is_first_process
+from causal_lm_router.files.locks import is_first_process
 from causal_lm_router.models.torch_state import keep_random_state, keep_torch_settings
 from causal_lm_router.prompting.few_shot import draw_shots, few_shot_template
 from causal_lm_router.prompting.prompt import PromptFormat

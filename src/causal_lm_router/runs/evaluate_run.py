@@ -9,7 +9,7 @@ from causal_lm_router.config.plain import config_dict
 from causal_lm_router.config.redact import redact_stored
 from causal_lm_router.evaluation.metrics import Evaluation
 from causal_lm_router.evaluation.report import RoutingReport
-from causal_lm_router.files import remove_leftovers
+from causal_lm_router.files.writing import remove_leftovers
 from causal_lm_router.runs.finish import record_final, report_facts
 from causal_lm_router.runs.provenance import write_config
 from causal_lm_router.runs.run_folder import RunFolder

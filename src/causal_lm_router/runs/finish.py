@@ -8,7 +8,6 @@ from typing import Any
 
 from rich.console import Console
 
-from causal_lm_router.checksums import add_checksum, write_checked
 from causal_lm_router.config import PROMPTED, BaselineRunConfig, Split, TrainConfig
 from causal_lm_router.data.prepared import PreparedData
 from causal_lm_router.evaluation.evaluation_folder import write_evaluation
@@ -18,6 +17,7 @@ from causal_lm_router.evaluation.metrics import Evaluation
 from causal_lm_router.evaluation.report import RoutingReport
 from causal_lm_router.evaluation.report_table import print_report
 from causal_lm_router.evaluation.stored import REPORT
+from causal_lm_router.files.checksums import add_checksum, write_checked
 from causal_lm_router.models.adapter import is_adapter
 from causal_lm_router.models.precision import precision_facts
 from causal_lm_router.prompting.encoder import Encoder

@@ -13,10 +13,10 @@ import transformers
 from pytorch_lightning.utilities.exceptions import SIGTERMException
 from transformers import PreTrainedModel
 
-from causal_lm_router.checksums import add_checksum
 from causal_lm_router.config import ObjectiveKind
 from causal_lm_router.evaluation.metrics import Evaluation
-from causal_lm_router.files import cache_dir
+from causal_lm_router.files.checksums import add_checksum
+from causal_lm_router.files.writing import cache_dir
 from causal_lm_router.models.adapter import apply_lora, save_weights
 from causal_lm_router.models.base_model import find_version, load_base_model
 from causal_lm_router.models.hub import hub_name

@@ -19,7 +19,7 @@ from filelock import FileLock
 
 from causal_lm_router.config.checks import check_file_name
 from causal_lm_router.config.redact import redact_text
-from causal_lm_router.locks import is_held
+from causal_lm_router.files.locks import is_held
 from causal_lm_router.runs.run_folder import RunFolder
 from causal_lm_router.runs.sweep_folder import SweepFolder
 

@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from causal_lm_router.checksums import remove_damaged
 from causal_lm_router.config import TrainConfig, generating_model
+from causal_lm_router.files.checksums import remove_damaged
 from causal_lm_router.models.adapter import merge_adapter
 from causal_lm_router.models.base_model import base_model_source
 from causal_lm_router.models.precision import resolve_precision

@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from causal_lm_router import __version__
-from causal_lm_router.checksums import write_checked
 from causal_lm_router.config import DataConfig
 from causal_lm_router.config.redact import redact_arguments
-from causal_lm_router.files import code_alone
+from causal_lm_router.files.checksums import write_checked
+from causal_lm_router.files.source_code import code_alone
 
 if TYPE_CHECKING:
     from causal_lm_router.data.prepared import PreparedData

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import huggingface_hub
 
-from causal_lm_router.checksums import check_files, read_checked, write_checked
 from causal_lm_router.config import PushConfig, PushedWeights
+from causal_lm_router.files.checksums import check_files, read_checked, write_checked
 from causal_lm_router.models.hub import hub_answers
 from causal_lm_router.runs.model_card import PEFT_LIBRARY, WHOLE_LIBRARY
 from causal_lm_router.runs.run_folder import RunFolder

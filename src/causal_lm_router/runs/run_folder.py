@@ -14,11 +14,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from causal_lm_router.checksums import DamagedError, check_files, read_checked, write_checked
 from causal_lm_router.config.compose import load_run_config
 from causal_lm_router.config.plain import describe_differences, identity_of
-from causal_lm_router.files import remove_leftovers
-from causal_lm_router.locks import hold_folder, is_first_process
+from causal_lm_router.files.checksums import DamagedError, check_files, read_checked, write_checked
+from causal_lm_router.files.locks import hold_folder, is_first_process
+from causal_lm_router.files.writing import remove_leftovers
 from causal_lm_router.routing import Candidate, check_pool
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from filelock import FileLock
 
-from causal_lm_router.files import write_text
+from causal_lm_router.files.writing import write_text
 
 
 @dataclass(frozen=True)

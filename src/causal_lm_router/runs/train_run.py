@@ -4,11 +4,11 @@ import functools
 import time
 from pathlib import Path
 
-from causal_lm_router.checksums import check_files, cut_to_checksum
 from causal_lm_router.config import TrainConfig
 from causal_lm_router.config.plain import config_dict, stored_config
 from causal_lm_router.evaluation.report import RoutingReport
-from causal_lm_router.locks import is_first_process
+from causal_lm_router.files.checksums import check_files, cut_to_checksum
+from causal_lm_router.files.locks import is_first_process
 from causal_lm_router.models.adapter import is_adapter
 from causal_lm_router.runs.finish import finish_run
 from causal_lm_router.runs.fit import fit

@@ -12,13 +12,13 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from causal_lm_router.checksums import write_checked
 from causal_lm_router.config import OnFailure, TrainConfig, TrainerConfig
 from causal_lm_router.config.overrides import quote_text
 from causal_lm_router.config.permissions import grant
 from causal_lm_router.config.plain import config_dict, stored_config
 from causal_lm_router.evaluation.report import RoutingReport
-from causal_lm_router.locks import FolderHeldError, hold_folder, is_first_process
+from causal_lm_router.files.checksums import write_checked
+from causal_lm_router.files.locks import FolderHeldError, hold_folder, is_first_process
 from causal_lm_router.runs.complete_run import complete_run
 from causal_lm_router.runs.job_log import (
     FailureReason,

@@ -20,7 +20,7 @@ from causal_lm_router.config import OnFailure, TrainConfig
 from causal_lm_router.config.compose import COMPOSITION_ERRORS, describe_error, job_id, resolve_job
 from causal_lm_router.config.overrides import quote_text
 from causal_lm_router.config.redact import redact_arguments, redact_composed
-from causal_lm_router.files import write_text
+from causal_lm_router.files.writing import write_text
 from causal_lm_router.runs.job_log import (
     JobError,
     JobEvent,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from causal_lm_router.config import DataConfig, TrainConfig
 from causal_lm_router.config.own_code import find_source, own_functions
 from causal_lm_router.config.plain import config_dict
-from causal_lm_router.files import code_alone
+from causal_lm_router.files.source_code import code_alone
 from causal_lm_router.runs.job_log import JobEvent, JobState, read_events, read_statuses
 from causal_lm_router.runs.provenance import code_hash, library_versions
 from causal_lm_router.runs.sweep_folder import SweepFolder

@@ -7,7 +7,7 @@ from typing import Any, Generic, TypeVar
 import pytorch_lightning as pl
 import torch
 
-from causal_lm_router.files import temporary_folder
+from causal_lm_router.files.writing import temporary_folder
 from causal_lm_router.training.batches import Step
 from causal_lm_router.training.module import RouterModule
 

@@ -14,8 +14,8 @@ from pytorch_lightning.callbacks import Checkpoint
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from causal_lm_router.checksums import add_checksum, add_checksums, check_files
-from causal_lm_router.files import remove_folder, write_folder
+from causal_lm_router.files.checksums import add_checksum, add_checksums, check_files
+from causal_lm_router.files.writing import remove_folder, write_folder
 
 _NO_SPACE_BYTES = 1 << 16
 WEIGHTS_FILE, STATE_FILE = "trained_weights.safetensors", "trainer_state.pt"

@@ -20,8 +20,8 @@ import torch
 from filelock import FileLock
 from torch import Tensor, nn
 
-from causal_lm_router.checksums import make_cached
-from causal_lm_router.files import remove_folder
+from causal_lm_router.files.checksums import make_cached
+from causal_lm_router.files.writing import remove_folder
 from causal_lm_router.training.rows import MicroBatch, collate
 
 logger = logging.getLogger(__name__)

@@ -12,8 +12,8 @@ import datasets
 import torch
 from torch import Tensor
 
-from causal_lm_router.checksums import make_cached
 from causal_lm_router.data.labels import utilities
+from causal_lm_router.files.checksums import make_cached
 from causal_lm_router.prompting.encoder import Encoder
 from causal_lm_router.routing import RoutingExample
 from causal_lm_router.terminal import progress_bar

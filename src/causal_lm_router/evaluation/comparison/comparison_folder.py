@@ -8,7 +8,7 @@ from causal_lm_router.evaluation.comparison.tables import comparison_rows, rende
 from causal_lm_router.evaluation.figures.drawing import save_figure
 from causal_lm_router.evaluation.figures.frontier import draw_frontier, run_point
 from causal_lm_router.evaluation.formatting import write_csv
-from causal_lm_router.files import write_text
+from causal_lm_router.files.writing import write_text
 
 
 def write_comparison(comparison: Comparison, output: Path) -> list[Path]:

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from causal_lm_router.data.arrays import Floats
 from causal_lm_router.evaluation.formatting import REFERENCE_NAMES, shorten_names
 from causal_lm_router.evaluation.intervals import Estimate
-from causal_lm_router.files import write_bytes
+from causal_lm_router.files.writing import write_bytes
 
 Colour = tuple[float, float, float, float]
 BLUE, ORANGE, GREY, LIGHT_GREY = "#2166ac", "#d95f02", "#555555", "#cccccc"

@@ -11,8 +11,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
-from causal_lm_router.checksums import check_file, drop_checksum
-from causal_lm_router.files import write_text
+from causal_lm_router.files.checksums import check_file, drop_checksum
+from causal_lm_router.files.writing import write_text
 
 FILE_NAME = "metrics.csv"
 HEADER = "step,epoch,name,value"

@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 
 from causal_lm_router.evaluation.figures.drawing import save_figure
 from causal_lm_router.evaluation.formatting import Row, write_csv
-from causal_lm_router.files import write_folder
+from causal_lm_router.files.writing import write_folder
 from causal_lm_router.runs.run_folder import RunFolder
 from causal_lm_router.sweeps.report.figures import draw_chosen_confusion, draw_configurations, draw_curves
 from causal_lm_router.sweeps.report.findings import Findings, find

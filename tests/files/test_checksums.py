@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from causal_lm_router.checksums import (
+from causal_lm_router.files.checksums import (
     CHECKSUMS,
     DamagedError,
     add_checksum,

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-from causal_lm_router.files import remove_folder, remove_leftovers, write_folder, write_text
+from causal_lm_router.files.writing import remove_folder, remove_leftovers, write_folder, write_text
 
 logger = logging.getLogger(__name__)
 CHECKSUMS = "checksums.txt"

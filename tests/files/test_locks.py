@@ -14,9 +14,9 @@ from pathlib import Path
 
 import pytest
 
-from causal_lm_router import locks
-from causal_lm_router.files import remove_leftovers, temporary_folder, write_folder, write_text
-from causal_lm_router.locks import FolderHeldError, hold_folder, is_held, make_new_folder
+from causal_lm_router.files import locks
+from causal_lm_router.files.locks import FolderHeldError, hold_folder, is_held, make_new_folder
+from causal_lm_router.files.writing import remove_leftovers, temporary_folder, write_folder, write_text
 
 
 @contextmanager

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from causal_lm_router.files import code_alone, open_atomic, refuse_links, write_bytes, write_folder, write_text
+from causal_lm_router.files.source_code import code_alone
+from causal_lm_router.files.writing import open_atomic, refuse_links, write_bytes, write_folder, write_text
 
 
 def test_text_and_bytes_are_written_and_replaced(tmp_path: Path) -> None:

@@ -4,7 +4,6 @@ The temporary file or folder is hidden and ends in `.tmp`. Only a killed process
 writes beside it removes it.
 """
 
-import ast
 import errno
 import os
 import re
@@ -16,7 +15,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import IO, Any, BinaryIO, Literal, TextIO, overload
 
-from causal_lm_router.locks import own, remove_abandoned
+from causal_lm_router.files.locks import own, remove_abandoned
 
 _OCCUPIED = "{} exists and is not an empty folder"
 _SHORT = 40  # characters of a name that its temporary name keeps, since names have a limit
@@ -229,23 +228,3 @@ def cache_dir() -> Path:
     It is $CAUSAL_LM_ROUTER_CACHE, else ~/.cache/causal-lm-router.
     """
     return Path(os.environ.get("CAUSAL_LM_ROUTER_CACHE", Path.home() / ".cache" / "causal-lm-router")).expanduser()
-
-
-def code_alone(source: str) -> str:
-    """Return the syntax tree of Python source as text, without comments and docstrings: what a result can depend on.
-
-    Two sources with the same text run the same, so a hash of it tells changed code from mended prose. A text that
-    stands as a statement, such as the explanation below a field, counts as a docstring.
-    """
-    # Comments are not part of the tree; docstrings are, and are taken out of every body.
-    tree = ast.parse(source)
-    for node in ast.walk(tree):
-        if isinstance(body := getattr(node, "body", None), list):
-            node.body = [statement for statement in body if not _is_prose(statement)]  # type: ignore[attr-defined]
-    return ast.dump(tree)
-
-
-def _is_prose(statement: ast.stmt) -> bool:
-    if not isinstance(statement, ast.Expr) or not isinstance(statement.value, ast.Constant):
-        return False
-    return isinstance(statement.value.value, str)
