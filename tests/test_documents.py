@@ -22,10 +22,13 @@ from hydra.core.override_parser.types import ChoiceSweep, IntervalSweep, Overrid
 import causal_lm_router
 from causal_lm_router import config as schema
 from causal_lm_router.commands import cli
-from causal_lm_router.config.compose import SCHEMAS, compose_config, conf_dir, register_run, resolve_config
+from causal_lm_router.config.compose import compose_config, conf_dir
 from causal_lm_router.config.honoured import check_honoured
+from causal_lm_router.config.keys import SCHEMAS
 from causal_lm_router.config.overrides import allow_new_keys
 from causal_lm_router.config.plain import dump_config
+from causal_lm_router.config.resolve import resolve_config
+from causal_lm_router.config.run_config import register_run
 from tests.conftest import CHECKOUT
 from tests.documents import PAGES, Command, blocks, commands, name_of, spans
 

@@ -31,7 +31,12 @@ ROOMS = (
     "__init__",
 )
 # Only these may know Hydra and OmegaConf: where a config is composed, and where Hydra's jobs are run.
-HYDRA_USERS = {"config.compose", "config.plain", "config.overrides", "commands", "sweeps", "runs.router"}
+HYDRA_USERS = {
+    *(f"config.{name}" for name in ("compose", "composition_errors", "overrides", "plain", "resolve", "run_config")),
+    "commands",
+    "sweeps",
+    "runs.router",
+}
 # No torch in these, nor in what they import.
 LIGHT = ("routing", "files", "terminal", "config")
 HEAVY = {"torch", "vllm", "wandb", "transformers", "pytorch_lightning", "peft", "datasets"}

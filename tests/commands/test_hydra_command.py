@@ -17,10 +17,11 @@ import pytest
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 
-from causal_lm_router.config.compose import compose_config, conf_dir, register_run
+from causal_lm_router.config.compose import compose_config, conf_dir
 from causal_lm_router.config.honoured import HONOURED
 from causal_lm_router.config.overrides import quote_text
 from causal_lm_router.config.plain import dump_config
+from causal_lm_router.config.run_config import register_run
 from causal_lm_router.evaluation.metrics import evaluate_outcomes
 from causal_lm_router.evaluation.report import RoutingReport
 from causal_lm_router.routing import Candidate, Generation, ParsedRoute, RouteOutcome, RoutingExample

@@ -8,11 +8,11 @@ import hydra  # noqa: F401 - so that `now:` is known
 import pytest
 from hydra.core.utils import setup_globals
 from omegaconf import OmegaConf
-from tests.test_locks import held_elsewhere
 
 from causal_lm_router.commands.own_folder import OwnFolder, held
 from causal_lm_router.files import locks
 from tests.conftest import Result
+from tests.files.test_locks import held_elsewhere
 
 
 @pytest.mark.slow

@@ -16,8 +16,10 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from causal_lm_router import config
 from causal_lm_router.config import compose
-from causal_lm_router.config.compose import compose_config, load_run_config, resolve_config
+from causal_lm_router.config.compose import compose_config
 from causal_lm_router.config.plain import config_dict, dump_config
+from causal_lm_router.config.resolve import resolve_config
+from causal_lm_router.config.run_config import load_run_config
 
 CONF = Path(compose.conf_dir())
 CHOICES = sorted((path.parent.name, path.stem) for path in CONF.glob("*/*.yaml") if path.parent.name != "hydra")

@@ -8,7 +8,7 @@ import pytest
 
 from causal_lm_router.config import BASELINE_SCHEMAS, SOURCE_SCHEMAS, BaselineRunConfig, PushConfig, RouteConfig
 from causal_lm_router.config import redact as module
-from causal_lm_router.config.compose import compose_config, job_id
+from causal_lm_router.config.compose import compose_config
 from causal_lm_router.config.plain import config_dict, dump_config, identity_of, stored_config
 from causal_lm_router.config.redact import (
     SecretFilter,
@@ -21,6 +21,7 @@ from causal_lm_router.config.redact import (
     remember_arguments,
     remember_secrets,
 )
+from causal_lm_router.config.resolve import job_id
 
 SMOKE = ["data=simulated", "debug=smoke", "run_dir=x"]
 TOKEN = "+inference.engine_args.hf_token="

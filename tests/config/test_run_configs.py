@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from causal_lm_router.config import BaselineRunConfig, RouterDCDataConfig, SvmConfig, TrainConfig
-from causal_lm_router.config.compose import load_run_config, resolve_config
+from causal_lm_router.config.resolve import resolve_config
+from causal_lm_router.config.run_config import load_run_config
 
 OLD_RUNS = Path(__file__).parent / "old_runs"
 """config.yaml files of version 0.1 before each source and each baseline had its own keys."""

@@ -11,8 +11,10 @@ import pytest
 import yaml
 
 from causal_lm_router.config import BaselineMethod, BaselineRunConfig, TrainConfig
-from causal_lm_router.config.compose import compose_config, conf_dir, load_run_config, resolve_config
+from causal_lm_router.config.compose import compose_config, conf_dir
 from causal_lm_router.config.prompting import TargetKind
+from causal_lm_router.config.resolve import resolve_config
+from causal_lm_router.config.run_config import load_run_config
 from causal_lm_router.prompting.few_shot import SHOT_CHARS, draw_shots, few_shot_template
 from causal_lm_router.prompting.prompt import PromptFormat
 from causal_lm_router.prompting.targets import Targets

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from causal_lm_router.config import TrainConfig
-from causal_lm_router.config.compose import load_run_config
+from causal_lm_router.config.run_config import load_run_config
 from causal_lm_router.files.checksums import CHECKSUMS, drop_checksum, find_damage
 from causal_lm_router.files.writing import cache_dir
 from causal_lm_router.models.base_model import base_model_source

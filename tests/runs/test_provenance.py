@@ -12,7 +12,7 @@ import yaml
 
 from causal_lm_router import __version__
 from causal_lm_router.config import EvaluateConfig
-from causal_lm_router.config.compose import load_run_config
+from causal_lm_router.config.run_config import load_run_config
 from causal_lm_router.data.prepared import prepare_data
 from causal_lm_router.runs.evaluate_run import evaluate_run
 from causal_lm_router.runs.provenance import describe_origin, find_commit, write_config

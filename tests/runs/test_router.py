@@ -14,7 +14,8 @@ import yaml
 
 from causal_lm_router import CausalLMRouter
 from causal_lm_router.config import PromptConfig, TrainConfig
-from causal_lm_router.config.compose import load_run_config, resolve_config
+from causal_lm_router.config.resolve import resolve_config
+from causal_lm_router.config.run_config import load_run_config
 from causal_lm_router.data.prepared import prepare_data
 from causal_lm_router.prompting.encoder import Encoder
 from causal_lm_router.routing import Generation

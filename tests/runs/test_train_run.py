@@ -20,7 +20,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from causal_lm_router.commands import cli
 from causal_lm_router.config import EvaluateConfig, TrainConfig
-from causal_lm_router.config.compose import load_run_config
+from causal_lm_router.config.run_config import load_run_config
 from causal_lm_router.models.adapter import is_adapter
 from causal_lm_router.runs.evaluate_run import evaluate_run
 from causal_lm_router.runs.merge_run import merge_run

@@ -24,18 +24,14 @@ from causal_lm_router.commands.help import print_help
 from causal_lm_router.commands.own_folder import held
 from causal_lm_router.config import TrainConfig
 from causal_lm_router.config.checks import Settings
-from causal_lm_router.config.compose import (
-    COMPOSITION_ERRORS,
-    conf_dir,
-    describe_error,
-    register_run,
-    register_schemas,
-    resolve_config,
-)
+from causal_lm_router.config.compose import conf_dir, register_schemas
+from causal_lm_router.config.composition_errors import COMPOSITION_ERRORS, describe_error
 from causal_lm_router.config.overrides import allow_new_keys, quote_text
 from causal_lm_router.config.permissions import to_give_again
 from causal_lm_router.config.plain import config_dict
 from causal_lm_router.config.redact import redact_composed, remember_arguments, remember_secrets
+from causal_lm_router.config.resolve import resolve_config
+from causal_lm_router.config.run_config import register_run
 from causal_lm_router.files.locks import LOCK
 from causal_lm_router.files.writing import write_text
 from causal_lm_router.runs.run_folder import RunFolder

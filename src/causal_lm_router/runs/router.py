@@ -9,8 +9,10 @@ from typing import Any
 import torch
 
 from causal_lm_router.config import TrainConfig
-from causal_lm_router.config.compose import compose_on_run, load_run_config, resolve_config
+from causal_lm_router.config.compose import compose_on_run
 from causal_lm_router.config.permissions import take_from_folder
+from causal_lm_router.config.resolve import resolve_config
+from causal_lm_router.config.run_config import load_run_config
 from causal_lm_router.generation.decoder import Decoder, Decoding
 from causal_lm_router.generation.generator import Generator
 from causal_lm_router.models.precision import resolve_precision

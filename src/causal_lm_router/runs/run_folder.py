@@ -14,8 +14,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from causal_lm_router.config.compose import load_run_config
 from causal_lm_router.config.plain import describe_differences, identity_of
+from causal_lm_router.config.run_config import load_run_config
 from causal_lm_router.files.checksums import DamagedError, check_files, read_checked, write_checked
 from causal_lm_router.files.locks import hold_folder, is_first_process
 from causal_lm_router.files.writing import remove_leftovers

@@ -17,9 +17,10 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 
 from causal_lm_router.config import OnFailure, TrainConfig
-from causal_lm_router.config.compose import COMPOSITION_ERRORS, describe_error, job_id, resolve_job
+from causal_lm_router.config.composition_errors import COMPOSITION_ERRORS, describe_error
 from causal_lm_router.config.overrides import quote_text
 from causal_lm_router.config.redact import redact_arguments, redact_composed
+from causal_lm_router.config.resolve import job_id, resolve_job
 from causal_lm_router.files.writing import write_text
 from causal_lm_router.runs.job_log import (
     JobError,

@@ -11,7 +11,7 @@ from hydra.core.override_parser.types import Override
 from optuna.trial import FrozenTrial, TrialState
 
 from causal_lm_router.config import Split, TrainConfig
-from causal_lm_router.config.compose import COMPOSITION_ERRORS, describe_error
+from causal_lm_router.config.composition_errors import COMPOSITION_ERRORS, describe_error
 from causal_lm_router.config.plain import config_dict, identity_of
 from causal_lm_router.files.writing import write_text
 from causal_lm_router.runs.job_log import (
