@@ -41,6 +41,30 @@ def test_a_folder_in_which_somebody_works_stays_as_it_is(
     assert len(errors.splitlines()) == 1
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("command", "is_finished"),
+    [("train", True), ("baseline", True), ("resume", True), ("train", False), ("baseline", False)],
+)
+def test_a_folder_of_another_run_stays_as_it_is(
+    main: Callable[..., Result], tmp_path: Path, command: str, is_finished: bool
+) -> None:
+    run = tmp_path / "run"
+    settings = ["data=simulated", "debug=smoke", f"run_dir={run}"]
+    composed = main("train", *settings, "--cfg", "job").output
+    (run / ".hydra").mkdir(parents=True)
+    (run / ".hydra" / "config.yaml").write_text("what Hydra wrote for the run that is there")
+    (run / "config.yaml").write_text(composed)
+    if is_finished:
+        (run / "report.json").touch()
+    before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
+    changed = {"train": ["seed=7"], "baseline": ["baseline=random"], "resume": []}[command]
+    status, _, errors = main(command, *(settings[2:] if command == "resume" else settings), *changed)
+    assert status == 1
+    assert errors.startswith("error: run_dir must be ")
+    assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file()} == before
+
+
 def test_two_runs_of_one_second_get_two_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     setup_globals()
     monkeypatch.chdir(tmp_path)

@@ -8,7 +8,10 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
 from causal_lm_router.commands.errors import fail
+from causal_lm_router.config.plain import config_dict
+from causal_lm_router.config.resolve import resolve_job
 from causal_lm_router.files.locks import hold_folder, is_first_process, make_new_folder
+from causal_lm_router.runs.run_folder import RunFolder, check_folder
 
 held = contextlib.ExitStack()
 """The lock of the folder of the command that is running; the command releases it at its end."""
@@ -18,7 +21,8 @@ class OwnFolder(Callback):
     """Hydra calls it before it makes the folder of a single run; the jobs of a sweep lock theirs themselves.
 
     A folder named by the time is a new one: of two runs that start within a second, one gets another name. Where
-    somebody works in the folder, the command ends with one line and has touched nothing.
+    somebody works in the folder, or another or finished run lies there, the command ends with one line and has touched
+    nothing.
     """
 
     def on_run_start(self, config: DictConfig, **_arguments: Any) -> None:
@@ -35,5 +39,8 @@ class OwnFolder(Callback):
                 with read_write(config), open_dict(config):
                     config[key] = str(folder)
             held.enter_context(hold_folder(folder, key))
+            run = RunFolder(folder)
+            if key == "run_dir" and (run.config.is_file() or run.report.is_file()):
+                check_folder(run, config_dict(resolve_job(config)))
         except (ValueError, OSError) as error:
             fail(str(error))
