@@ -436,6 +436,32 @@ def test_packaged_model_embeds_each_text_once(cache: Path, monkeypatch: pytest.M
     assert [path for path in cache.rglob("*") if path.name.endswith(".tmp")] == []
 
 
+@pytest.mark.parametrize("damage", ["cut", "zeroed", "flipped"])
+def test_damaged_embeddings_are_made_anew(
+    cache: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, damage: str
+) -> None:
+    class Letters:
+        """Embeds a text as the counts of two letters in it."""
+
+        def register_forward_hook(self, hook: object) -> None:
+            """As a model does, for the progress bar."""
+
+        def encode(self, batch: list[str], **_: object) -> NDArray[np.float32]:
+            return np.array([[text.count("a"), text.count("b")] for text in batch], dtype=np.float32)
+
+    monkeypatch.setattr(embeddings, "load_encoder", lambda name: Letters())
+    texts = ["abba", "ab", "b"]
+    vectors = Embedder("minilm")(texts)
+    (path,) = cache.rglob("*.npz")
+    content = path.read_bytes()
+    middle = len(content) // 2
+    flipped = content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :]
+    path.write_bytes({"cut": content[:middle], "zeroed": bytes(len(content)), "flipped": flipped}[damage])
+    assert np.array_equal(Embedder("minilm")(texts), vectors)
+    assert str(path) in caplog.text
+    assert path.read_bytes() == content
+
+
 @pytest.mark.slow
 def test_encoder_classifier_learns_from_the_text_alone(cache: Path) -> None:
     words = ["bread", "soup", "cake", "pasta", "rice", "salad", "tea", "curry"]

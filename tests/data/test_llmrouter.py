@@ -9,6 +9,7 @@ import pytest
 
 from causal_lm_router.config import DataConfig
 from causal_lm_router.data.sources import load_source
+from causal_lm_router.data.sources.llmrouter import FEWEST_QUERIES
 from causal_lm_router.routing import Candidate, SkippedRow
 
 POOL = {"big": {"input_price": 10, "output_price": 30}, "small": {"input_price": 1, "output_price": 2}}
@@ -184,6 +185,20 @@ def test_broken_line_also_costs_its_query(write: Callable[..., Path], config: Ca
         file.write(b'{"task_name": "sums", "query": "half", "model_')
     data = load_source(config(path, on_bad_row="skip"))
     assert [row.location for row in data.skipped_rows] == [f"{path}:4", f"{path}:3"]
+
+
+def test_token_counts_that_never_vary_are_warned_of(
+    write: Callable[..., Path], config: Callable[..., DataConfig]
+) -> None:
+    rows = [
+        make_row(f"query {number}", name, 1, output_tokens=50 if name == "big" else number, input_tokens=number)
+        for number in range(FEWEST_QUERIES)
+        for name in POOL
+    ]
+    assert [warning.split(" is ")[0] for warning in load_source(config(write(*rows))).warnings] == [
+        "output_tokens of big"
+    ]
+    assert load_source(config(write(*rows[:-2]))).warnings == (), "too few to tell"
 
 
 def test_empty_file(write: Callable[..., Path], config: Callable[..., DataConfig]) -> None:
