@@ -609,7 +609,7 @@ def test_same_adapter_is_not_merged_again_but_its_cache_is_dropped(
         assert_same(vllm.generate(prompts[:4]), first)
         assert resets == [True]
     # What counts is the content, not the folder.
-    shutil.copyfile(adapters[1] / "adapter_model.safetensors", tmp_path / "copy" / "adapter_model.safetensors")
+    shutil.copytree(adapters[1], tmp_path / "copy", dirs_exist_ok=True)
     vllm.load_weights(tmp_path / "copy")
     assert num_different(vllm.generate(prompts[:4]), first) == 4
 

@@ -17,6 +17,7 @@ from causal_lm_router.config import PromptConfig, TrainConfig
 from causal_lm_router.config.resolve import resolve_config
 from causal_lm_router.config.run_config import load_run_config
 from causal_lm_router.data.prepared import prepare_data
+from causal_lm_router.files.checksums import write_checked
 from causal_lm_router.prompting.encoder import Encoder
 from causal_lm_router.routing import Generation
 from causal_lm_router.runs.run_folder import RunFolder
@@ -247,7 +248,7 @@ def test_an_interrupted_run(missing: str, smoke_run: Path, tmp_path: Path) -> No
 def test_a_config_with_an_unknown_key(smoke_run: Path, tmp_path: Path) -> None:
     folder = Path(shutil.copytree(smoke_run, tmp_path / "run"))
     plain = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
-    (folder / "config.yaml").write_text(yaml.safe_dump({**plain, "lorra": 1}), encoding="utf-8")
+    write_checked(folder / "config.yaml", yaml.safe_dump({**plain, "lorra": 1}))
     with pytest.raises(ValueError, match=r"config\.yaml.*lorra"):
         CausalLMRouter.from_run(folder)
 

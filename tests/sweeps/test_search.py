@@ -169,7 +169,7 @@ def test_a_journal_cut_anywhere_goes_on(tmp_path: Path) -> None:
 def test_the_lock_of_a_killed_process_keeps_nobody_out(tmp_path: Path) -> None:
     search = Search(SweepFolder(tmp_path), SPEC)
     code = (
-        "import os, sys; from pathlib import Path; from causal_lm_router.sweeps.search import _JournalLock\n"
+        "import os, sys; from pathlib import Path; from causal_lm_router.sweeps.journal import _JournalLock\n"
         "_JournalLock(Path(sys.argv[1])).acquire(); os.kill(os.getpid(), 9)"
     )
     killed = subprocess.run([sys.executable, "-c", code, str(SweepFolder(tmp_path).study)], check=False)
