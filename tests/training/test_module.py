@@ -92,6 +92,7 @@ def test_training_is_that_of_a_plain_loop(
         ["trainer.max_tokens_per_batch=1"],
         ["trainer.max_tokens_per_batch=100"],
         ["base_model.gradient_checkpointing=true"],
+        ["base_model.attn_implementation=sdpa"],
         ["base_model.attn_implementation=eager"],
     ],
     ids=" ".join,

@@ -53,7 +53,7 @@ def test_a_kernel_without_masks_of_its_own_is_refused(model: torch.nn.Module) ->
     batch = collate(rows(), 0)
     model.config._attn_implementation = "flash_attention_2"
     with pytest.raises(
-        ValueError, match=r"base_model\.attn_implementation must be sdpa or eager .*'flash_attention_2'"
+        ValueError, match=r"base_model\.attn_implementation must be packed, sdpa or eager .*'flash_attention_2'"
     ):
         target_logprobs(model, batch.input_ids, batch.attention_mask, make_trie(TARGETS))
 

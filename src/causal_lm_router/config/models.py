@@ -35,7 +35,8 @@ class BaseModelConfig(Settings):
     """Dtype of the base weights while training: `float32`, `bfloat16`, `float16`, or `auto`, which the machine is fast
     at; adapter weights are float32."""
     attn_implementation: str
-    """Attention kernel of transformers: `sdpa`, `eager`, `flash_attention_2`, ..."""
+    """Attention while training: `packed` (rows without padding, their common beginning computed once), a kernel of
+    transformers (`sdpa`, `eager`, `flash_attention_2`, ...), or `auto`: `packed` without a GPU, else `sdpa`."""
     gradient_checkpointing: bool
     """Recompute activations in the backward pass: less memory, about a third more time."""
     trust_remote_code: bool

@@ -22,12 +22,14 @@ from transformers import (
 )
 
 from causal_lm_router.config import BaseModelConfig, BaseModelOrigin
+from causal_lm_router.config.checks import AUTO
 from causal_lm_router.files.checksums import make_cached
 from causal_lm_router.files.source_code import code_alone
 from causal_lm_router.files.writing import cache_dir
 from causal_lm_router.models import tiny_model
 from causal_lm_router.models.hub import cannot_load, hub_answers
 from causal_lm_router.models.new_tokens import extend_base_model
+from causal_lm_router.models.packed_rows import PACKED
 from causal_lm_router.models.version import hash_files, model_version
 from causal_lm_router.terminal import divert_output
 
@@ -148,7 +150,11 @@ def load_base_model(name_or_path: str, config: BaseModelConfig) -> PreTrainedMod
 
 
 def _load_weights(name_or_path: str, config: BaseModelConfig, dtype: str) -> PreTrainedModel:
-    options = {**_source(name_or_path, config), "attn_implementation": config.attn_implementation}
+    kernel = config.attn_implementation
+    # GPUs have kernels that are fast on padded rows.
+    if kernel == AUTO:
+        kernel = "sdpa" if torch.cuda.is_available() else PACKED
+    options = {**_source(name_or_path, config), "attn_implementation": kernel}
     options["use_safetensors"] = True  # the older format is a pickle
     try:
         return AutoModelForCausalLM.from_pretrained(name_or_path, dtype=dtype, **options)
@@ -171,8 +177,7 @@ def _cannot_load(config: BaseModelConfig, error: Exception) -> str:
     if "trust_remote_code" in text and not config.trust_remote_code:
         return f"base_model.trust_remote_code must be true for {config.name!r}, which comes with code, got false"
     # Kernels of other packages and of the hub; these two come with torch.
-    if kernel not in ("sdpa", "eager") and (isinstance(error, ImportError) or kernel in text):
-        return (
-            f"base_model.attn_implementation must be sdpa, eager or a kernel installed here, got {kernel!r} ({reason})"
-        )
+    if kernel not in (AUTO, PACKED, "sdpa", "eager") and (isinstance(error, ImportError) or kernel in text):
+        allowed = "auto, packed, sdpa, eager or a kernel installed here"
+        return f"base_model.attn_implementation must be {allowed}, got {kernel!r} ({reason})"
     return cannot_load(config, reason)

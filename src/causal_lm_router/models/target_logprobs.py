@@ -10,7 +10,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.nn.functional import pad
 
+from causal_lm_router.models.packed_rows import PACKED, Rows, row_logits
 from causal_lm_router.prompting.token_trie import TokenTrie
 
 
@@ -34,6 +36,7 @@ def target_logprobs(
     # Leaves are end tokens: they are predicted, and nothing is predicted after them.
     inner = [node for node in range(1, len(trie.tokens)) if trie.children[node]]
     _check_attention(model, needs_mask=bool(inner))
+    assert hidden_BTD is None or not inner, "the nodes would have to pass the frozen layers"
     num_rows, num_prompt = input_ids_BT.shape
     device = input_ids_BT.device
     # A node stands as far behind the prompt as its sequence is long there: siblings share a position.
@@ -41,18 +44,18 @@ def target_logprobs(
     depths_M = torch.tensor([len(trie.prefix(node)) for node in inner], dtype=torch.long, device=device)
     lengths_B1 = attention_mask_BT.sum(dim=1, keepdim=True)
     prompt_positions_BT = (attention_mask_BT.cumsum(dim=1) - 1).clamp(min=0)
-    assert hidden_BTD is None or not inner, "the nodes would have to pass the frozen layers"
-    start = {"inputs_embeds": hidden_BTD}
-    if hidden_BTD is None:
-        start = {"input_ids": torch.cat([input_ids_BT, nodes_M.expand(num_rows, -1)], dim=1)}
-    # Logits of the last prompt token and of the inner nodes: there the tokens of the trie are predicted.
-    logits_BMV = model(
-        **start,
-        attention_mask=_mask(attention_mask_BT, inner, trie, model) if inner else attention_mask_BT,
+    rows = Rows(
+        input_ids=torch.cat([input_ids_BT, nodes_M.expand(num_rows, -1)], dim=1),
+        is_token=pad(attention_mask_BT.bool(), (0, len(inner)), value=True),
         position_ids=torch.cat([prompt_positions_BT, lengths_B1 - 1 + depths_M], dim=1),
-        logits_to_keep=torch.arange(num_prompt - 1, num_prompt + len(inner), device=device),
-        use_cache=False,
-    ).logits.float()
+        sees=_see_ancestors(inner, trie, num_prompt, device) if inner else None,
+        hidden_states=hidden_BTD,
+        num_nodes=len(inner),
+    )
+    # At the last prompt token and at the inner nodes the tokens of the trie are predicted.
+    wanted_BL = torch.zeros_like(rows.is_token)
+    wanted_BL[:, num_prompt - 1 :] = True
+    logits_BMV = row_logits(model, rows, wanted_BL).view(num_rows, 1 + len(inner), -1)
     return _sum_along_paths(logits_BMV, inner, trie)
 
 
@@ -75,25 +78,19 @@ def _sum_along_paths(logits_BMV: Tensor, inner: list[int], trie: TokenTrie) -> T
 
 def _check_attention(model: torch.nn.Module, *, needs_mask: bool) -> None:
     kernel = getattr(model.config, "_attn_implementation", "sdpa")
-    if needs_mask and kernel not in ("sdpa", "eager"):
+    if needs_mask and kernel not in ("sdpa", "eager", PACKED):
         raise ValueError(
-            "base_model.attn_implementation must be sdpa or eager for the likelihoods of targets of several tokens, "
-            f"got {kernel!r}; target=token takes any"
+            f"base_model.attn_implementation must be {PACKED}, sdpa or eager for the likelihoods of targets of several "
+            f"tokens, got {kernel!r}; target=token takes any"
         )
 
 
-def _mask(attention_mask_BT: Tensor, inner: list[int], trie: TokenTrie, model: torch.nn.Module) -> Tensor:
-    """Return [B, 1, L, L], what is added to attention scores: 0 where a position may attend to another.
-
-    Elsewhere it is the lowest number of the model's dtype, as in transformers.
-    """
-    num_rows, num_prompt = attention_mask_BT.shape
+def _see_ancestors(inner: list[int], trie: TokenTrie, num_prompt: int, device: torch.device) -> Tensor:
+    """Return [L, L], bool: which positions of a prompt and the inner nodes after it attend to which, padding apart."""
     num_all = num_prompt + len(inner)
-    device = attention_mask_BT.device
-    sees_LL = torch.zeros(num_all, num_all, dtype=torch.bool, device=device)
     # Inside the prompt attention is causal, and every node attends to the whole prompt.
-    sees_LL[:num_prompt, :num_prompt] = torch.ones(num_prompt, num_prompt, device=device).tril().bool()
-    sees_LL[num_prompt:, :num_prompt] = True
+    sees_LL = torch.ones(num_all, num_all, dtype=torch.bool, device=device).tril()
+    sees_LL[num_prompt:, num_prompt:] = False
     # A node attends to itself and its ancestors, not to the other sequences' nodes.
     slots = {node: num_prompt + number for number, node in enumerate(inner)}
     for node in inner:
@@ -101,15 +98,7 @@ def _mask(attention_mask_BT: Tensor, inner: list[int], trie: TokenTrie, model: t
         while ancestor:
             sees_LL[slots[node], slots[ancestor]] = True
             ancestor = trie.parents[ancestor]
-    # Nobody attends to padding.
-    is_token_BL = torch.cat(
-        [attention_mask_BT.bool(), torch.ones(num_rows, len(inner), dtype=torch.bool, device=device)], dim=1
-    )
-    # But padding attends to itself: a softmax over nothing would give NaN.
-    sees_BLL = sees_LL & is_token_BL[:, None, :] | torch.eye(num_all, dtype=torch.bool, device=device)
-    dtype = next(model.parameters()).dtype
-    mask_BLL = torch.zeros(sees_BLL.shape, dtype=dtype, device=device)
-    return mask_BLL.masked_fill(~sees_BLL, torch.finfo(dtype).min)[:, None]
+    return sees_LL
 
 
 Array = TypeVar("Array", Tensor, NDArray[np.float64])
