@@ -12,6 +12,7 @@ import pytest
 
 from causal_lm_router.config import TrainConfig
 from causal_lm_router.config.run_config import load_run_config
+from causal_lm_router.evaluation.evaluation_folder import write_evaluation
 from causal_lm_router.files.checksums import CHECKSUMS, drop_checksum, find_damage
 from causal_lm_router.files.writing import cache_dir
 from causal_lm_router.models.base_model import base_model_source
@@ -185,18 +186,24 @@ def test_every_file_that_resume_reads(copy: TrainConfig) -> None:
     assert resume(copy) == sound
 
 
+@pytest.mark.parametrize("num_written", [0, 1], ids=["validation", "final split"])
 def test_an_end_that_was_interrupted_is_recorded_once(
-    config: TrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    config: TrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, num_written: int
 ) -> None:
-    def interrupt_end(*arguments: Any, **options: Any) -> None:
-        raise KeyboardInterrupt
+    written: list[Path] = []
+
+    def write_or_stop(folder: Path, *arguments: Any, **options: Any) -> Any:
+        if len(written) == num_written:
+            raise KeyboardInterrupt
+        written.append(folder)
+        return write_evaluation(folder, *arguments, **options)
 
     again = dataclasses.replace(config, run_dir=str(tmp_path / "again"))
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(finish, "write_evaluation", interrupt_end)
+        patch.setattr(finish, "write_evaluation", write_or_stop)
         train_router(again)
+    assert len(written) == num_written
     whole = read_metrics(Path(config.run_dir) / "metrics.csv")
-    assert len(read_metrics(tmp_path / "again" / "metrics.csv")) < len(whole)
     train_router(again)
     rows = read_metrics(tmp_path / "again" / "metrics.csv")
     assert [(row.step, row.name) for row in rows] == [(row.step, row.name) for row in whole]

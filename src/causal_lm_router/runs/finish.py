@@ -74,9 +74,9 @@ def record_final(tracking: Tracking, evaluation: Evaluation, folder: Path, facts
     """Write an evaluation and its `facts` (see `report_facts`) to a folder, and send it to every tracker."""
     split, report = facts["split"], evaluation.report
     record_evaluation(tracking, evaluation, split, step)
-    # Nothing more is recorded there.
-    add_checksum(RunFolder(folder).metrics)
     pictures = write_evaluation(folder, evaluation, facts)
+    # After the report: of an end that is interrupted before it, all that it recorded goes.
+    add_checksum(RunFolder(folder).metrics)
     tracking.log_confusion(report.candidate_names, report.confusion, split, step, folder / "confusion.png")
     tracking.log_pictures(pictures, split, step)
     tracking.log_files([folder / REPORT])
