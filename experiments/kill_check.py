@@ -132,7 +132,10 @@ def run(arguments: Sequence[str], place: Place, seconds: float | None = None) ->
     process.join(seconds)
     if process.exitcode is None:
         assert process.pid is not None
-        os.killpg(process.pid, signal.SIGKILL)
+        try:
+            os.killpg(process.pid, signal.SIGKILL)
+        except ProcessLookupError:  # it has not made its group yet, or is gone
+            process.kill()
         process.join()
         return None
     return None if process.exitcode == 0 else (place.temporary.parent / "log").read_text()[-2000:]
