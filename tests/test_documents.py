@@ -113,10 +113,10 @@ def test_scripts_take_their_arguments(command: Command, run_dir: Path, monkeypat
         assert importlib.util.find_spec(arguments[0]), arguments[0]
         return
     path = CHECKOUT / script
-    assert path.parent == EXPERIMENTS
+    assert path.is_relative_to(EXPERIMENTS)
     if "ArgumentParser" not in path.read_text(encoding="utf-8"):
         return
-    monkeypatch.syspath_prepend(str(EXPERIMENTS))
+    monkeypatch.syspath_prepend(str(path.parent))
     found = parsed_arguments(path.stem, arguments, monkeypatch)
     overrides = getattr(found, "overrides", [])
     if getattr(found, "run_dir", None):

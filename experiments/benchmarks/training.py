@@ -1,7 +1,7 @@
 """Training speed and memory against LLMRouter's trainer, transformers' Trainer with PEFT, TRL, and the machine's limit.
 
     pip install --no-deps trl llmrouter-lib==0.4.0        # in an environment of its own, over this one's packages
-    python experiments/benchmarks/training.py data.path=path/to/llmrouter [--queries 96] [--batch 16] [overrides ...]
+    python experiments/benchmarks/training.py experiment=llmrouter_cpu data.path=path/to/llmrouter [--queries 96]
 
 Every contender trains SmolLM2-135M with the same adapter for one epoch on the same queries and labels, once for each
 prompt and number format, each in a process of its own. Time is that of the training loop alone. `limit` is the time
@@ -145,7 +145,6 @@ def make_task(
 ) -> Task:
     """Return the task of a prompt and a number format."""
     settings = [
-        "experiment=llmrouter_cpu",
         f"prompt={prompt}",
         "prompt.max_length=512",
         f"base_model.dtype={number_format}",
@@ -155,7 +154,7 @@ def make_task(
         f"data.max_train_queries={num_queries}",
         f"run_dir={folder}",
     ]
-    config = compose_config([*settings, *overrides])
+    config = compose_config([*overrides, *settings])
     data = prepare_data(config.data)
     base = prepare_base_model(config.base_model)
     targets = run_targets(config, data.candidate_names, data.best_single)
