@@ -9,8 +9,8 @@ import torch
 from torch.nn.functional import linear
 
 from causal_lm_router.config import TrainConfig
+from causal_lm_router.config.checks import AUTO
 
-AUTO = "auto"
 TOKENS, WIDTH, MLP_WIDTH = 512, 576, 1536
 """Shape of the product that is timed: a micro-batch through one layer of SmolLM2-135M. Wider models differ more."""
 CLEARLY_FASTER = 1.3
