@@ -37,7 +37,8 @@ class RoutingExample:
     """One query with the score (0..1) and, where known, the cost (USD) of every candidate's answer.
 
     `expected_scores` holds each candidate's expected score where the data's model is known (simulated data), else None.
-    `source_split` is the split the source itself assigns ("train", "validation", "test"), or None.
+    `source_split` is the split the source itself assigns ("train", "validation", "test"), or None. Queries of
+    one `family` (variants of one question) or one `group` (which the user asked for) stay in one split.
     """
 
     query_id: str
@@ -47,6 +48,8 @@ class RoutingExample:
     costs: Mapping[str, float] | None = None
     expected_scores: Mapping[str, float] | None = None
     source_split: str | None = None
+    family: str | None = None
+    group: str | None = None
 
     def reordered(self, candidate_names: Sequence[str]) -> "RoutingExample":
         """Return the example with scores and costs in the order of these names, which must be its candidates."""

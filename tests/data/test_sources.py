@@ -17,7 +17,9 @@ from causal_lm_router.routing import Candidate
 
 
 @pytest.mark.parametrize(
-    "source", ["llmrouter", "routerdc", "routellm", "routerbench", "jsonl"], ids=lambda source: f"source={source}"
+    "source",
+    ["llmrouter", "routerdc", "routellm", "routerbench", "jsonl", "csv", "mmlu_pro"],
+    ids=lambda source: f"source={source}",
 )
 def test_every_source_names_a_missing_file(
     source: str, tmp_path: Path, make_data_config: Callable[..., DataConfig]

@@ -164,6 +164,58 @@ def test_one_text_under_two_ids_stays_on_one_side(make_config: MakeConfig) -> No
     assert sum(map(len, sides)) == len(set.union(*sides)) == 200
 
 
+def test_a_group_stays_in_one_split(make_config: MakeConfig) -> None:
+    rows = [replace(row, group=f"g{number % 20}") for number, row in enumerate(examples(x=100, y=100))]
+    splits = split(rows, make_config())
+    groups = [{row.group for row in part} for part in (splits.train, splits.validation, splits.test)]
+    assert sum(map(len, groups)) == len(set.union(*groups)) == 20
+    assert sizes(splits) == (160, 20, 20)
+
+
+def test_tasks_are_the_groups(make_config: MakeConfig, tmp_path: Path) -> None:
+    lines = [{"query": row.query, "task": row.task, "scores": row.scores} for row in examples(a=9, b=9, c=9, d=9)]
+    path = tmp_path / "mine.jsonl"
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    config = make_config(path=str(path), group_by="task")
+    splits = split_examples(load_source(config), config)
+    tasks = [{row.task for row in part} for part in (splits.train, splits.validation, splits.test)]
+    assert list(map(len, tasks)) == [2, 1, 1]
+    assert len(set.union(*tasks)) == 4
+
+
+def test_a_family_stays_in_one_split_without_a_group(make_config: MakeConfig) -> None:
+    rows = [replace(row, family=f"f{number // 3}") for number, row in enumerate(examples(x=300))]
+    splits = split(rows, make_config())
+    families = [{row.family for row in part} for part in (splits.train, splits.validation, splits.test)]
+    assert sum(map(len, families)) == 100
+    assert sizes(splits) == (240, 30, 30)
+
+
+def test_held_out_tasks_are_the_test_split(make_config: MakeConfig) -> None:
+    rows = examples(x=50, y=50, z=10)
+    # A variant of a test question in another task would leak it.
+    rows[0] = replace(rows[0], family="same")
+    rows[-1] = replace(rows[-1], family="same")
+    splits = split(rows, make_config(test_tasks=["z"], validation_fraction=0.2))
+    assert {row.task for row in splits.test} == {"z"}
+    assert len(splits.test) == 10
+    assert rows[0].query not in queries([*splits.train, *splits.validation])
+    assert len(splits.train) + len(splits.validation) == 99
+    assert len(splits.validation) in (19, 20)
+
+
+def test_held_out_tasks_must_be_tasks(make_config: MakeConfig) -> None:
+    with pytest.raises(ValueError, match=r"data\.test_tasks must be tasks of the data \(x\), got \['q'\]"):
+        split(examples(x=50), make_config(test_tasks=["q"]))
+    with pytest.raises(ValueError, match=r"data\.test_tasks must be \[\] under data\.use_source_split=true"):
+        make_config(test_tasks=["x"], use_source_split=True)
+
+
+def test_a_source_without_columns_groups_by_task_alone(make_data_config: MakeConfig) -> None:
+    with pytest.raises(ValueError, match=r"data\.group_by must be task or null under data=routerdc, got 'src'"):
+        make_data_config(source="routerdc", group_by="src")
+
+
 def test_source_split_needs_a_split_of_every_query(make_config: MakeConfig) -> None:
     with pytest.raises(ValueError, match=r"data\.use_source_split .*got true: query 'id of one .*has none"):
         split(examples(one=40), make_config(use_source_split=True))

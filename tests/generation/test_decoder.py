@@ -86,6 +86,15 @@ def test_mean_and_prior(make_decoder: Callable[..., tuple[Decoder, Encoder]]) ->
     assert decoding.predicted["beta-2"] == pytest.approx(1 / (1 + math.exp(-1.8)))
 
 
+def test_rounding_takes_no_share_above_1(make_decoder: Callable[..., tuple[Decoder, Encoder]]) -> None:
+    rounded = [math.log(0.6 + 5e-7), math.log(0.4 + 5e-7)]
+    decoder, encoder = make_decoder(Script("what", rounded), "decoding=scored")
+    decoding = evaluate(decoder, encoder, DecodingMethod.scored).report.decoding
+    assert decoding is not None
+    assert decoding.valid_mass is not None
+    assert decoding.valid_mass.value == 1.0
+
+
 def test_per_candidate_reads_scores_against_the_end(make_decoder: Callable[..., tuple[Decoder, Encoder]]) -> None:
     script = Script("", [-1.0, -2.0, -8.0])
     overrides = ("decoding=scored", "objective=per_candidate", "objective.reference_offset=6.0")

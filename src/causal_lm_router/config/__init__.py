@@ -20,6 +20,7 @@ from causal_lm_router.config.baselines import (
 )
 from causal_lm_router.config.checks import DTYPES
 from causal_lm_router.config.data import (
+    BY_TASK,
     SOURCE_SCHEMAS,
     ColumnsConfig,
     CsvDataConfig,
@@ -28,6 +29,7 @@ from causal_lm_router.config.data import (
     HubDataConfig,
     JsonlDataConfig,
     LLMRouterDataConfig,
+    MmluProDataConfig,
     OnBadRow,
     OwnDataConfig,
     QueryFilesDataConfig,
@@ -66,6 +68,7 @@ from causal_lm_router.config.training import ObjectiveConfig, ObjectiveKind, Opt
 
 __all__ = [
     "BASELINE_SCHEMAS",
+    "BY_TASK",
     "DTYPES",
     "NOT_IDENTITY",
     "PROMPTED",
@@ -96,6 +99,7 @@ __all__ = [
     "LoraConfig",
     "MatrixFactorisationConfig",
     "MlpConfig",
+    "MmluProDataConfig",
     "NeighboursConfig",
     "Normalisation",
     "ObjectiveConfig",

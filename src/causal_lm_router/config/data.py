@@ -15,11 +15,20 @@ class Source(StrEnum):
     routerdc = "routerdc"
     routellm = "routellm"
     routerbench = "routerbench"
+    mmlu_pro = "mmlu_pro"
     jsonl = "jsonl"
     csv = "csv"
     hub = "hub"
     simulated = "simulated"
     own = "own"
+
+
+BY_TASK = "task"
+"""The value of `data.group_by` that every source knows."""
+
+
+_SOURCES_WITH_COLUMNS = (Source.jsonl, Source.csv, Source.hub, Source.mmlu_pro)
+"""Sources whose rows may have further columns, which `data.group_by` may name."""
 
 
 class OnBadRow(StrEnum):
@@ -56,6 +65,11 @@ class DataConfig(Settings):
     """Share of the queries held out for the final report."""
     split_seed: int
     """Seed of the split; apart from `seed`, so that runs with several seeds share one test set."""
+    group_by: str | None
+    """Keep all queries with one value of this column in one split: `task`, or a column of the source's own (`jsonl`,
+    `csv`, `hub` and `mmlu_pro`); null splits query by query."""
+    test_tasks: list[str]
+    """Test on all queries of these tasks, and train and validate on the others; [] cuts test out of every task."""
     max_train_queries: int | None
     """Use at most this many training queries, drawn with split_seed; null uses all."""
     near_duplicate_threshold: float
@@ -75,6 +89,12 @@ class DataConfig(Settings):
     """Keep training queries on which all candidates score the same."""
 
     def _own_problems(self) -> Iterator[str]:
+        has_columns = self.source in _SOURCES_WITH_COLUMNS
+        allowed = "a column, task or null" if has_columns else f"task or null under data={self.source}"
+        fits = self.group_by in (None, BY_TASK) or (has_columns and bool(self.group_by))
+        yield from check(fits, "data.group_by", allowed, self.group_by)
+        fits = not (self.test_tasks and self.use_source_split)
+        yield from check(fits, "data.test_tasks", "[] under data.use_source_split=true", self.test_tasks)
         for name in ("validation_fraction", "test_fraction", "near_duplicate_threshold", "task_shrinkage"):
             yield from check_fraction(f"data.{name}", getattr(self, name))
         held_out = self.validation_fraction + self.test_fraction
@@ -147,6 +167,14 @@ class JsonlDataConfig(FileDataConfig):
 @dataclass
 class CsvDataConfig(FileDataConfig):
     """`data=csv`: a table with a row per query and a column per candidate."""
+
+
+@dataclass
+class MmluProDataConfig(FileDataConfig):
+    """`data=mmlu_pro`: MMLU-Pro's questions with the published outputs of LLMs."""
+
+    candidates: list[str]
+    """The pool: only the files of these LLMs are read; [] reads all."""
 
 
 @dataclass
@@ -244,6 +272,7 @@ SOURCE_SCHEMAS: dict[Source, type[DataConfig]] = {
     Source.routerdc: RouterDCDataConfig,
     Source.routellm: RouteLLMDataConfig,
     Source.routerbench: RouterBenchDataConfig,
+    Source.mmlu_pro: MmluProDataConfig,
     Source.jsonl: JsonlDataConfig,
     Source.csv: CsvDataConfig,
     Source.hub: HubDataConfig,

@@ -18,6 +18,7 @@ from causal_lm_router.files.writing import refuse_links
 
 ADDED_KEYS: dict[str, dict[str, Any]] = {
     "base_model": {"hub_name": None},
+    "data": {"group_by": None, "test_tasks": []},
     "objective": {"function": None, "options": {}},
     "decoding": {"function": None, "options": {}},
 }

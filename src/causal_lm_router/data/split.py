@@ -44,10 +44,13 @@ def split_examples(data: RoutingData, config: DataConfig) -> RoutingSplits:
     Every task is split by `validation_fraction` and `test_fraction` (largest remainder); tasks too small to give each
     split a query are split together. Under `use_source_split` test is the source's own, and so is validation; where the
     source has none it is cut from train. Of a query in several splits the one in test stays, then that in validation.
+    Queries of one family or group stay in one split. Under `test_tasks` test is all queries of these tasks. Queries of
+    a family that groups or tasks cut in two are left out of train, and out of validation where test has the family.
     `max_train_queries` keeps the tasks' shares, and a larger number keeps all queries that a smaller one keeps.
 
     Raises:
-        ValueError: a split that should hold queries is empty, or the source assigns no splits under `use_source_split`.
+        ValueError: a split that should hold queries is empty, the source assigns no splits under `use_source_split`, or
+            `test_tasks` has a task that no query has.
     """
     examples = data.examples
     if config.use_source_split:
@@ -63,8 +66,14 @@ def split_examples(data: RoutingData, config: DataConfig) -> RoutingSplits:
         )
         if not any(example.source_split == Split.validation for example in examples):
             train, validation, _ = _assign(train, config.validation_fraction, 0.0, config.split_seed)
+    elif config.test_tasks:
+        rest, test = _hold_out_tasks(kept, config.test_tasks)
+        train, validation, _ = _assign(rest, config.validation_fraction, 0.0, config.split_seed)
     else:
         train, validation, test = _assign(kept, config.validation_fraction, config.test_fraction, config.split_seed)
+    # Groups and tasks may cut a family in two: then its queries count where they tell most, in test or validation.
+    validation = _leave_out_families(validation, test)
+    train = _leave_out_families(train, [*validation, *test])
     if config.max_train_queries is not None:
         train = _thin_out(train, config.max_train_queries, config.split_seed)
     _check_sizes((train, validation, test), config)
@@ -106,27 +115,65 @@ def _assign(
     fractions = (test_fraction, validation_fraction, 1 - validation_fraction - test_fraction)
     assigned: dict[str, Split] = {}
     for stratum in _group_strata(examples, min_share=min((f for f in fractions[:2] if f > 0), default=1.0)):
-        num_test, num_validation, num_train = _apportion(len(stratum), fractions)
-        splits = [Split.test] * num_test + [Split.validation] * num_validation + [Split.train] * num_train
-        ordered = sorted(stratum, key=lambda example: _rank_key(example, seed))
-        assigned.update((example.query_id, split) for example, split in zip(ordered, splits, strict=True))
+        num_test, num_validation, _ = _apportion(sum(map(len, stratum)), fractions)
+        ordered = sorted(stratum, key=lambda family: min(_rank_key(example, seed) for example in family), reverse=True)
+        # What is left after test and validation is train.
+        for split, num in ((Split.test, num_test), (Split.validation, num_validation)):
+            assigned.update((example.query_id, split) for example in _take_families(ordered, num))
     # Back to the source's order.
     train, validation, test = (
-        [example for example in examples if assigned[example.query_id] is split]
+        [example for example in examples if assigned.get(example.query_id, Split.train) is split]
         for split in (Split.train, Split.validation, Split.test)
     )
     return train, validation, test
 
 
-def _group_strata(examples: Iterable[RoutingExample], min_share: float) -> list[list[RoutingExample]]:
-    """Return a group of queries per task, and one for all tasks so small that `min_share` of them is below 1."""
-    tasks: dict[str, list[RoutingExample]] = defaultdict(list)
-    for example in examples:
-        tasks[example.task].append(example)
+def _take_families(families: list[list[RoutingExample]], num: int) -> list[RoutingExample]:
+    """Take about `num` queries from the end of the list, in whole families: at least one where `num` is above 0."""
+    taken: list[RoutingExample] = []
+    while families and num > 0 and (not taken or len(taken) + len(families[-1]) / 2 <= num):
+        taken += families.pop()
+    return taken
+
+
+def _group_strata(examples: Iterable[RoutingExample], min_share: float) -> list[list[list[RoutingExample]]]:
+    """Return a list of families per task, and one for all tasks with so few that `min_share` of them is below 1."""
+    tasks: dict[str, list[list[RoutingExample]]] = defaultdict(list)
+    for family in _group_families(examples):
+        tasks[family[0].task].append(family)
     # The small tasks together are large enough to be cut; alone each would fall whole into one split.
     large = [stratum for stratum in tasks.values() if len(stratum) * min_share >= 1]
-    small = [example for stratum in tasks.values() if len(stratum) * min_share < 1 for example in stratum]
+    small = [family for stratum in tasks.values() if len(stratum) * min_share < 1 for family in stratum]
     return [*large, small]
+
+
+def _group_families(examples: Iterable[RoutingExample]) -> list[list[RoutingExample]]:
+    """Return lists of queries: those of one group (or of one family, where they have no group) are in one list."""
+    together: dict[tuple[str, str], list[RoutingExample]] = defaultdict(list)
+    for example in examples:
+        key = ("group", example.group) if example.group else ("family", example.family or "")
+        together[key if key[1] else ("query", example.query_id)].append(example)
+    return list(together.values())
+
+
+def _hold_out_tasks(
+    examples: Sequence[RoutingExample], tasks: Sequence[str]
+) -> tuple[list[RoutingExample], list[RoutingExample]]:
+    """Return the queries of other tasks, and those of `tasks`."""
+    known = {example.task for example in examples}
+    unknown = [task for task in tasks if task not in known]
+    if unknown:
+        raise ValueError(f"data.test_tasks must be tasks of the data ({', '.join(sorted(known))}), got {unknown}")
+    rest, held_out = (
+        [example for example in examples if (example.task in tasks) is of_tasks] for of_tasks in (False, True)
+    )
+    return rest, held_out
+
+
+def _leave_out_families(examples: Iterable[RoutingExample], held_out: Iterable[RoutingExample]) -> list[RoutingExample]:
+    """Return the examples without those that are of a family of a held-out query."""
+    families = {example.family for example in held_out if example.family is not None}
+    return [example for example in examples if example.family not in families]
 
 
 def _apportion(num: int, fractions: Sequence[float]) -> list[int]:

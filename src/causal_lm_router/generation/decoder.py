@@ -143,7 +143,9 @@ class Decoder:
             number = int(np.where(columns == route, row, -np.inf).argmax())
             named = self._name_target(number, float(row[number]))
             by_name = dict(zip(candidate_names, map(float, values), strict=True))
-            decodings.append(replace(named, predicted=by_name, valid_mass=float(np.exp(row).sum())))
+            # Probabilities in float32 may sum up to a little more than 1.
+            valid_mass = min(1.0, float(np.exp(row).sum()))
+            decodings.append(replace(named, predicted=by_name, valid_mass=valid_mass))
         return decodings
 
     def _predict(self, prompts: Sequence[Sequence[int]]) -> tuple[Floats, Floats]:

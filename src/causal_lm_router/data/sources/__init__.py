@@ -11,6 +11,7 @@ from causal_lm_router.config import (
     HubDataConfig,
     JsonlDataConfig,
     LLMRouterDataConfig,
+    MmluProDataConfig,
     OwnDataConfig,
     RouteLLMDataConfig,
     RouterBenchDataConfig,
@@ -90,6 +91,10 @@ def _load(config: DataConfig) -> RoutingData:
             from causal_lm_router.data.sources import routerbench
 
             return routerbench.load(config)
+        case MmluProDataConfig():
+            from causal_lm_router.data.sources import mmlu_pro
+
+            return mmlu_pro.load(config)
         case JsonlDataConfig():
             from causal_lm_router.data.sources import jsonl
 

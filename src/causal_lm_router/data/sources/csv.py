@@ -8,6 +8,7 @@
     query_id          optional: unique over all files; where it is not given, a hash of the query's text
     split             "train", "validation" or "test", optional: the split the source assigns; else what the file's
                       name says
+    <column>          text: the column that `data.group_by` names, if it names one
     <candidate>       score in 0..1 (or True and False); every column with another name is a candidate
     <candidate>_cost  optional: cost of the candidate's answer in USD; an empty cell is an unknown cost
 
@@ -46,18 +47,20 @@ def load(config: CsvDataConfig) -> RoutingData:
 def _load_file(path: Path, config: CsvDataConfig, collector: ExampleCollector) -> None:
     split = source_split(path)
     with open_csv(path, config.max_query_chars) as (columns, rows):
-        candidates, costs = _name_columns(path, columns)
+        candidates, costs = _name_columns(path, columns, collector.group_column)
         for row in rows:
             with collector.row(f"{path}:{row.line_number}"):
                 _add_row(row.by_column(columns), candidates, costs, split, collector)
 
 
-def _name_columns(path: Path, columns: list[str]) -> tuple[list[str], list[str]]:
+def _name_columns(path: Path, columns: list[str], group_by: str | None) -> tuple[list[str], list[str]]:
     """Return the candidates, and those with a column of costs."""
     if _QUERY not in columns:
         hint = "columns must have commas between them" if len(columns) == 1 else "data=hub takes columns of any name"
         raise ValueError(f"{path}:1: column {_QUERY!r} is missing; the columns are {', '.join(columns)} ({hint})")
-    others = [name for name in columns if name not in (_QUERY, *_OPTIONAL)]
+    if group_by is not None and group_by not in columns:
+        raise ValueError(f"{path}:1: column {group_by!r}, which is data.group_by, is missing")
+    others = [name for name in columns if name not in (_QUERY, *_OPTIONAL, group_by)]
     # A cost belongs to a candidate: without one, such a column is a candidate of that name.
     costs = [name for name in others if name + _COST in others]
     return [name for name in others if name.removesuffix(_COST) == name or name[: -len(_COST)] not in costs], costs
@@ -70,7 +73,8 @@ def _add_row(
     scores = {name: _read_score(name, cells[name]) for name in candidates}
     known = {name: read_number(cells[name + _COST]) for name in costs}
     # The row's own split wins over the file's name.
-    collector.add(cells[_QUERY], scores, known or None, task or ALL_TASKS, query_id, own_split or split)
+    values = (scores, known or None, task or ALL_TASKS, query_id, own_split or split)
+    collector.add(cells[_QUERY], *values, group=collector.find_group(cells))
 
 
 def _read_score(name: str, cell: str) -> object:

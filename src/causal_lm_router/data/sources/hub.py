@@ -42,12 +42,13 @@ def load(config: HubDataConfig) -> RoutingData:
     dataset = _load_dataset(path, config)
     # A slice such as "train[:100]" is no split of the source: its rows may be split again.
     split = config.hub_split if config.hub_split in SPLITS else None
-    for number, cells in enumerate(_read_rows(dataset, config), start=1):
+    for number, cells in enumerate(_read_rows(dataset, config, collector.group_column), start=1):
         with collector.row(f"{path}[{config.hub_split}]: row {number}"):
             costs = _pick(cells, columns.costs) if columns.costs else None
             task = ALL_TASKS if columns.task is None else _to_text(cells, columns.task)
             query_id = None if columns.query_id is None else _to_text(cells, columns.query_id)
-            collector.add(cells[columns.query], _pick(cells, columns.scores), costs, task, query_id, split)
+            values = (_pick(cells, columns.scores), costs, task, query_id, split)
+            collector.add(cells[columns.query], *values, group=collector.find_group(cells))
     return collector.data()
 
 
@@ -75,18 +76,20 @@ def _load_dataset(path: str, config: HubDataConfig) -> "Dataset":
         raise ValueError(f"{wanted}: cannot be loaded: {error.__cause__ or error}") from error
 
 
-def _read_rows(dataset: "Dataset", config: HubDataConfig) -> Iterator[dict[str, Any]]:
+def _read_rows(dataset: "Dataset", config: HubDataConfig, group_column: str | None) -> Iterator[dict[str, Any]]:
     """Yield column -> cell of every row, read in batches and without the columns that are not mapped."""
     # Keys as in the config, so that the message about a missing column names the setting to change.
     columns = config.columns
     named = {"query": columns.query, "task": columns.task, "query_id": columns.query_id}
     named |= {f"scores.{name}": column for name, column in columns.scores.items()}
     named |= {f"costs.{name}": column for name, column in columns.costs.items()}
-    wanted = {key: column for key, column in named.items() if column is not None}
+    wanted = {f"columns.{key}": column for key, column in named.items() if column is not None}
+    if group_column is not None:
+        wanted["group_by"] = group_column
     for key, column in wanted.items():
         if column not in dataset.column_names:
             listed = ", ".join(dataset.column_names)
-            raise ValueError(f"data.columns.{key} must be a column of {config.path} ({listed}), got {column!r}")
+            raise ValueError(f"data.{key} must be a column of {config.path} ({listed}), got {column!r}")
     # `sorted(set(...))`: two keys may map to the same column.
     for batch in dataset.select_columns(sorted(set(wanted.values()))).iter(batch_size=_BATCH_ROWS):
         for cells in zip(*batch.values(), strict=True):

@@ -9,6 +9,7 @@
     query_id  text, optional: unique over all files; where it is not given, a hash of the query's text
     costs     object, optional: candidate -> cost of its answer in USD or null; exactly the pool's candidates
     split     "train", "validation" or "test", optional: the split the source assigns; else what the file's name says
+    <column>  text or whole number: the key that `data.group_by` names, if it names one
 
 Files are UTF-8; only a line feed ends a line; blank lines are ignored; null under an optional key means not given; any
 other key is a bad row. `data.path` is a file, a folder (all its `*.jsonl`) or a glob. The pool is `data.pool_path`, or
@@ -51,13 +52,15 @@ def _load_file(path: Path, config: JsonlDataConfig, collector: ExampleCollector)
 
 
 def _add_row(row: dict[str, Any], file_split: str | None, collector: ExampleCollector) -> None:
-    if not row.keys() <= _KEYS:
-        unknown = next(key for key in row if key not in _KEYS)
-        raise ValueError(f"unknown key {unknown!r}; the keys are {', '.join(sorted(_KEYS))}")
+    keys = _KEYS if collector.group_column is None else _KEYS | {collector.group_column}
+    if not row.keys() <= keys:
+        unknown = next(key for key in row if key not in keys)
+        raise ValueError(f"unknown key {unknown!r}; the keys are {', '.join(sorted(keys))}")
     # JSON's null under an optional key means that the key is not given.
     scores = require_object(row, "scores")
     costs = None if row.get("costs") is None else require_object(row, "costs")
     # The row's own split wins over the file's name.
     split = file_split if row.get("split") is None else row["split"]
     task = optional_text(row, "task") or ALL_TASKS
-    collector.add(require(row, "query"), scores, costs, task, optional_text(row, "query_id"), split)
+    values = (scores, costs, task, optional_text(row, "query_id"), split)
+    collector.add(require(row, "query"), *values, group=collector.find_group(row))

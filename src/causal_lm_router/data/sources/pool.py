@@ -12,8 +12,10 @@ CHARS_PER_TOKEN = 4
 TOKENS_PER_PRICE = 1_000_000
 
 
-def find_pool(config: FileDataConfig, beside: Path | None = None) -> tuple[Candidate, ...] | None:
-    """Return the pool of `data.pool_path`, else of `default_llm.json` in the folder `beside`, else None.
+def find_pool(
+    config: FileDataConfig, beside: Path | None = None, file_name: str = POOL_FILE
+) -> tuple[Candidate, ...] | None:
+    """Return the pool of `data.pool_path`, else of `file_name` in the folder `beside`, else None.
 
     Raises:
         ValueError: `data.pool_path` is no file, or a pool file cannot be used.
@@ -23,8 +25,8 @@ def find_pool(config: FileDataConfig, beside: Path | None = None) -> tuple[Candi
         if not path.is_file():
             raise ValueError(f"data.pool_path must be a file, got {config.pool_path!r}")
         return read_pool(path)
-    if beside is not None and (beside / POOL_FILE).is_file():
-        return read_pool(beside / POOL_FILE)
+    if beside is not None and (beside / file_name).is_file():
+        return read_pool(beside / file_name)
     return None
 
 

@@ -5,9 +5,10 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
-from causal_lm_router.config import DataConfig, FileDataConfig, OnBadRow, OwnDataConfig, Split
+from causal_lm_router.config import BY_TASK, DataConfig, FileDataConfig, OnBadRow, OwnDataConfig, Split
 from causal_lm_router.config.checks import one_of
 from causal_lm_router.data.sources.pool import answer_cost, choose_pool, count_tokens
+from causal_lm_router.data.sources.row_values import require
 from causal_lm_router.routing import (
     Candidate,
     RoutingData,
@@ -92,6 +93,26 @@ class ExampleCollector:
         """Add a warning about the data."""
         self._warnings.append(sentence)
 
+    @property
+    def group_column(self) -> str | None:
+        """The column of the source's own that `data.group_by` names; None if it names none, or the task."""
+        return None if self._config.group_by == BY_TASK else self._config.group_by
+
+    def find_group(self, row: Mapping[str, object]) -> str | None:
+        """Return the row's value in `group_column`, None where there is no such column.
+
+        Raises:
+            ValueError: the row lacks the column, or its value is blank or neither a text nor a whole number.
+        """
+        column = self.group_column
+        if column is None:
+            return None
+        value = require(row, column)
+        if isinstance(value, bool) or not isinstance(value, str | int) or not str(value).strip():
+            raise ValueError(f"{column!r}, which is data.group_by, must be a text or a whole number, got {value!r}")
+        # Interned, since many queries share it.
+        return sys.intern(check_text(str(value), column))
+
     def add(
         self,
         query: object,
@@ -101,8 +122,12 @@ class ExampleCollector:
         query_id: str | None = None,
         split: object = None,
         expected: Mapping[str, object] | None = None,
+        family: str | None = None,
+        group: str | None = None,
     ) -> None:
         """Check one row and add it as an example.
+
+        Under `data.group_by=task` the task is its group.
 
         Costs of which one is unknown (None) are unknown as a whole: those of only some candidates would mislead. They
         are estimated from the pool's prices if `data.assumed_output_tokens` is set. An example without a `query_id`
@@ -129,11 +154,10 @@ class ExampleCollector:
             raise
         self._bar.update()
         source_split = None if split is None else str(split)
-        self._examples.append(
-            RoutingExample(
-                unique_id, text, sys.intern(task), checked_scores, known_costs, checked_expected, source_split
-            )
-        )
+        if self._config.group_by == BY_TASK:
+            group = task
+        values = (checked_scores, known_costs, checked_expected, source_split, family, group)
+        self._examples.append(RoutingExample(unique_id, text, sys.intern(task), *values))
 
     def data(self) -> RoutingData:
         """Return everything added so far.

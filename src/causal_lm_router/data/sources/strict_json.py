@@ -118,15 +118,15 @@ def decode_line(line: Line) -> dict[str, Any]:
     return item.row()
 
 
-def read_list(path: Path) -> Iterator[tuple[int, ListItem]]:
-    """Yield (item number from 1, item) of a file that holds one JSON list.
+def read_list(path: Path, content: bytes | None = None) -> Iterator[tuple[int, ListItem]]:
+    """Yield (item number from 1, item) of a file that holds one JSON list: in `content`, where it is read already.
 
     Raises:
         ValueError: the file holds no list or its syntax breaks, after which nothing can be read; the message names the
             item and the line.
     """
     # Item by item instead of at once: a bad item then has a number, and the good ones around it can still be used.
-    text = read_text(path)
+    text = read_text(path, content)
     position = _after_space(text, 0)
     if text[position : position + 1] != "[":
         raise ValueError(f"{path}: the file must hold a JSON list")
@@ -160,13 +160,13 @@ def read_object(path: Path) -> dict[str, Any]:
         raise ValueError(f"{path}: {error}") from None
 
 
-def read_text(path: Path) -> str:
-    """Return the text of the whole UTF-8 file, without a byte order mark.
+def read_text(path: Path, content: bytes | None = None) -> str:
+    """Return the text of the whole UTF-8 file (or of `content`, read from it), without a byte order mark.
 
     Raises:
         ValueError: a byte is not UTF-8; the message names its line.
     """
-    content = path.read_bytes().removeprefix(codecs.BOM_UTF8)
+    content = (path.read_bytes() if content is None else content).removeprefix(codecs.BOM_UTF8)
     try:
         return content.decode("utf-8")
     except UnicodeDecodeError as error:
