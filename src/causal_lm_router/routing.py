@@ -50,6 +50,8 @@ class RoutingExample:
     source_split: str | None = None
     family: str | None = None
     group: str | None = None
+    num_choices: int | None = None
+    """Number of answers to choose from, where the query has some; a random answer is right on one query of so many."""
 
     def reordered(self, candidate_names: Sequence[str]) -> "RoutingExample":
         """Return the example with scores and costs in the order of these names, which must be its candidates."""

@@ -1,6 +1,7 @@
 """What is suspicious about data is said, and what is not is left alone."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -76,3 +77,28 @@ def test_faulty_files(file: str, words: str, make_data_config: Callable[..., Dat
     config = make_data_config(source="jsonl", path=str(FAULTS / file))
     (warning,) = warn_of_data(split_examples(load_source(config), config))
     assert words in warning
+
+
+def test_answers_no_better_than_random_ones() -> None:
+    rows = [replace(example(number, a=number % 5 == 0, b=number % 2), num_choices=4) for number in range(20)]
+    (warning,) = warn_of_data(splits(*rows))
+    assert "no better than random ones for 50% of the LLMs on t." in warning
+    assert warn_of_data(splits(*rows[:-1], replace(rows[-1], num_choices=None))) == (), "chance is not known"
+
+
+def test_tasks_with_mostly_equal_scores() -> None:
+    rows = [example(number, a=number < 4, b=0) for number in range(10)]
+    rows = [replace(row, task=f"{task:02}") for task in range(9) for row in rows]
+    (warning,) = warn_of_data(splits(*rows))
+    assert warning.startswith("all LLMs score the same on 60%")
+    assert "60% of the queries of 08, 60% of the queries of 07" in warning
+    assert warning.count("60%") == 6
+    assert "and so on in 3 more tasks" in warning
+
+
+def test_the_real_files_have_doubtful_tasks(data_dir: Path, make_data_config: Callable[..., DataConfig]) -> None:
+    config = make_data_config(source="routerdc", path=str(data_dir / "llmrouter"), near_duplicate_threshold=1.0)
+    at_chance, equal = warn_of_data(split_examples(load_source(config), config))
+    assert "100% of the LLMs on gpqa" in at_chance
+    assert "44% of the LLMs on mmlu" in at_chance
+    assert "79% of the queries of trivia_qa" in equal

@@ -26,7 +26,7 @@ from causal_lm_router.data.sources.pool import answer_cost, choose_pool, find_po
 from causal_lm_router.data.sources.row_values import optional_count, optional_text, require, require_text
 from causal_lm_router.data.sources.rows import ExampleCollector
 from causal_lm_router.data.sources.strict_json import decode_line
-from causal_lm_router.data.sources.tasks import find_tasks
+from causal_lm_router.data.sources.tasks import QueryRecord, find_query_records
 from causal_lm_router.routing import FEWEST_QUERIES, Candidate, RoutingData, check_query, check_score
 
 _COUNTS = ("input_tokens", "output_tokens")
@@ -39,6 +39,7 @@ class _QueryRows:
     """Score and cost of each candidate from the rows of one query; `location` is that of the first row."""
 
     location: str
+    num_choices: int | None
     scores: dict[str, float] = field(default_factory=dict)
     costs: dict[str, float | None] = field(default_factory=dict)
 
@@ -50,11 +51,11 @@ class _RowGrouper:
         self,
         config: LLMRouterDataConfig,
         known: Sequence[Candidate] | None,
-        tasks: dict[str, str] | None,
+        records: dict[str, QueryRecord] | None,
     ) -> None:
         self._max_query_chars = config.max_query_chars
         self._known = None if known is None else {candidate.name: candidate for candidate in known}
-        self._tasks = tasks or {}
+        self._records = records or {}
         self._counts: dict[tuple[str, str], set[float]] = {}
         self.candidates: dict[str, Candidate] = {}
         self.queries: dict[_QueryKey, _QueryRows] = {}
@@ -66,13 +67,14 @@ class _RowGrouper:
             ValueError: the row cannot be used.
         """
         query = check_query(require(row, "query"), self._max_query_chars)
-        task = optional_text(row, "task_name") or self._tasks.get(query) or require_text(row, "task_name")
+        record = self._records.get(query, QueryRecord("", None))
+        task = optional_text(row, "task_name") or record.task or require_text(row, "task_name")
         candidate = self._find_candidate(require_text(row, "model_name"))
         score = check_score(require(row, "performance"))
         # All values are checked before anything is stored, so that a skipped row leaves nothing behind.
         counts = [optional_count(row, key) for key in _COUNTS]
         # Interned, since millions of rows repeat a few task and candidate names.
-        rows = self.queries.setdefault((split, intern(task), query), _QueryRows(location))
+        rows = self.queries.setdefault((split, intern(task), query), _QueryRows(location, record.num_choices))
         if candidate.name in rows.scores:
             raise ValueError(f"candidate {candidate.name!r} already has a row for this query")
         self.candidates[candidate.name] = candidate
@@ -110,7 +112,7 @@ def load(config: LLMRouterDataConfig) -> RoutingData:
     paths = find_files("data.path", value, ["*.jsonl"], without="*query*.jsonl")
     collector = ExampleCollector(config)
     known = find_pool(config, paths[0].parent)
-    grouper = _RowGrouper(config, known, find_tasks(config, collector))
+    grouper = _RowGrouper(config, known, find_query_records(config, collector))
     for path in paths:
         _group_file(path, config, grouper, collector)
     # The pool is known only now: it has the candidates that have rows.
@@ -141,4 +143,4 @@ def _add_queries(grouper: _RowGrouper, collector: ExampleCollector) -> None:
         rows = grouper.queries.pop(key)
         split, task, query = key
         with collector.row(rows.location):
-            collector.add(query, rows.scores, rows.costs, task, split=split)
+            collector.add(query, rows.scores, rows.costs, task, split=split, num_choices=rows.num_choices)

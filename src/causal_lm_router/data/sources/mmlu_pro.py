@@ -48,6 +48,7 @@ class _Question:
     task: str
     family: str
     group: str | None
+    num_choices: int
     differs_at: str = ""
     is_right: dict[str, bool] = field(default_factory=dict)
     output_tokens: dict[str, float] = field(default_factory=dict)
@@ -127,7 +128,7 @@ def _find_question(
     query, task = "\n".join([text, *lines]), require_text(row, "category")
     question = questions.setdefault(
         str(require(row, "question_id")),
-        _Question(location, query, answer, task, hash_query(text), collector.find_group(row)),
+        _Question(location, query, answer, task, hash_query(text), collector.find_group(row), len(options)),
     )
     if (question.query, question.answer) != (query, answer) and not question.differs_at:
         question.differs_at = location
@@ -155,6 +156,7 @@ def _add_questions(questions: dict[str, _Question], pool: tuple[Candidate, ...],
                 question_id,
                 family=question.family,
                 group=question.group,
+                num_choices=question.num_choices,
             )
 
 

@@ -18,7 +18,7 @@ from causal_lm_router.data.sources.pool import find_pool
 from causal_lm_router.data.sources.row_values import require, require_object
 from causal_lm_router.data.sources.rows import ALL_TASKS, ExampleCollector
 from causal_lm_router.data.sources.strict_json import read_list
-from causal_lm_router.data.sources.tasks import find_tasks
+from causal_lm_router.data.sources.tasks import QueryRecord, find_query_records
 from causal_lm_router.routing import RoutingData
 
 _FILES = ("dcrouter_train.json", "dcrouter_test.json")
@@ -34,21 +34,24 @@ def load(config: RouterDCDataConfig) -> RoutingData:
     paths = find_files("data.path", value, _FILES)
     beside = paths[0].parent
     collector = ExampleCollector(config, known=find_pool(config, beside))
-    tasks = find_tasks(config, collector, beside)
+    records = find_query_records(config, collector, beside)
     for path in paths:
         split = source_split(path)
         for number, item in read_list(path):
             with collector.row(f"{path}: item {number}"):
-                _add_row(item.row(), tasks, split, collector)
+                _add_row(item.row(), records, split, collector)
     return collector.data()
 
 
-def _add_row(row: dict[str, Any], tasks: dict[str, str] | None, split: str | None, collector: ExampleCollector) -> None:
+def _add_row(
+    row: dict[str, Any], records: dict[str, QueryRecord] | None, split: str | None, collector: ExampleCollector
+) -> None:
     query = require(row, "question")
-    task = ALL_TASKS
+    record = QueryRecord(ALL_TASKS, None)
     # A query that is no text is left to the collector, whose message is about the query.
-    if tasks is not None and isinstance(query, str) and query.strip():
-        if query not in tasks:
+    if records is not None and isinstance(query, str) and query.strip():
+        if query not in records:
             raise ValueError("the question must be in a query file, which gives its task, but is in none")
-        task = tasks[query]
-    collector.add(query, require_object(row, "scores"), task=task, split=split)
+        record = records[query]
+    scores = require_object(row, "scores")
+    collector.add(query, scores, task=record.task, split=split, num_choices=record.num_choices)

@@ -124,6 +124,7 @@ class ExampleCollector:
         expected: Mapping[str, object] | None = None,
         family: str | None = None,
         group: str | None = None,
+        num_choices: int | None = None,
     ) -> None:
         """Check one row and add it as an example.
 
@@ -156,7 +157,7 @@ class ExampleCollector:
         source_split = None if split is None else str(split)
         if self._config.group_by == BY_TASK:
             group = task
-        values = (checked_scores, known_costs, checked_expected, source_split, family, group)
+        values = (checked_scores, known_costs, checked_expected, source_split, family, group, num_choices)
         self._examples.append(RoutingExample(unique_id, text, sys.intern(task), *values))
 
     def data(self) -> RoutingData:
