@@ -160,7 +160,8 @@ class Decoder:
         shares = softmax(self._normalise(logprobs), axis=1)
         targets = self._encoder.targets
         stands_for = [[candidate == name for name in targets.candidate_names] for candidate in targets.candidates]
-        return logprobs, shares @ np.array(stands_for, dtype=np.float64)
+        # Shares that are rounded may sum up to a little more than 1.
+        return logprobs, np.minimum(shares @ np.array(stands_for, dtype=np.float64), 1.0)
 
     def _normalise(self, logprobs: Floats) -> Floats:
         match self._decoding.normalisation:
