@@ -25,6 +25,7 @@ class ParseMode(StrEnum):
     strict = "strict"
     lenient = "lenient"
     fuzzy = "fuzzy"
+    llmrouter = "llmrouter"
 
 
 class Normalisation(StrEnum):
@@ -124,7 +125,8 @@ class ParsingConfig(Settings):
     """How generated text becomes a route."""
 
     mode: ParseMode
-    """`strict`: the whole generation is a name; `lenient`: it starts with one; `fuzzy`: the nearest name."""
+    """`strict`: the whole generation is a name; `lenient`: it starts with one; `fuzzy`: the nearest name; `llmrouter`:
+    LLMRouter's own guess, which never fails."""
     fuzzy_threshold: float
     """Least similarity (rapidfuzz ratio, 0..100) of a fuzzy match."""
     fallback_candidate: str | None

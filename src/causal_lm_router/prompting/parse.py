@@ -34,10 +34,19 @@ def parse_generation(
     - fuzzy: lenient; where that finds nothing (`unknown`), the name most similar to the first line by rapidfuzz's ratio
       (0..100), if it reaches `fuzzy_threshold`; two names at the same best ratio are `ambiguous`.
 
-    Text that was cut off (`finish_reason` "length") while it could still have become a (longer) name is `truncated` in
-    every mode, even where it equals a shorter name or is white space alone; text cut off past that point is parsed like
-    any other. Other text of nothing but white space is `empty`. Everything else is `unknown`.
+    - llmrouter: what LLMRouter does (arXiv 2608.06867, its code in version 0.4.0): the first name that the text
+      contains without case; else the first of which a part between hyphens is contained; else the first of all. It
+      takes `gpt-4o` for `gpt-4` and hides every failure: it is for reproductions alone. A route that `lenient` does
+      not find is marked as fuzzy.
+
+    In the other modes, text that was cut off (`finish_reason` "length") while it could still have become a (longer)
+    name is `truncated`, even where it equals a shorter name or is white space alone; text cut off past that point is
+    parsed like any other. Other text of nothing but white space is `empty`. Everything else is `unknown`.
     """
+    if mode is ParseMode.llmrouter:
+        found = parse_generation(generation, names, ParseMode.lenient, fuzzy_threshold)
+        guess = _guess_as_llmrouter(generation.text, names)
+        return ParsedRoute(guess, fuzzy=found.candidate != guess)
     # Accents may come as one character or as two; NFC makes them one.
     by_normalised = {unicodedata.normalize("NFC", name): name for name in names}
     # Before any match: what was cut off after `gpt-4` may have been going to be `gpt-4o`, and what was cut off after
@@ -60,6 +69,14 @@ def parse_generation(
 def called_candidate(route: ParsedRoute, fallback: str | None) -> str | None:
     """Return the candidate to call: the route's, or `fallback` (which may be None: call none) after a parse failure."""
     return fallback if route.candidate is None else route.candidate
+
+
+def _guess_as_llmrouter(text: str, names: Sequence[str]) -> str:
+    shown = text.strip().lower()
+    whole = (name for name in names if name.lower() in shown)
+    # Between two hyphens in a row lies an empty part, which every text contains.
+    in_part = (name for name in names if any(part.lower() in shown for part in name.split("-")))
+    return next(whole, None) or next(in_part, names[0])
 
 
 def _named(candidate: str | None) -> ParsedRoute:
