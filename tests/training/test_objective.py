@@ -11,7 +11,13 @@ from torch import Tensor
 from causal_lm_router.models.base_model import load_base_model
 from causal_lm_router.models.target_logprobs import score_log_odds, target_logprobs
 from causal_lm_router.prompting.token_trie import make_trie, reference_trie
-from causal_lm_router.training.objective import make_loss, multi_positive_loss, per_candidate_loss, soft_loss
+from causal_lm_router.training.objective import (
+    expected_score_loss,
+    make_loss,
+    multi_positive_loss,
+    per_candidate_loss,
+    soft_loss,
+)
 from causal_lm_router.training.rows import collate
 
 END = 2
@@ -65,6 +71,10 @@ def reference_loss(kind: str, logprobs: list[Tensor], end: Tensor, utilities: li
     if kind == "soft":
         total = sum(math.exp(utility / 0.5) for utility in utilities)
         return -sum(math.exp(utility / 0.5) / total * p for p, utility in zip(logprobs, utilities, strict=True))
+    if kind == "expected_score":
+        chances = [logprob.exp() for logprob in logprobs]
+        expected = sum(chance * utility for chance, utility in zip(chances, utilities, strict=True)) / sum(chances)
+        return -expected - 0.2 * torch.log(sum(chances))
     entropy = torch.zeros(())
     for logprob, utility in zip(logprobs, utilities, strict=True):
         chance = 1 / (1 + torch.exp(-(logprob - end - 3.0)))
@@ -72,7 +82,7 @@ def reference_loss(kind: str, logprobs: list[Tensor], end: Tensor, utilities: li
     return entropy / len(utilities) - 0.2 * torch.log(sum(p.exp() for p in logprobs))
 
 
-@pytest.mark.parametrize("kind", ["multi_positive", "soft", "per_candidate"])
+@pytest.mark.parametrize("kind", ["multi_positive", "soft", "per_candidate", "expected_score"])
 @pytest.mark.slow
 def test_losses_and_gradients_are_those_of_the_reference(
     model: torch.nn.Module, tiny_config: Callable[..., Any], kind: str
@@ -107,6 +117,20 @@ def test_soft_is_least_at_the_shares_it_asks_for() -> None:
     assert soft_loss(torch.log(torch.tensor([[0.5, 0.5]])), utilities, temperature=0.5).item() > at_best
 
 
+def test_expected_score_by_hand() -> None:
+    # Among the three targets the chances are 1/3, 1/2 and 1/6.
+    logprobs = torch.log(torch.tensor([[0.2, 0.3, 0.1]])).requires_grad_()
+    utilities = torch.tensor([[1.0, 0.5, -1.0]])
+    loss = expected_score_loss(logprobs, utilities, 0.0)
+    assert loss.item() == pytest.approx(-(1 / 3 + 1 / 4 - 1 / 6))
+    loss.sum().backward()
+    assert logprobs.grad is not None
+    # Each candidate's share times what it gains over the mean of 5/12.
+    assert logprobs.grad[0].tolist() == pytest.approx([-7 / 36, -1 / 24, 17 / 72], abs=1e-6)
+    valid = expected_score_loss(logprobs, utilities, 0.5).item()
+    assert valid == pytest.approx(loss.item() - 0.5 * math.log(0.6))
+
+
 def test_per_candidate_by_hand() -> None:
     # log-odds log(.4 / .1) - log 2 = log 2 and log(.2 / .1) - log 2 = 0: chances 2/3 and 1/2
     logprobs = torch.log(torch.tensor([[0.4, 0.2, 0.1]]))
@@ -122,7 +146,7 @@ def test_all_candidates_can_be_good_at_once() -> None:
     assert torch.sigmoid(score_log_odds(logprobs, 1.0)).min().item() > 0.99
 
 
-@pytest.mark.parametrize("kind", ["multi_positive", "soft", "per_candidate"])
+@pytest.mark.parametrize("kind", ["multi_positive", "soft", "per_candidate", "expected_score"])
 @pytest.mark.slow
 def test_held_out_candidates_teach_nothing(tiny_config: Callable[..., Any], kind: str) -> None:
     config = tiny_config(f"objective={kind}").objective
@@ -132,6 +156,7 @@ def test_held_out_candidates_teach_nothing(tiny_config: Callable[..., Any], kind
         "multi_positive": lambda: multi_positive_loss(logprobs[:, :3], utilities),
         "soft": lambda: soft_loss(logprobs[:, :3], utilities, config.temperature),
         "per_candidate": lambda: per_candidate_loss(logprobs, utilities, 1.0, 0.5),
+        "expected_score": lambda: expected_score_loss(logprobs[:, :3], utilities, 0.5),
     }
     losses[kind]().sum().backward()
     assert logprobs.grad is not None

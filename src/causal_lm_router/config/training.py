@@ -17,6 +17,7 @@ class ObjectiveKind(StrEnum):
     multi_positive = "multi_positive"
     soft = "soft"
     per_candidate = "per_candidate"
+    expected_score = "expected_score"
     own = "own"
 
 
@@ -26,16 +27,16 @@ class ObjectiveConfig(Settings):
 
     kind: ObjectiveKind
     """What training makes likely: the label (`completion`), any best candidate (`multi_positive`), candidates in the
-    shares softmax(score / temperature) (`soft`), or each by its own score (`per_candidate`), or what a
-    function of your own says (`own`)."""
+    shares softmax(score / temperature) (`soft`), each by its own score (`per_candidate`), those that raise the expected
+    score (`expected_score`), or what a function of your own says (`own`)."""
     temperature: float
     """tau of `soft`: the smaller, the more the best candidates count."""
     reference_offset: float
     """`per_candidate` reads the log-odds of a candidate's score from the log-likelihood of its target minus that of
     ending at once, minus this offset: the larger, the less likely a generation is to end without a name."""
     valid_weight: float
-    """Weight, in `per_candidate`, of the negative log-probability of naming any candidate at all: what keeps free
-    generations in the pool."""
+    """Weight, in `per_candidate` and `expected_score`, of the negative log-probability of naming any candidate at all: what
+    keeps free generations in the pool."""
     undecided_weight: float
     """Weight of the training queries on which all candidates score the same; others have 1."""
     function: str | None

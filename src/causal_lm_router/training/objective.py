@@ -93,6 +93,20 @@ def soft_loss(logprobs_BC: Tensor, utilities_BC: Tensor, temperature: float) -> 
     return -(shares_BC * logprobs_BC).sum(dim=1)
 
 
+def expected_score_loss(logprobs_BC: Tensor, utilities_BC: Tensor, valid_weight: float) -> Tensor:
+    """Return [B]: minus the mean utility of a candidate drawn with p(target | any target), plus the validity term.
+
+    It is the exact objective of a policy gradient over one choice, without sampling: its gradient makes a candidate
+    likelier by its share times what it gains over that mean. Where all utilities are equal only the validity term
+    (see `per_candidate_loss`) teaches.
+    """
+    is_supervised_BC = ~utilities_BC.isnan()
+    supervised_BC = logprobs_BC.masked_fill(~is_supervised_BC, float("-inf"))
+    shares_BC = supervised_BC.softmax(dim=1)
+    mean_B = (shares_BC * utilities_BC.nan_to_num()).sum(dim=1)
+    return -mean_B - valid_weight * supervised_BC.logsumexp(dim=1)
+
+
 def per_candidate_loss(
     logprobs_BS: Tensor, utilities_BC: Tensor, reference_offset: float, valid_weight: float
 ) -> Tensor:
@@ -117,6 +131,8 @@ def _row_loss(config: ObjectiveConfig) -> Callable[[Tensor, Tensor], Tensor]:
             return multi_positive_loss
         case ObjectiveKind.soft:
             return lambda logprobs, utilities: soft_loss(logprobs, utilities, config.temperature)
+        case ObjectiveKind.expected_score:
+            return lambda logprobs, utilities: expected_score_loss(logprobs, utilities, config.valid_weight)
         case ObjectiveKind.own:
             return _own_row_loss(config)
         case _:
