@@ -35,8 +35,8 @@ class ObjectiveConfig(Settings):
     """`per_candidate` reads the log-odds of a candidate's score from the log-likelihood of its target minus that of
     ending at once, minus this offset: the larger, the less likely a generation is to end without a name."""
     valid_weight: float
-    """Weight, in `per_candidate` and `expected_score`, of the negative log-probability of naming any candidate at all: what
-    keeps free generations in the pool."""
+    """Weight, in `per_candidate` and `expected_score`, of the negative log-probability of naming any candidate at all:
+    what keeps free generations in the pool."""
     undecided_weight: float
     """Weight of the training queries on which all candidates score the same; others have 1."""
     function: str | None
