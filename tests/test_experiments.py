@@ -31,6 +31,7 @@ pool_robustness = pytest.mark.parametrize("script", ["pool_robustness"], indirec
 routers_table = pytest.mark.parametrize("script", ["routers_table"], indirect=True)
 scored_check = pytest.mark.parametrize("script", ["scored_check"], indirect=True)
 run_routes = pytest.mark.parametrize("script", ["run_routes"], indirect=True)
+gpu_check = pytest.mark.parametrize("script", ["gpu_check"], indirect=True)
 
 
 @pytest.fixture
@@ -199,3 +200,55 @@ def test_scored_is_what_plain_transformers_says(printed: Callable[..., str], smo
     found = re.search(r"at most (\S+) nats; the likeliest is another on 0$", line.strip())
     assert found, line
     assert 0 < float(found[1]) < 1e-4
+
+
+@gpu_check
+def test_a_machine_without_gpu_is_told_so_in_a_line(
+    script: ModuleType, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("sys.argv", ["gpu_check"])
+    monkeypatch.setattr(script.torch.cuda, "is_available", lambda: False)
+    with pytest.raises(SystemExit) as leaving:
+        script.main()
+    printed = capsys.readouterr()
+    assert (leaving.value.code, printed.out) == (2, "")
+    assert "has no GPU" in printed.err
+    assert printed.err.count("\n") == 1
+
+
+@gpu_check
+def test_a_stage_that_fails_leaves_the_others_their_turn(
+    script: ModuleType, capsys: pytest.CaptureFixture[str]
+) -> None:
+    results = {
+        "limit": ("ok", script.Finding(says="measured", speeds={"memory": "9 GB/s"})),
+        "adapters": ("failed", script.Finding(says="status 1: broken")),
+        "ddp": ("not run", script.Finding(says="needs two GPUs")),
+    }
+    assert script.run_stages(list(results), lambda stage, _: results[stage], 60.0)
+    printed = capsys.readouterr().out
+    states = [line.split()[:2] for line in printed.splitlines()[:3]]
+    assert states == [["limit", "ok"], ["adapters", "failed"], ["ddp", "not"]]
+    assert "1 ok, 1 failed, 1 not run" in printed
+    assert printed.splitlines()[-1].split() == ["memory", "9", "GB/s"]
+    assert not script.run_stages(["limit"], lambda stage, _: results[stage], 60.0)
+    assert not script.run_stages(["adapters"], lambda stage, _: results[stage], 0.0)
+    assert "the time was over" in capsys.readouterr().out
+
+
+@gpu_check
+def test_a_stage_needs_what_earlier_ones_leave(script: ModuleType, tmp_path: Path) -> None:
+    check = script.Check(device="cpu", folder=tmp_path, overrides=())
+    with pytest.raises(script.NotRunError, match="needs train_bfloat16 and train_float32"):
+        script.adapters(check)
+    with pytest.raises(script.NotRunError, match="needs two GPUs, here are 0"):
+        script.tensor_parallel(check)
+
+
+@gpu_check
+@pytest.mark.slow
+def test_a_stage_trains_and_a_later_one_uses_its_weights(script: ModuleType, tmp_path: Path) -> None:
+    few = ("data.max_train_queries=80", "evaluation.every_n_steps=5", "trainer.num_threads=1")
+    check = script.Check(device="cpu", folder=tmp_path, overrides=few)
+    assert "2 evaluations while training" in script.train(check, "float32").says
+    assert "routes of trie as constrained has them" in script.decodings(check).says

@@ -1,6 +1,7 @@
 """The start of a vLLM engine: its process, its memory, and what it says where it refuses an argument."""
 
 import contextlib
+import gc
 import os
 from collections.abc import Iterator, Mapping
 from textwrap import shorten
@@ -15,7 +16,10 @@ from causal_lm_router.terminal import divert_output
 
 def free_gpu_share() -> float:
     """Return the share of the GPU's memory that the engine may take: nine tenths of the free memory."""
-    torch.cuda.empty_cache()  # memory that a trainer keeps for reuse counts as free
+    # What a trainer or an engine that is gone has left counts as free: their parts refer to one another, so only the
+    # collector frees them, and vLLM starts no engine beside what is left of another. So does memory kept for reuse.
+    gc.collect()
+    torch.cuda.empty_cache()
     free, total = torch.cuda.mem_get_info()
     return 0.9 * free / total
 
