@@ -19,7 +19,7 @@ from causal_lm_router.generation.generated_text import make_constrained_generati
 from causal_lm_router.generation.generator import Generator, open_generator
 from causal_lm_router.generation.trie_walks import greedy_search, logprobs_by_node
 from causal_lm_router.models.base_model import load_base_model, load_tokenizer
-from causal_lm_router.prompting.token_trie import TokenTrie, make_trie
+from causal_lm_router.prompting.token_trie import TokenTrie, cut_when_decided, make_trie
 
 pytestmark = pytest.mark.slow
 
@@ -211,7 +211,9 @@ def test_no_prompts(backend: str, rig: Rig) -> None:
 def test_constrained_and_walk_are_greedy_among_the_sequences(backend: str, rig: Rig, prompts: list[list[int]]) -> None:
     generator, few = rig.generator(backend), prompts[:8]
     reached, num_near_ties = [], 0
-    for trie in [*random_pools(8), rig.names_trie()]:
+    # The tokens that decide stand before others, too.
+    crossed = make_trie([(5, 5, 9, EOS), (5, 6, 9, EOS), (6, 5, 9, EOS), (6, 6, 9, EOS)])
+    for trie in [*random_pools(8), rig.names_trie(), crossed]:
         found = generator.generate_constrained(few, trie)
         walked = greedy_search(generator.next_logprobs, few, trie)
         for prompt, generation, number in zip(few, found, walked, strict=True):
@@ -270,10 +272,12 @@ def test_vllm_keeps_to_the_names_own_tokens(rig: Rig, prompts: list[list[int]]) 
 
 def test_generation_that_left_the_trie_is_an_error(rig: Rig) -> None:
     trie = make_trie([(5, 6, EOS), (5, 7, EOS)])
-    assert make_constrained_generation(rig.tokenizer, trie, [5, 7, EOS, 9], [-1.0, -2.0, -4.0, -8.0]).logprob == -7
+    decided = cut_when_decided(trie)
+    found = make_constrained_generation(rig.tokenizer, trie, decided, [5, 7, EOS, 9], [-1.0, -2.0, -4.0, -8.0])
+    assert (found.logprob, found.num_tokens) == (-3, 3), "what follows the deciding token is certain"
     for ids in ([5, 8, EOS], [5], []):
         with pytest.raises(ValueError, match="targets: "):
-            make_constrained_generation(rig.tokenizer, trie, ids, [0.0] * len(ids))
+            make_constrained_generation(rig.tokenizer, trie, decided, ids, [0.0] * len(ids))
 
 
 def test_special_tokens_of_a_sequence_are_text_and_its_end_is_not(rig: Rig, prompts: list[list[int]]) -> None:
@@ -343,10 +347,9 @@ def test_end_token_is_no_text_beside_stop_ids(
 
 def test_target_longer_than_max_new_tokens_is_refused(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
     change(monkeypatch, rig.vllm, max_new_tokens=2)
-    trie = make_trie([(5, 6, EOS), (7, EOS)])
-    for method in (rig.vllm.generate_constrained, rig.vllm.sequence_logprobs):
-        with pytest.raises(ValueError, match=r"inference\.max_new_tokens must be at least 3.*got 2"):
-            method([[3, 4]], trie)
+    trie = make_trie([(5, 6, EOS), (5, 6, 7, EOS), (7, EOS)])
+    with pytest.raises(ValueError, match=r"inference\.max_new_tokens must be at least 3.*got 2"):
+        rig.vllm.generate_constrained([[3, 4]], trie)
 
 
 def test_prefix_that_leaves_no_room_is_refused(rig: Rig) -> None:

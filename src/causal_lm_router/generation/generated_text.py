@@ -19,23 +19,28 @@ def decode_generated(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int], sto
 
 
 def make_constrained_generation(
-    tokenizer: PreTrainedTokenizerBase, trie: TokenTrie, ids: Sequence[int], logprobs: Sequence[float]
+    tokenizer: PreTrainedTokenizerBase,
+    trie: TokenTrie,
+    decided: TokenTrie,
+    ids: Sequence[int],
+    logprobs: Sequence[float],
 ) -> Generation:
-    """Return the sequence of the trie with which the generated ids begin, as a finished generation.
+    """Return the sequence of the trie that the generated ids have decided on, as a finished generation.
 
-    `logprobs` are those of the ids. Special tokens of a sequence are part of its text, the end token is not.
+    `decided` is the trie that `cut_when_decided` makes: behind its leaves all else is certain. `logprobs` are those of
+    the ids. Special tokens of a sequence are part of its text, the end token is not.
 
     Raises:
         ValueError: the ids left the trie, since the base model's settings forbid one of its tokens.
     """
     # The ids may be longer than the sequence: a backend can add an end token.
-    number = next((n for n, sequence in enumerate(trie.sequences) if tuple(ids[: len(sequence)]) == sequence), None)
+    number = next((n for n, sequence in enumerate(decided.sequences) if tuple(ids[: len(sequence)]) == sequence), None)
     if number is None:
         raise ValueError(f"targets: the backend must generate one of them, got the tokens {list(ids)}")
-    sequence = trie.sequences[number]
+    sequence, num_deciding = trie.sequences[number], len(decided.sequences[number])
     kept = [token for token in sequence if token != tokenizer.eos_token_id]
     text = _decode(tokenizer, kept, skip_special_tokens=False)
-    return Generation(text, "stop", len(sequence), float(sum(logprobs[: len(sequence)])))
+    return Generation(text, "stop", len(sequence), float(sum(logprobs[:num_deciding])))
 
 
 def _decode(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int], *, skip_special_tokens: bool) -> str:

@@ -1,4 +1,4 @@
-"""Generation with transformers' `generate`, and likelihoods by plain forward passes; runs wherever torch runs."""
+"""Generation with transformers' `generate`, targets by one forward pass; runs wherever torch runs."""
 
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -12,10 +12,11 @@ from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerB
 
 from causal_lm_router.config import BaseModelConfig, InferenceConfig
 from causal_lm_router.generation.generated_text import decode_generated, make_constrained_generation
+from causal_lm_router.generation.trie_walks import greedy_path
 from causal_lm_router.models.adapter import load_trained
 from causal_lm_router.models.base_model import load_base_model
-from causal_lm_router.models.target_logprobs import target_logprobs
-from causal_lm_router.prompting.token_trie import TokenTrie
+from causal_lm_router.models.target_logprobs import edge_logprobs, target_logprobs
+from causal_lm_router.prompting.token_trie import TokenTrie, cut_when_decided
 from causal_lm_router.routing import Generation
 from causal_lm_router.terminal import progress_bar
 
@@ -66,27 +67,14 @@ class TransformersGenerator:
 
     def generate_constrained(self, prompts: Sequence[Sequence[int]], trie: TokenTrie) -> list[Generation]:
         """Return one generation per prompt, in order, that is a sequence of the trie, as `Generator` says."""
-        eos = self._tokenizer.eos_token_id
-        # Prefix within a target -> the tokens that may follow it.
-        following = {
-            tuple(trie.prefix(node)): [trie.tokens[child] for child in children]
-            for node, children in enumerate(trie.children)
-            if children
-        }
-        longest_target = max(map(len, trie.sequences))
-        arguments = {"eos_token_id": eos, "max_new_tokens": longest_target, "do_sample": False, "output_scores": True}
+        # All nodes at which a token decides are computed in one pass with their prompt.
+        decided = cut_when_decided(trie)
 
         def answers(batch: list[int]) -> list[Generation]:
-            longest = max(len(prompts[index]) for index in batch)
-
-            def allowed(_row: int, ids: Tensor) -> list[int]:
-                # Prompts are padded to `longest` on the left; behind a complete target only the end token may follow.
-                return following.get(tuple(ids[longest:].tolist()), [eos])
-
-            generated = self._generate_ids(
-                [prompts[index] for index in batch], arguments | {"prefix_allowed_tokens_fn": allowed}
-            )
-            return [make_constrained_generation(self._tokenizer, trie, ids, logprobs) for ids, logprobs in generated]
+            input_ids, attention_mask = self._pad([prompts[index] for index in batch])
+            edges = edge_logprobs(self._loaded(), input_ids, attention_mask, decided).double().cpu().numpy()
+            paths = [greedy_path(row, decided) for row in edges]
+            return [make_constrained_generation(self._tokenizer, trie, decided, *path) for path in paths]
 
         return self._run_batches(prompts, answers)
 
@@ -158,10 +146,9 @@ class TransformersGenerator:
     def _generate_ids(
         self, prompts: Sequence[Sequence[int]], arguments: dict[str, Any]
     ) -> Iterator[tuple[list[int], list[float]]]:
-        """Yield the new ids of every prompt and the log-probability of each id.
+        """Yield the new ids of every prompt and the base model's own log-probability of each id.
 
-        The arguments ask for the steps' logits or scores, and the log-probabilities come from them: the base model's
-        own from logits, those among the allowed tokens from scores.
+        The arguments ask for the steps' logits, from which the log-probabilities come.
         """
         input_ids, attention_mask = self._pad(prompts)
         output: Any = self._loaded().generate(
@@ -171,7 +158,7 @@ class TransformersGenerator:
             return_dict_in_generate=True,
             **arguments,
         )
-        logits = torch.stack(output.logits or output.scores, dim=1).float().cpu()
+        logits = torch.stack(output.logits, dim=1).float().cpu()
         for ids, row in zip(output.sequences[:, input_ids.shape[1] :].cpu(), logits, strict=True):
             yield ids.tolist(), row.log_softmax(dim=-1).gather(1, ids[:, None])[:, 0].tolist()
 

@@ -1,13 +1,14 @@
-"""Two walks through a trie of sequences, for backends that give the log-probabilities of next tokens.
+"""Walks through a trie of sequences, for backends that give the log-probabilities of next tokens.
 
 `logprobs_by_node` asks for every inner node once and returns the log-probability of every sequence; `greedy_search`
-asks only for the nodes on its way and returns the sequence that it reaches.
+asks only for the nodes on its way and returns the sequence that it reaches; `greedy_path` has them all and asks nobody.
 """
 
 from collections.abc import Callable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import logsumexp
 
 from causal_lm_router.prompting.token_trie import TokenTrie
 
@@ -53,6 +54,23 @@ def greedy_search(next_logprobs: NextLogprobs, prompts: Sequence[Sequence[int]],
         for index, row, values in zip(walking, children, logprobs, strict=True):
             nodes[index] = _skip_to_branching(trie, row[int(values.argmax())])
     return [next(iter(trie.members[node])) for node in nodes]
+
+
+def greedy_path(edge_logprobs: NDArray[np.float64], trie: TokenTrie) -> tuple[list[int], list[float]]:
+    """Return the likeliest token at every step from the root to a leaf, and its log-probability among its siblings.
+
+    `edge_logprobs` are those of all nodes but the root, each given its ancestors. Of equally likely children the one
+    with the lowest token id is taken.
+    """
+    node, ids, logprobs = 0, [], []
+    while trie.children[node]:
+        children = sorted(trie.children[node], key=lambda child: trie.tokens[child])
+        values = edge_logprobs[[child - 1 for child in children]]
+        best = int(values.argmax())
+        node = children[best]
+        ids.append(trie.tokens[node])
+        logprobs.append(float(values[best] - logsumexp(values)))
+    return ids, logprobs
 
 
 def _skip_to_branching(trie: TokenTrie, node: int) -> int:

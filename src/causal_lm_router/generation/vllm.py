@@ -12,7 +12,7 @@ from causal_lm_router.config import BaseModelConfig, InferenceConfig, LoraConfig
 from causal_lm_router.generation.generated_text import decode_generated, make_constrained_generation
 from causal_lm_router.generation.trie_walks import logprobs_by_node
 from causal_lm_router.generation.vllm_engine import VllmEngine
-from causal_lm_router.prompting.token_trie import TokenTrie
+from causal_lm_router.prompting.token_trie import TokenTrie, cut_when_decided
 from causal_lm_router.routing import Generation
 
 CPU_CACHE_BYTES = 1 << 30
@@ -62,10 +62,12 @@ class VllmGenerator:
 
     def generate_constrained(self, prompts: Sequence[Sequence[int]], trie: TokenTrie) -> list[Generation]:
         """Return one generation per prompt, in order, that is a sequence of the trie, as `Generator` says."""
-        self._check_depth(trie)
-        sampling = self._constrained_params(trie)
+        # Generation ends with the token that leaves one sequence.
+        decided = cut_when_decided(trie)
+        self._check_depth(decided)
+        sampling = self._constrained_params(decided)
         return [
-            make_constrained_generation(self._tokenizer, trie, output.token_ids, _list_logprobs(output))
+            make_constrained_generation(self._tokenizer, trie, decided, output.token_ids, _list_logprobs(output))
             for output in self._outputs(prompts, [sampling] * len(prompts))
         ]
 
@@ -208,11 +210,14 @@ class VllmGenerator:
         from vllm.sampling_params import StructuredOutputsParams
 
         longest, eos = max(map(len, trie.sequences)), self._tokenizer.eos_token_id
+        # A last token that stands elsewhere in the trie too must not end a generation: the grammar does, a token later.
+        inner = {token for sequence in trie.sequences for token in sequence[:-1]}
+        lasts = {sequence[-1] for sequence in trie.sequences} - inner
         return SamplingParams(
             temperature=0.0,
             max_tokens=longest,
             ignore_eos=True,
-            stop_token_ids=[eos],
+            stop_token_ids=[eos, *sorted(lasts)],
             structured_outputs=StructuredOutputsParams(grammar=_write_grammar(trie, eos)),
             logprobs=0,
             detokenize=False,

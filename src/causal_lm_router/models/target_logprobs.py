@@ -25,6 +25,26 @@ def target_logprobs(
 ) -> Tensor:
     """Return [B, S]: the log-probability (nats) of every sequence of the trie after each prompt, with its gradient.
 
+    Raises:
+        ValueError: see `edge_logprobs`, which has the arguments.
+    """
+    edges_BN = edge_logprobs(model, input_ids_BT, attention_mask_BT, trie, hidden_BTD)
+    # A sequence's log-probability is the sum along its path: a matrix of zeros and ones sums all paths at once.
+    passes_NS = torch.zeros(len(trie.tokens) - 1, len(trie.paths), device=edges_BN.device)
+    for number, path in enumerate(trie.paths):
+        passes_NS[[node - 1 for node in path], number] = 1.0
+    return edges_BN @ passes_NS
+
+
+def edge_logprobs(
+    model: torch.nn.Module,
+    input_ids_BT: Tensor,
+    attention_mask_BT: Tensor,
+    trie: TokenTrie,
+    hidden_BTD: Tensor | None = None,
+) -> Tensor:
+    """Return [B, N]: log p(token of a node | prompt and its ancestors) for every node but the root, with its gradient.
+
     Prompts are padded on the left. Each prompt is computed once: the inner nodes of the trie follow it as further
     positions, and each of them attends to the prompt and to its own ancestors. Where every sequence is a single token
     there are no inner nodes, any attention kernel will do, and the model can start from the output of its frozen layers
@@ -56,24 +76,12 @@ def target_logprobs(
     wanted_BL = torch.zeros_like(rows.is_token)
     wanted_BL[:, num_prompt - 1 :] = True
     logits_BMV = row_logits(model, rows, wanted_BL).view(num_rows, 1 + len(inner), -1)
-    return _sum_along_paths(logits_BMV, inner, trie)
-
-
-def _sum_along_paths(logits_BMV: Tensor, inner: list[int], trie: TokenTrie) -> Tensor:
-    """Return [B, S] from the logits at the end of the prompt and at the inner nodes (M of them in all)."""
-    device = logits_BMV.device
     # Slot of a node among the logits; the root is the end of the prompt.
     slots = {node: slot for slot, node in enumerate([0, *inner])}
-    # log p(token of a node | its ancestors), for every node but the root. Only the tokens of the trie are normalised:
-    # a log-softmax would hold the whole vocabulary a second time.
+    # Only the tokens of the trie are normalised: a log-softmax would hold the whole vocabulary a second time.
     parents_N = torch.tensor([slots[parent] for parent in trie.parents[1:]], device=device)
     tokens_N = torch.tensor(trie.tokens[1:], device=device)
-    edges_BN: Tensor = logits_BMV[:, parents_N, tokens_N] - logits_BMV.logsumexp(dim=-1)[:, parents_N]
-    # A sequence's log-probability is the sum along its path: a matrix of zeros and ones sums all paths at once.
-    passes_NS = torch.zeros(len(trie.tokens) - 1, len(trie.paths), device=device)
-    for number, path in enumerate(trie.paths):
-        passes_NS[[node - 1 for node in path], number] = 1.0
-    return edges_BN @ passes_NS
+    return logits_BMV[:, parents_N, tokens_N] - logits_BMV.logsumexp(dim=-1)[:, parents_N]
 
 
 def _check_attention(model: torch.nn.Module, *, needs_mask: bool) -> None:

@@ -81,6 +81,13 @@ def make_trie(sequences: Sequence[Sequence[int]]) -> TokenTrie:
     return TokenTrie(tuple(tuple(sequence) for sequence in sequences))
 
 
+def cut_when_decided(trie: TokenTrie) -> TokenTrie:
+    """Return the trie whose sequences end with the token that leaves no other of them; they keep their numbers."""
+    # Along a path from some node on no other sequence passes: a leaf has one member.
+    depths = [1 + [len(trie.members[node]) for node in path].index(1) for path in trie.paths]
+    return make_trie([sequence[:depth] for sequence, depth in zip(trie.sequences, depths, strict=True)])
+
+
 def reference_trie(target_ids: Sequence[Sequence[int]], end_id: int) -> TokenTrie:
     """Return the trie of the targets and, as the last sequence, of ending at once: the end token alone."""
     return make_trie([*target_ids, [end_id]])
