@@ -146,7 +146,7 @@ REFUSED_OVERRIDES = {
     "data.tie_break=dearest": ["data.tie_break must be cheapest, best_on_train, first or random, got 'dearest'"],
     "target=names": ["target must be one of name, score_class, short_id, token, got 'names'", "mean target=name?"],
     "decoding.also=[beam]": ["decoding.also must be a list of free, constrained, scored, trie or own, got 'beam'"],
-    "parsing.mode=loose": ["parsing.mode must be strict, lenient or fuzzy, got 'loose'"],
+    "parsing.mode=loose": ["parsing.mode must be strict, lenient, fuzzy or llmrouter, got 'loose'"],
     "lora=lorra": ["lora must be one of all_linear, default, none, got 'lorra'"],
     "lora=null": ["lora must be a choice of the group, got 'null'"],
     "experiment=quickstrat": ["experiment must be one of ", "got 'quickstrat'; did you mean experiment=quickstart?"],

@@ -9,7 +9,7 @@ from causal_lm_router.config import TieBreak
 from causal_lm_router.config.prompting import TargetKind
 from causal_lm_router.data.labels import choose_labels, utilities
 from causal_lm_router.data.prepared import prepare_data
-from causal_lm_router.data.transforms import rename_candidates, shrink_to_task
+from causal_lm_router.data.transforms import rename_candidates, shrink_to_task, shuffle_scores
 from causal_lm_router.prompting.prompt import PromptFormat
 from causal_lm_router.prompting.targets import Targets
 from causal_lm_router.routing import Candidate, RoutingData, RoutingExample, describe_other_pool
@@ -52,6 +52,24 @@ def test_shrinkage_is_for_training_alone(tiny_config: Callable[..., Any]) -> Non
     assert shrunk.train != plain.train
     held_out = [one.query_id for one in plain.splits.test]
     assert {key: shrunk.labels[key] for key in held_out} == {key: plain.labels[key] for key in held_out}
+
+
+def test_shuffled_scores_are_those_of_other_queries() -> None:
+    examples = [example(number, number / 100, 1 - number / 100) for number in range(100)]
+    shuffled = shuffle_scores(examples, seed=1)
+    assert [one.query for one in shuffled] == [one.query for one in examples]
+    assert sum(one.scores == other.scores for one, other in zip(shuffled, examples, strict=True)) < 10
+    assert sorted(one.scores["a"] for one in shuffled) == [one.scores["a"] for one in examples]
+    assert shuffle_scores(examples, seed=1) == shuffled != shuffle_scores(examples, seed=2)
+
+
+@pytest.mark.slow
+def test_the_control_is_for_training_alone(tiny_config: Callable[..., Any]) -> None:
+    plain, control = (prepare_data(tiny_config(f"data.shuffle_train_scores={value}").data) for value in (False, True))
+    assert control.splits == plain.splits
+    assert control.train_means == plain.train_means
+    assert [one.query for one in control.train] == [one.query for one in plain.train]
+    assert control.train != plain.train
 
 
 def test_renamed() -> None:

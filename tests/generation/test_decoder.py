@@ -13,6 +13,7 @@ from scipy.special import logit
 
 from causal_lm_router.config import DecodingMethod
 from causal_lm_router.config.prompting import TargetKind
+from causal_lm_router.data.train_means import train_means
 from causal_lm_router.evaluation.evaluate import evaluate_router
 from causal_lm_router.evaluation.metrics import Evaluation
 from causal_lm_router.evaluation.report import RoutingReport
@@ -20,7 +21,7 @@ from causal_lm_router.generation.decoder import Decoder
 from causal_lm_router.prompting.encoder import Encoder
 from causal_lm_router.prompting.targets import Targets
 from causal_lm_router.prompting.token_trie import TokenTrie
-from causal_lm_router.routing import Generation, RoutingExample
+from causal_lm_router.routing import Candidate, Generation, RoutingExample
 from tests.conftest import Result, name_targets
 
 NAMES = ("alpha", "beta-2")
@@ -144,7 +145,8 @@ def evaluate(decoder: Decoder, encoder: Encoder, *methods: DecodingMethod, **fin
         for number in range(4)
     ]
     labels = {example.query_id: "beta-2" for example in examples}
-    return evaluate_router(decoder, encoder, examples, labels, "beta-2", None, methods, **final)
+    means = train_means(examples, (Candidate("alpha"), Candidate("beta-2")))
+    return evaluate_router(decoder, encoder, examples, labels, "beta-2", means, None, methods, **final)
 
 
 def test_an_evaluation_by_several_methods(make_decoder: Callable[..., tuple[Decoder, Encoder]]) -> None:

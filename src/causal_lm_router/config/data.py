@@ -81,6 +81,8 @@ class DataConfig(Settings):
     task_shrinkage: float
     """Train on scores drawn this far (0..1) towards the mean of their task on train: one answer to a query is a noisy
     sign of how well a candidate does on queries like it. Evaluation always counts the scores themselves."""
+    shuffle_train_scores: bool
+    """Train on the scores of other training queries, drawn with split_seed: a control, which learns nothing of them."""
     cost_weight: float
     """The label is the candidate of the highest score - cost_weight * cost (USD): 0 looks at scores alone."""
     tie_break: TieBreak

@@ -18,7 +18,7 @@ from causal_lm_router.files.writing import refuse_links
 
 ADDED_KEYS: dict[str, dict[str, Any]] = {
     "base_model": {"hub_name": None},
-    "data": {"group_by": None, "test_tasks": []},
+    "data": {"group_by": None, "test_tasks": [], "shuffle_train_scores": False},
     "objective": {"function": None, "options": {}},
     "decoding": {"function": None, "options": {}},
 }

@@ -3,7 +3,6 @@
 import functools
 import hashlib
 import json
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -13,7 +12,8 @@ from causal_lm_router.config import DataConfig, Split
 from causal_lm_router.data.labels import best_single, choose_labels, drop_undecided
 from causal_lm_router.data.sources import load_source
 from causal_lm_router.data.split import RoutingSplits, split_examples
-from causal_lm_router.data.transforms import rename_candidates, shrink_to_task
+from causal_lm_router.data.train_means import TrainMeans, train_means
+from causal_lm_router.data.transforms import rename_candidates, shrink_to_task, shuffle_scores
 from causal_lm_router.routing import RoutingExample
 
 
@@ -22,7 +22,8 @@ class PreparedData:
     """Splits with a label for every query.
 
     `train` holds the queries that training uses: if configured, without undecided ones and with scores shrunk to the
-    mean of their task. `supervised` names the candidates that training may use, in pool order: all but the held-out.
+    mean of their task, or shuffled. `supervised` names the candidates that training may use, in pool order: all but the
+    held-out.
     """
 
     splits: RoutingSplits
@@ -39,10 +40,13 @@ class PreparedData:
     @property
     def mean_costs(self) -> dict[str, float] | None:
         """Mean cost (USD) of every candidate on train; None unless all costs are known."""
-        costs = [example.costs for example in self.splits.train if example.costs is not None]
-        if len(costs) < len(self.splits.train):
-            return None
-        return {name: math.fsum(row[name] for row in costs) / len(costs) for name in self.candidate_names}
+        costs = self.train_means.costs
+        return None if costs is None else dict(costs)
+
+    @functools.cached_property
+    def train_means(self) -> TrainMeans:
+        """The candidates' means over all queries of the train split."""
+        return train_means(self.splits.train, self.splits.pool)
 
     @functools.cached_property
     def content_hash(self) -> str:
@@ -83,9 +87,10 @@ def prepare_data(config: DataConfig) -> PreparedData:
     # Queries to evaluate on keep every candidate as a possible label: a held-out one can be their best.
     labels = label([*splits.validation, *splits.test], cost_weight=config.cost_weight)
     # Which queries are undecided is asked before shrinkage, which would make almost all scores differ.
-    kept = splits.train if config.keep_undecided else drop_undecided(splits.train)
+    taught = shuffle_scores(splits.train, config.split_seed) if config.shuffle_train_scores else splits.train
+    kept = taught if config.keep_undecided else drop_undecided(taught)
     kept_ids = {example.query_id for example in kept}
-    shrunk = shrink_to_task(splits.train, config.task_shrinkage)
+    shrunk = shrink_to_task(taught, config.task_shrinkage)
     labels |= label(shrunk, cost_weight=config.cost_weight, held_out=config.held_out_candidates)
     train = [example for example in shrunk if example.query_id in kept_ids]
     if not train:

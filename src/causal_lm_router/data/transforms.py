@@ -1,8 +1,10 @@
-"""Changes to routing data: candidates get other names, and training scores shrink towards the mean of their task."""
+"""Changes to routing data: candidates get other names; training scores shrink to their task's mean, or are shuffled."""
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+
+import numpy as np
 
 from causal_lm_router.routing import RoutingData, RoutingExample, check_pool
 
@@ -63,4 +65,13 @@ def shrink_to_task(examples: Sequence[RoutingExample], strength: float) -> list[
             },
         )
         for example in examples
+    ]
+
+
+def shuffle_scores(examples: Sequence[RoutingExample], seed: int) -> list[RoutingExample]:
+    """Return the examples with scores and costs dealt out anew among them: means stay, and queries say nothing."""
+    donors = [examples[index] for index in np.random.default_rng(seed).permutation(len(examples))]
+    return [
+        replace(example, scores=donor.scores, costs=donor.costs, expected_scores=donor.expected_scores)
+        for example, donor in zip(examples, donors, strict=True)
     ]

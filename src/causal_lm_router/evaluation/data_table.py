@@ -14,6 +14,7 @@ from causal_lm_router.data.data_warnings import warn_of_data
 from causal_lm_router.data.labels import best_single
 from causal_lm_router.data.leakage import LeakageAudit, NearDuplicate, NearDuplicates
 from causal_lm_router.data.split import RoutingSplits
+from causal_lm_router.data.train_means import train_means
 from causal_lm_router.evaluation.formatting import (
     COST,
     PERCENT,
@@ -26,7 +27,7 @@ from causal_lm_router.evaluation.formatting import (
     two_lines,
     value_of,
 )
-from causal_lm_router.evaluation.metrics import evaluate_references
+from causal_lm_router.evaluation.references import evaluate_references, reference_choices
 from causal_lm_router.evaluation.report import Reference
 from causal_lm_router.routing import Candidate, RoutingExample, SkippedRow
 from causal_lm_router.terminal import plain_text
@@ -90,7 +91,7 @@ def describe_data(splits: RoutingSplits) -> DataDescription:
         undecided_share=float(is_best.all(axis=1).mean()),
         unsolved_share=float((scores.max(axis=1) == 0).mean()),
         best_single=single,
-        references=_references(splits.test, names, single),
+        references=_references(splits, single),
         audit=splits.audit,
         skipped_rows=splits.skipped_rows,
     )
@@ -140,15 +141,17 @@ def _summarise(
     )
 
 
-def _references(test: Sequence[RoutingExample], names: Sequence[str], single: str) -> Mapping[str, Reference]:
+def _references(splits: RoutingSplits, single: str) -> Mapping[str, Reference]:
+    test, names = splits.test, splits.candidate_names
     if not test:
         return {}
-    return evaluate_references(
-        scores=matrix([example.scores for example in test], names),
-        costs=known_matrix([example.costs for example in test], names),
-        expected=known_matrix([example.expected_scores for example in test], names),
-        single=names.index(single),
-    )
+    scores = matrix([example.scores for example in test], names)
+    costs = known_matrix([example.costs for example in test], names)
+    expected = known_matrix([example.expected_scores for example in test], names)
+    tasks, means = [example.task for example in test], train_means(splits.train, splits.pool)
+    # Without a router there is no cost to mix candidates for.
+    choices = reference_choices(scores, costs, expected, names.index(single), tasks, names, means, mean_cost=None)
+    return evaluate_references(choices, scores, costs)
 
 
 def _task_table(data: DataDescription) -> Table:

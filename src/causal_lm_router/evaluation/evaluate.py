@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from causal_lm_router.config import DecodingMethod
+from causal_lm_router.data.train_means import TrainMeans
 from causal_lm_router.evaluation.intervals import mean_estimate, rate_estimate
 from causal_lm_router.evaluation.metrics import Evaluation, evaluate_outcomes
 from causal_lm_router.evaluation.report import DecodingReport
@@ -22,6 +23,7 @@ def evaluate_router(
     examples: Sequence[RoutingExample],
     labels: Mapping[str, str],
     best_single: str,
+    means: TrainMeans,
     fallback: str | None,
     methods: Sequence[DecodingMethod],
     *,
@@ -30,7 +32,7 @@ def evaluate_router(
 ) -> Evaluation:
     """Route every example with the decoder's weights by each method; the first makes the report, `free` is always used.
 
-    Outcomes stand in the examples' order. Throughput counts the first method alone. `with_predictions` and
+    Outcomes stand in the examples' order. Throughput counts the first method alone. `means`, `with_predictions` and
     `validation`, which must hold the same methods, are those of `evaluate_outcomes`.
 
     Raises:
@@ -54,6 +56,7 @@ def evaluate_router(
             encoder.targets.candidate_names,
             best_single,
             speeds[method],
+            means=means,
             decoding=reports[method],
             with_predictions=with_predictions,
             validation=calibrating.get(method.value),

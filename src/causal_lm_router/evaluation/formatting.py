@@ -21,6 +21,8 @@ Row = dict[str, Any]
 REFERENCE_NAMES = {
     "random": "random",
     "best_single": "best single",
+    "per_task_best": "per-task table",
+    "same_cost_mixture": "same-cost mixture",
     "oracle": "oracle",
     "bayes": "best possible",
 }
@@ -117,6 +119,8 @@ def explain_reference(name: str, best_single: str) -> str:
     return {
         "random": "a random LLM",
         "best_single": f"always {best_single}",
+        "per_task_best": "best LLM of each task",
+        "same_cost_mixture": "LLMs drawn at its cost",
         "oracle": "best LLM in hindsight",
         "bayes": "highest expected score",
     }[name]

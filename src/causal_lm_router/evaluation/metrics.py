@@ -1,7 +1,6 @@
 """From outcomes to an evaluation: how well the router chose, beside ways of choosing that need no router.
 
-Arrays have a row per query and, where two-dimensional, a column per candidate in pool order. A choice is such an array
-of weights: 1 for the candidate chosen, 1 / pool size each for a choice at random.
+Arrays have a row per query and, where two-dimensional, a column per candidate in pool order.
 """
 
 from collections import Counter
@@ -12,14 +11,15 @@ from typing import Any
 import numpy as np
 
 from causal_lm_router.data.arrays import Bools, Floats
+from causal_lm_router.data.train_means import TrainMeans
 from causal_lm_router.evaluation.interval_formulas import Measure
 from causal_lm_router.evaluation.intervals import Estimate, mean_estimate, rate_estimate, ratio_estimate
 from causal_lm_router.evaluation.measures.prediction_report import PredictionReport, report_predictions
 from causal_lm_router.evaluation.outcome_table import NOBODY, OutcomeTable, outcome_table
+from causal_lm_router.evaluation.references import evaluate_references, reference_choices
 from causal_lm_router.evaluation.report import (
     DecodingReport,
     FailedGeneration,
-    Reference,
     RoutingReport,
     TaskReport,
 )
@@ -47,11 +47,13 @@ def evaluate_outcomes(
     best_single: str,
     queries_per_second: float | None = None,
     *,
+    means: TrainMeans | None = None,
     decoding: DecodingReport | None = None,
     with_predictions: bool = False,
     validation: Evaluation | None = None,
 ) -> Evaluation:
     """Return the evaluation of `outcomes`, on which `best_single` (chosen on the training queries) is one reference.
+    `means`, the candidates' means on train, give two more: the per-task table and the mixture at the router's cost.
 
     With `with_predictions` the report also says what the router's predictions are worth, where it predicts at all:
     not for every evaluation during training, as it can take seconds. `validation` is the same router's evaluation on
@@ -65,58 +67,15 @@ def evaluate_outcomes(
     predictions = None
     if with_predictions:
         predictions = report_predictions(table, validation.table if validation else None, best_single)
-    report = _report(table, outcomes, best_single, queries_per_second, decoding, predictions)
+    report = _report(table, outcomes, best_single, means, queries_per_second, decoding, predictions)
     return Evaluation(report=report, outcomes=outcomes, table=table)
-
-
-def evaluate_references(
-    scores: Floats, costs: Floats | None, expected: Floats | None, single: int
-) -> dict[str, Reference]:
-    """Return what choices that need no router get; `single` is the column of best single.
-
-    Ties: the oracle takes the cheapest best candidate (the first where costs are unknown), bayes the first candidate of
-    the highest expected score.
-    """
-    num_candidates = scores.shape[1]
-    is_best = scores == scores.max(axis=1, keepdims=True)
-    # What the oracle prefers among the best candidates: a low cost.
-    tie_key = np.zeros_like(scores) if costs is None else costs
-    # A row of the identity matrix is the choice of one candidate.
-    one_hot = np.eye(num_candidates)
-    choices = {
-        "random": np.full_like(scores, 1 / num_candidates),
-        "best_single": np.tile(one_hot[single], (len(scores), 1)),
-        "oracle": one_hot[np.where(is_best, tie_key, np.inf).argmin(axis=1)],
-    }
-    if expected is not None:
-        choices["bayes"] = one_hot[expected.argmax(axis=1)]
-    return {name: _reference(choice, scores, costs, is_rate=name != "random") for name, choice in choices.items()}
-
-
-def _reference(choice: Floats, scores: Floats, costs: Floats | None, *, is_rate: bool) -> Reference:
-    best_score = scores.max(axis=1)
-    is_right = (choice * (scores == best_score[:, None])).sum(axis=1)
-    score = (choice * scores).sum(axis=1)
-    return Reference(
-        mean_score=mean_estimate(score),
-        # A choice at random is right with a chance per query, which is a mean of shares and not a count of hits.
-        routing_accuracy=_rate(is_right) if is_rate else mean_estimate(is_right),
-        regret=mean_estimate(best_score - score),
-        mean_cost=None if costs is None else _reference_cost(choice, costs),
-    )
-
-
-def _reference_cost(choice: Floats, costs: Floats) -> Estimate:
-    # A further call may go to any candidate that the choice sends a query to: for best single to it alone.
-    is_called = (choice == 1).any(axis=0)
-    dearest = float((costs.mean(axis=0) * is_called).max())
-    return mean_estimate((choice * costs).sum(axis=1), Measure.cost, dearest)
 
 
 def _report(
     table: OutcomeTable,
     outcomes: Sequence[RouteOutcome],
     best_single: str,
+    means: TrainMeans | None,
     queries_per_second: float | None,
     decoding: DecodingReport | None,
     predictions: PredictionReport | None,
@@ -126,6 +85,11 @@ def _report(
     single = table.column(best_single)
     # Where all candidates score the same, no route is better than another.
     is_decisive = ~table.is_best.all(axis=1)
+    cost = None if table.costs is None else table.of_called(table.costs)
+    mean_cost = None if cost is None else float(cost.mean())
+    choices = reference_choices(
+        table.scores, table.costs, table.expected, single, table.tasks, table.candidate_names, means, mean_cost
+    )
     return RoutingReport(
         num_queries=len(outcomes),
         num_decisive=int(is_decisive.sum()),
@@ -136,10 +100,13 @@ def _report(
         decisive_accuracy=_rate(table.is_right[is_decisive]) if is_decisive.any() else None,
         mean_score=mean_estimate(table.score),
         regret=mean_estimate(table.best_score - table.score),
-        mean_cost=None
-        if table.costs is None
-        else mean_estimate(table.of_called(table.costs), Measure.cost, table.dearest),
-        references=evaluate_references(table.scores, table.costs, table.expected, single),
+        mean_cost=None if cost is None else mean_estimate(cost, Measure.cost, table.dearest),
+        references=evaluate_references(choices, table.scores, table.costs),
+        score_gains={
+            name: mean_estimate(table.score - (choices[name] * table.scores).sum(axis=1), Measure.difference)
+            for name in ("per_task_best", "same_cost_mixture")
+            if name in choices
+        },
         per_task=_per_task(table, table.scores[:, single]),
         confusion=_confusion(outcomes, table.candidate_names),
         queries_per_second=queries_per_second,

@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import UnionType
 from typing import Any, get_args, get_origin, get_type_hints
 
@@ -101,7 +101,8 @@ class RoutingReport:
     route_distribution: Mapping[str, float]
     """Candidate -> share of all queries routed to it; what is missing to 1 are parse failures."""
     references: Mapping[str, Reference]
-    """`random`, `best_single`, `oracle`, and `bayes` where expected scores are known."""
+    """`random`, `best_single`, `per_task_best` (the best LLM of each task on train), `same_cost_mixture` (blind calls
+    at the router's own mean cost, where costs are known), `oracle`, and `bayes` where expected scores are known."""
     score_gain: Estimate
     """Mean score minus that of best single, paired by query."""
     accuracy_gain: Estimate
@@ -128,6 +129,8 @@ class RoutingReport:
     """What the router's predictions are worth; None where it names a candidate without scoring the others."""
     failed_generations: tuple[FailedGeneration, ...] = ()
     """A few of the parse failures, as many kinds of them as there are."""
+    score_gains: Mapping[str, Estimate] = field(default_factory=dict)
+    """Mean score minus that of `per_task_best` and `same_cost_mixture`, paired by query."""
     warnings: tuple[str, ...] = ()
     """What a reader must know before the numbers, with what to try: a sentence or two each."""
 
@@ -203,7 +206,11 @@ def _decode(kind: Any, plain: Any, where: str) -> Any:
 def _decode_record(kind: Any, plain: Mapping[str, Any], where: str) -> Any:
     kinds = get_type_hints(kind)
     # Reports written before a field was added lack it.
-    optional = {field.name for field in dataclasses.fields(kind) if field.default is not dataclasses.MISSING}
+    optional = {
+        one.name
+        for one in dataclasses.fields(kind)
+        if one.default is not dataclasses.MISSING or one.default_factory is not dataclasses.MISSING
+    }
     if wrong := sorted((kinds.keys() ^ plain.keys()) - (optional - plain.keys())):
         raise ValueError(f"{where}: missing or unknown keys {wrong}; the keys must be {list(kinds)}")
     return kind(**{name: _decode(kinds[name], value, f"{where}.{name}") for name, value in plain.items()})

@@ -114,6 +114,10 @@ def _route_details(report: RoutingReport) -> list[tuple[str, str]]:
     details = [
         ("Parse failures", format_estimate(report.parse_failure_rate, PERCENT) + (f": {kinds}" if kinds else "")),
         ("Score over best single", format_estimate(report.score_gain, SCORE_DIFFERENCE)),
+        *(
+            (f"Score over {REFERENCE_NAMES[name]}", format_estimate(gain, SCORE_DIFFERENCE))
+            for name, gain in report.score_gains.items()
+        ),
         ("Accuracy over best single", format_estimate(report.accuracy_gain, POINTS_WITH_UNIT)),
         ("Best single to oracle", _way(report.gap_recovered)),
     ]

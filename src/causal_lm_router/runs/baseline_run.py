@@ -139,6 +139,7 @@ def _evaluate(
         outcomes,
         data.candidate_names,
         data.best_single,
+        means=data.train_means,
         with_predictions=with_predictions,
         validation=validation,
     )

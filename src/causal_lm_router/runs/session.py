@@ -86,6 +86,7 @@ class Session:
             examples,
             data.labels,
             data.best_single,
+            data.train_means,
             fallback,
             methods,
             with_predictions=with_predictions,

@@ -35,6 +35,8 @@ class ReferenceStyle(NamedTuple):
 _STYLES: dict[str, tuple[str, str | tuple[int, tuple[int, ...]]]] = {
     "random": ("v", "-."),
     "best_single": ("D", ":"),
+    "per_task_best": ("P", (0, (1, 1))),
+    "same_cost_mixture": ("X", (0, (3, 2, 1, 2))),
     "oracle": ("^", "--"),
     "bayes": ("s", (0, (5, 1, 1, 1, 1, 1))),
 }

@@ -119,6 +119,9 @@ def reference_estimates(runs: Sequence[Run]) -> list[ReferenceEstimates]:
         # Runs on the same queries share their references; the first one's are taken.
         report = run.test.report
         for name, reference in report.references.items():
+            # A mixture at one router's cost says nothing of the others.
+            if name == "same_cost_mixture":
+                continue
             detail = report.best_single if name == "best_single" else ""
             estimates = ReferenceEstimates(
                 key=name, detail=detail, estimates=reference, num_queries=report.num_queries, run=run
