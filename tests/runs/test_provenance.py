@@ -87,7 +87,7 @@ def test_a_run_and_its_evaluation_say_how_they_were_made(
 ) -> None:
     output = tmp_path / "evaluation"
     settings = tiny_config(f"run_dir={smoke_run}", "decoding=scored", "tracking.wandb.mode=offline")
-    evaluate_run(EvaluateConfig(**vars(settings), output_dir=str(output)))
+    evaluate_run(EvaluateConfig(**vars(settings), output_dir=str(output), latency_calls=None))
     reports = [json.loads((folder / "report.json").read_text(encoding="utf-8")) for folder in (smoke_run, output)]
     assert reports[0]["provenance"]["data"] == reports[1]["provenance"]["data"]
     for folder in (smoke_run, output):

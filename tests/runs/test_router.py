@@ -18,6 +18,7 @@ from causal_lm_router.config.resolve import resolve_config
 from causal_lm_router.config.run_config import load_run_config
 from causal_lm_router.data.prepared import prepare_data
 from causal_lm_router.files.checksums import write_checked
+from causal_lm_router.generation import joined_calls
 from causal_lm_router.prompting.encoder import Encoder
 from causal_lm_router.routing import Generation
 from causal_lm_router.runs.run_folder import RunFolder
@@ -177,16 +178,21 @@ def test_calls_from_several_threads_take_turns(scripted: Callable[..., CausalLMR
         inside.append("in")
         time.sleep(0.01)  # another thread would come in here
         inside.append("out")
-        return generate(prompts, stop_ids)
+        return generate(prompts, stop_ids) * len(prompts)
 
     script.generate = watch  # type: ignore[method-assign]
     with ThreadPoolExecutor(4) as pool:
         routes = list(pool.map(lambda number: router.route_single({"query": "a", "number": number}), range(8)))
-    assert inside == ["in", "out"] * 8
+    # Calls that wait are answered together, so there may be fewer than 8.
+    assert inside == ["in", "out"] * (len(inside) // 2)
     assert [route["number"] for route in routes] == list(range(8))
 
 
-def test_threads_that_share_a_router_get_the_routes_of_one(smoke_run: Path, router: CausalLMRouter) -> None:
+def test_threads_that_share_a_router_get_the_routes_of_one(
+    smoke_run: Path, router: CausalLMRouter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Each call alone: in a larger batch sums round differently.
+    monkeypatch.setattr(joined_calls, "MAX_JOINED", 12)
     queries = [f"What is {number} times 23?" for number in range(12)]
     expected = router.route_batch(queries)
     with CausalLMRouter.from_run(smoke_run) as shared, ThreadPoolExecutor(4) as pool:

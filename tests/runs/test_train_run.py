@@ -138,7 +138,7 @@ def test_the_config_in_the_folder_is_that_of_the_run(finished: tuple[TrainConfig
 
 def evaluate_config(config: TrainConfig, output_dir: Path, **changes: Any) -> EvaluateConfig:
     fields = {field.name: getattr(config, field.name) for field in dataclasses.fields(config)}
-    return EvaluateConfig(**(fields | changes), output_dir=str(output_dir))
+    return EvaluateConfig(**(fields | changes), output_dir=str(output_dir), latency_calls=None)
 
 
 @pytest.mark.slow

@@ -13,6 +13,7 @@ HONOURED: dict[str, tuple[str, ...]] = {
     "evaluate": (
         "run_dir",
         "output_dir",
+        "latency_calls",
         "data",
         "prompt",
         "inference",

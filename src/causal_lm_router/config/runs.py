@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from causal_lm_router.config.baselines import PROMPTED, BaselineConfig
-from causal_lm_router.config.checks import Settings, check, check_file_name
+from causal_lm_router.config.checks import AT_LEAST_1, Settings, check, check_file_name
 from causal_lm_router.config.data import DataConfig
 from causal_lm_router.config.evaluation import EvaluationConfig
 from causal_lm_router.config.generation import DecodingConfig, InferenceConfig, Normalisation, ParsingConfig
@@ -105,6 +105,14 @@ class EvaluateConfig(TrainConfig):
 
     output_dir: str
     """Folder of the report, outcomes and drawings."""
+    latency_calls: int | None
+    """Calls whose latency is measured too, for each of 1, 8 and 32 queries a call and 1 and 4 threads; null measures
+    none. The report has the 95th percentile from 20 calls, and the 99th from 100."""
+
+    def _own_problems(self) -> Iterator[str]:
+        yield from super()._own_problems()
+        fits = self.latency_calls is None or self.latency_calls >= 1
+        yield from check(fits, "latency_calls", f"{AT_LEAST_1}, or null", self.latency_calls)
 
 
 @dataclass

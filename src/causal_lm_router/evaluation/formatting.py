@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import pandas as pd
 from rich.text import Text
 
 from causal_lm_router.evaluation.intervals import Estimate
@@ -188,6 +187,9 @@ def shorten_names(names: Sequence[str], max_chars: int = 32) -> list[str]:
 
 def write_csv(rows: Sequence[Row], columns: Sequence[str], path: Path) -> None:
     """Write rows under a header; without rows the header of `columns` alone. None is an empty cell."""
+    # Imported here: whoever shows numbers need not wait for it.
+    import pandas as pd
+
     pd.DataFrame(list(rows), columns=None if rows else list(columns), dtype=object).to_csv(path, index=False)
 
 

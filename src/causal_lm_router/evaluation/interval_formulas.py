@@ -8,7 +8,7 @@ from collections.abc import Callable
 from enum import StrEnum
 
 import numpy as np
-from scipy import special
+import scipy
 
 from causal_lm_router.data.arrays import Floats
 
@@ -100,11 +100,11 @@ def fieller_interval(numerators: Floats, denominators: Floats) -> tuple[Floats, 
 
 def t_quantile(degrees: Floats | float, level: Floats | float) -> Floats:
     """Return Student's t quantile for a two-sided interval at the level."""
-    return np.asarray(special.stdtrit(degrees, 1 - np.asarray(level) / 2))
+    return np.asarray(scipy.special.stdtrit(degrees, 1 - np.asarray(level) / 2))
 
 
 def _z_quantile(level: Floats | float) -> Floats:
-    return np.asarray(special.ndtri(1 - np.asarray(level) / 2))
+    return np.asarray(scipy.special.ndtri(1 - np.asarray(level) / 2))
 
 
 def _effective_size(mean: Floats, variance: Floats, num: float, level: Floats | float) -> Floats:
@@ -120,8 +120,8 @@ def _effective_size(mean: Floats, variance: Floats, num: float, level: Floats | 
 def exact_interval(share: Floats, size: Floats, level: Floats | float) -> tuple[Floats, Floats]:
     """Clopper and Pearson's interval, also for sizes and hits that are no whole numbers."""
     hits, tail = share * size, np.asarray(level) / 2
-    low = special.betaincinv(np.maximum(hits, 1e-9), size - hits + 1, tail)
-    high = special.betaincinv(hits + 1, np.maximum(size - hits, 1e-9), 1 - tail)
+    low = scipy.special.betaincinv(np.maximum(hits, 1e-9), size - hits + 1, tail)
+    high = scipy.special.betaincinv(hits + 1, np.maximum(size - hits, 1e-9), 1 - tail)
     # At the two ends the interval closes exactly.
     return np.where(share <= 1e-12, 0.0, low), np.where(share >= 1 - 1e-12, 1.0, high)
 
@@ -169,8 +169,8 @@ def _cost_interval(mean: Floats, variance: Floats, num: int, largest: Floats | f
         # A gamma distribution of mean m and variance v has the shape m^2 / v and the scale v / m.
         more, more_spread = mean + largest / num, spread + (largest / num) ** 2
         with np.errstate(divide="ignore", invalid="ignore"):
-            low = special.gammaincinv(mean**2 / spread, tail) * spread / mean
-            high = special.gammaincinv(more**2 / more_spread, 1 - tail) * more_spread / more
+            low = scipy.special.gammaincinv(mean**2 / spread, tail) * spread / mean
+            high = scipy.special.gammaincinv(more**2 / more_spread, 1 - tail) * more_spread / more
         return np.where(spread > 0, low, mean), np.where(np.isnan(mean), np.nan, high)
 
     return interval

@@ -17,6 +17,8 @@ _WHY = {
     "bayes_gap_recovered": _EXPECTED,
     "expected_gap_recovered": _EXPECTED,
     "queries_per_second": "the speed of this router was not measured",
+    "p95_seconds": "it needs 20 calls",
+    "p99_seconds": "it needs 100 calls",
     "decoding": "this router generates no text",
     "predictions": "there is no number for every candidate (decoding=scored gives them), or training was going on",
     "valid_mass": "decoding=scored alone looks at every target",

@@ -7,6 +7,7 @@ from types import UnionType
 from typing import Any, get_args, get_origin, get_type_hints
 
 from causal_lm_router.evaluation.intervals import Estimate
+from causal_lm_router.evaluation.latency import Latency
 from causal_lm_router.evaluation.measures.prediction_report import PredictionReport
 
 
@@ -123,6 +124,8 @@ class RoutingReport:
     """Queries by label (rows, pool order) and route (columns, pool order, then parse failures)."""
     queries_per_second: float | None
     """Throughput of generation; None where it was not measured."""
+    latency: tuple[Latency, ...] = ()
+    """How long single routes and batches take; empty where it was not measured."""
     decoding: DecodingReport | None = None
     """How the routes were read out of the base model; None for routers without one."""
     predictions: PredictionReport | None = None

@@ -21,6 +21,7 @@ from causal_lm_router.evaluation.formatting import (
     two_lines,
 )
 from causal_lm_router.evaluation.intervals import Estimate
+from causal_lm_router.evaluation.latency import latency_table
 from causal_lm_router.evaluation.missing import explain_missing
 from causal_lm_router.evaluation.report import DecodingReport, Reference, RoutingReport
 from causal_lm_router.evaluation.report_warnings import mostly_fails
@@ -53,6 +54,8 @@ def print_report(report: RoutingReport, console: Console, max_tasks: int = 20) -
         tables.append(_decoding_table(report.decoding))
     if len(report.per_task) > 1 and not mostly_fails(report):
         tables.append(_task_table(report, max_tasks))
+    if report.latency:
+        tables.append(latency_table(report.latency))
     for table in tables:
         console.print(table)
         console.print()

@@ -1,5 +1,6 @@
 """The body of the `evaluate` command: evaluate a run's weights again."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import yaml
@@ -39,9 +40,11 @@ def evaluate_run(config: EvaluateConfig) -> RoutingReport:
             open_evaluation_tracking(config, config_dict(config), output) as tracking,
         ):
             evaluation = add_warnings(_evaluate(session), config, data.splits, folder.weights)
+            evaluation = _add_latency(evaluation, session, config.latency_calls)
             output.mkdir(parents=True, exist_ok=True)
             # Without what no run has: an evaluation's config reads as that of a run.
-            settings = {key: value for key, value in redact_stored(config_dict(config)).items() if key != "output_dir"}
+            stored = redact_stored(config_dict(config))
+            settings = {key: value for key, value in stored.items() if key not in ("output_dir", "latency_calls")}
             write_config(RunFolder(output).config, yaml.safe_dump(settings, sort_keys=False), config.data, data)
             record_final(tracking, evaluation, output, report_facts(config, data, config.evaluation.final_split), 0)
     return evaluation.report
@@ -53,6 +56,16 @@ def _evaluate(session: Session) -> Evaluation:
     validation = _validate(session)
     with name_work(evaluation.final_split.value):
         return session.evaluate(session.folder.weights, examples, also, with_predictions=True, validation=validation)
+
+
+def _add_latency(evaluation: Evaluation, session: Session, num_calls: int | None) -> Evaluation:
+    """Return the evaluation with the latency of routes like its own in its report, where calls are asked for."""
+    if num_calls is None:
+        return evaluation
+    queries = [outcome.example.query for outcome in evaluation.outcomes]
+    with name_work("latency"):
+        latency = session.measure_latency(session.folder.weights, queries, num_calls)
+    return replace(evaluation, report=replace(evaluation.report, latency=latency))
 
 
 def _validate(session: Session) -> Evaluation | None:

@@ -15,6 +15,7 @@ from causal_lm_router.config.resolve import resolve_config
 from causal_lm_router.config.run_config import load_run_config
 from causal_lm_router.generation.decoder import Decoder, Decoding
 from causal_lm_router.generation.generator import Generator
+from causal_lm_router.generation.joined_calls import JoinedCalls
 from causal_lm_router.models.precision import resolve_precision
 from causal_lm_router.prompting.encoder import Encoder
 from causal_lm_router.prompting.parse import called_candidate
@@ -43,7 +44,7 @@ class CausalLMRouter:
     """Routes queries with the weights of a run.
 
     The engine starts at the first route and stays; `close` (or leaving a `with` block) ends it. Several threads may
-    share a router: their calls wait for one another.
+    share a router: calls that come while one is being answered are answered together after it.
     """
 
     def __init__(self, yaml_path: str | Path) -> None:
@@ -62,8 +63,9 @@ class CausalLMRouter:
         self.config, self.files, self._folder = config, files, folder
         self._loaded: tuple[Encoder, Generator] | None = None
         self._workbench = Workbench()
-        # One engine answers one call at a time, and neither vLLM nor the weights may be shared between threads.
+        # Neither vLLM nor the weights may be shared between threads, nor be closed while they answer.
         self._lock = threading.Lock()
+        self._joined = JoinedCalls(self._decode)
 
     @classmethod
     def from_run(
@@ -104,8 +106,7 @@ class CausalLMRouter:
                 raise ValueError(f"query {number} of {len(queries)}: {error}") from None
         if not queries:
             return []
-        with self._lock:
-            decodings = self._decode(queries)
+        decodings = self._joined(queries)
         fallback = self.config.parsing.fallback_candidate
         return [
             Route(
@@ -118,11 +119,12 @@ class CausalLMRouter:
         ]
 
     def _decode(self, queries: Sequence[str]) -> list[Decoding]:
-        encoder, generator = self._load()
         config = self.config
-        mean_costs = self._folder.read_metadata().mean_costs if config.decoding.cost_weight else None
-        decoder = Decoder(generator, encoder, config.decoding, config.objective, config.parsing, mean_costs)
-        return decoder.decode(config.decoding.method, encoder.encode_prompts(queries))
+        with self._lock:
+            encoder, generator = self._load()
+            mean_costs = self._folder.read_metadata().mean_costs if config.decoding.cost_weight else None
+            decoder = Decoder(generator, encoder, config.decoding, config.objective, config.parsing, mean_costs)
+            return decoder.decode(config.decoding.method, encoder.encode_prompts(queries))
 
     def route_single(self, query: Mapping[str, Any]) -> dict[str, Any]:
         """Return the query's dictionary (its text under `query`) with `model_name`, the LLM to call, added.

@@ -20,10 +20,12 @@ from causal_lm_router.config import (
 from causal_lm_router.data.prepared import PreparedData, prepare_data
 from causal_lm_router.evaluation.evaluate import evaluate_router
 from causal_lm_router.evaluation.evaluation_folder import outcome_rows
+from causal_lm_router.evaluation.latency import Latency, measure_latency
 from causal_lm_router.evaluation.metrics import Evaluation
 from causal_lm_router.evaluation.report import RoutingReport
 from causal_lm_router.generation.decoder import Decoder
 from causal_lm_router.generation.generator import Generator, open_generator
+from causal_lm_router.generation.joined_calls import JoinedCalls
 from causal_lm_router.models.base_model import base_model_source, load_tokenizer
 from causal_lm_router.models.precision import resolve_precision
 from causal_lm_router.models.torch_state import keep_random_state, keep_torch_settings
@@ -73,11 +75,7 @@ class Session:
         `also` names further decoding methods to evaluate beside the configured one. `with_predictions` and `validation`
         are those of `evaluate_outcomes`.
         """
-        # The generator outlives its weights: an evaluation while training changes nothing but them.
-        self.generator.load_weights(weights_dir)
-        config, data = self.config, self.data
-        mean_costs = data.mean_costs
-        decoder = Decoder(self.generator, self.encoder, config.decoding, config.objective, config.parsing, mean_costs)
+        decoder, config, data = self._load(weights_dir), self.config, self.data
         methods = (config.decoding.method, *also)
         fallback = config.parsing.fallback_candidate
         result = evaluate_router(
@@ -95,6 +93,21 @@ class Session:
         # Training may go on now, and needs the memory of the device.
         self.generator.sleep()
         return result
+
+    def measure_latency(self, weights_dir: Path | None, queries: Sequence[str], num_calls: int) -> tuple[Latency, ...]:
+        """Return how long calls take that route such queries with weights from a folder; then the generator sleeps."""
+        decoder, method = self._load(weights_dir), self.config.decoding.method
+        # As in a router that threads share, the engine answers one call at a time.
+        joined = JoinedCalls(lambda texts: decoder.decode(method, self.encoder.encode_prompts(texts)))
+        latency = measure_latency(joined, queries, num_calls)
+        self.generator.sleep()
+        return latency
+
+    def _load(self, weights_dir: Path | None) -> Decoder:
+        # The generator outlives its weights: an evaluation while training changes nothing but them.
+        self.generator.load_weights(weights_dir)
+        config, costs = self.config, self.data.mean_costs
+        return Decoder(self.generator, self.encoder, config.decoding, config.objective, config.parsing, costs)
 
     def close(self) -> None:
         """Release the generator and the memory that the job leaves."""

@@ -8,8 +8,7 @@ expected to be poor.
 from typing import NamedTuple
 
 import numpy as np
-from scipy.optimize import minimize_scalar
-from scipy.special import expit, logit
+import scipy
 
 from causal_lm_router.data.arrays import Bools, Floats, Integers
 from causal_lm_router.evaluation.interval_formulas import LEVEL, share_interval
@@ -114,7 +113,7 @@ def expected_calibration_error(scores: Floats, predicted: Floats, num_bins: int 
 
 def scale(predicted: Floats, temperature: float) -> Floats:
     """Return sigmoid(logit(prediction) / temperature), predictions clipped to `CLIP` from 0 and 1 before."""
-    return np.asarray(expit(logit(np.clip(predicted, CLIP, 1 - CLIP)) / temperature))
+    return np.asarray(scipy.special.expit(scipy.special.logit(np.clip(predicted, CLIP, 1 - CLIP)) / temperature))
 
 
 def fit_temperature(scores: Floats, predicted: Floats) -> float:
@@ -124,7 +123,7 @@ def fit_temperature(scores: Floats, predicted: Floats) -> float:
     were too sure. Fit it on validation queries. Source: Guo et al. (2017), arXiv 1706.04599, section 4.2, here for one
     logit per candidate.
     """
-    logits = logit(np.clip(predicted, CLIP, 1 - CLIP))
+    logits = scipy.special.logit(np.clip(predicted, CLIP, 1 - CLIP))
 
     def loss(log_temperature: float) -> float:
         scaled = logits * np.exp(-log_temperature)
@@ -133,7 +132,8 @@ def fit_temperature(scores: Floats, predicted: Floats) -> float:
 
     # On the logarithm of the temperature the loss is smooth and the range is even.
     low, high = np.log(TEMPERATURES)
-    return float(np.exp(minimize_scalar(loss, bounds=(low, high), method="bounded", options={"xatol": 1e-6}).x))
+    found = scipy.optimize.minimize_scalar(loss, bounds=(low, high), method="bounded", options={"xatol": 1e-6})
+    return float(np.exp(found.x))
 
 
 def conformal_threshold(scores: Floats, predicted: Floats, level: float = 0.9) -> float:
