@@ -48,13 +48,18 @@ def refuses(main: Callable[..., Result], tmp_path: Path) -> Callable[..., str]:
 # Commands on a run
 
 
+@pytest.fixture(scope="module")
+def run_config() -> str:
+    """The config.yaml of a run."""
+    return dump_config(compose_config(["data=jsonl", "debug=smoke", r"data.path='\${x}, #1'", "run_dir=elsewhere"]))
+
+
 @pytest.fixture
-def run_dir(tmp_path: Path) -> Path:
+def run_dir(tmp_path: Path, run_config: str) -> Path:
     """The folder of a run whose weights nothing reads."""
     folder = tmp_path / "a, run (1)"
     folder.mkdir()
-    config = dump_config(compose_config(["data=jsonl", "debug=smoke", r"data.path='\${x}, #1'", "run_dir=elsewhere"]))
-    (folder / "config.yaml").write_text(config, encoding="utf-8")
+    (folder / "config.yaml").write_text(run_config, encoding="utf-8")
     RunFolder(folder).write_metadata(RouterMetadata((Candidate("a"), Candidate("b")), "a"))
     RunFolder(folder).weights.mkdir()
     return folder

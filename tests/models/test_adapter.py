@@ -239,6 +239,15 @@ def change_settings(folder: Path, **changes: Any) -> None:
 FIRST = "base_model.model.model.layers.0.self_attn.k_proj.lora_A.weight"
 
 
+@pytest.fixture(scope="module")
+def saved_adapter(tiny_base: Any, tiny_config: Callable[..., Any], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of an adapter without checksums, like one from elsewhere."""
+    folder = tmp_path_factory.mktemp("saved") / "adapter"
+    save_weights(make_model(tiny_base, tiny_config().lora), tiny_base.tokenizer, folder)
+    (folder / CHECKSUMS).unlink()
+    return folder
+
+
 @pytest.mark.parametrize(
     ("damage", "told"),
     [
@@ -258,11 +267,10 @@ FIRST = "base_model.model.model.layers.0.self_attn.k_proj.lora_A.weight"
     ],
 )
 def test_an_adapter_that_does_not_fit_is_an_error_of_one_line(
-    damage: Callable[[Path], None], told: str, tiny_base: Any, tiny_config: Callable[..., Any], tmp_path: Path
+    damage: Callable[[Path], None], told: str, tiny_base: Any, saved_adapter: Path, tmp_path: Path
 ) -> None:
     folder = tmp_path / "adapter"
-    save_weights(make_model(tiny_base, tiny_config().lora), tiny_base.tokenizer, folder)
-    (folder / CHECKSUMS).unlink()  # one from elsewhere has none
+    shutil.copytree(saved_adapter, folder)
     damage(folder)
     with pytest.raises(ValueError) as caught:
         load_trained(tiny_base.path, tiny_base.config, folder)
