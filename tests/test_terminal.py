@@ -108,12 +108,12 @@ def test_quiet_is_one_option_of_every_command(
     assert os.environ[terminal.QUIET] == "1"
 
 
-def test_a_bar_names_its_work_and_counts_whole_units(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_bar_names_its_work_and_counts(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
     monkeypatch.setattr(terminal, "DELAY_S", 0.0)
-    with name_work("test"), name_work("scored"), progress_bar(unit="queries", total=12, per_unit=4) as bar:
-        bar.update(6)
-        assert re.fullmatch(r"test, scored: 2/3 queries, (\?|\d\d:\d\d) left", str(bar).strip())
+    with name_work("test"), name_work("scored"), progress_bar(unit="queries", total=12) as bar:
+        bar.update(8)
+        assert re.fullmatch(r"test, scored: 8/12 queries, (\?|\d\d:\d\d) left", str(bar).strip())
     with progress_bar(["a", "b"], unit="rows", name="reading") as items:
         assert list(items) == ["a", "b"]
         assert str(items).startswith("reading: 2/2 rows, ")

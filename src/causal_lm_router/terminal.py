@@ -116,12 +116,11 @@ def progress_bar(
     unit: str,
     name: str | None = None,
     total: int | None = None,
-    per_unit: int = 1,
 ) -> "tqdm[Item]":
     """Return a bar that passes items on, or that `update` moves: "test, scored: 120/601 queries, 00:32 left".
 
-    It shows where standard error is a terminal, after `DELAY_S`, and disappears at its end. With `per_unit` that many
-    steps are one unit. Of items whose number is not known it shows how many there were.
+    It shows where standard error is a terminal, after `DELAY_S`, and disappears at its end. Of items whose number is
+    not known it shows how many there were.
     """
     # Generators have no length: without a total the bar counts up and shows the time taken.
     if total is None and isinstance(items, Sized):
@@ -132,7 +131,6 @@ def progress_bar(
         desc=", ".join([*_work.get(), *([name] if name else [])]),
         total=total,
         unit=unit,
-        unit_scale=1 / per_unit,
         delay=DELAY_S,
         leave=False,
         disable=None if _bars_shown and not is_quiet() else True,  # None: where standard error is no terminal

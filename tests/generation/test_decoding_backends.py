@@ -6,7 +6,6 @@ import random
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -17,7 +16,7 @@ from numpy.typing import NDArray
 from causal_lm_router.config import Backend, TrainConfig
 from causal_lm_router.generation.generated_text import make_constrained_generation
 from causal_lm_router.generation.generator import Generator, open_generator
-from causal_lm_router.generation.trie_walks import greedy_search, logprobs_by_node
+from causal_lm_router.generation.trie_walks import greedy_search
 from causal_lm_router.models.base_model import load_base_model, load_tokenizer
 from causal_lm_router.prompting.token_trie import TokenTrie, cut_when_decided, make_trie
 
@@ -143,27 +142,33 @@ def test_sequence_logprobs_are_those_of_plain_forward_passes(backend: str, rig: 
     assert np.abs(found - rig.sequence_logprobs(prompts, trie)).max() < 1e-4
 
 
-def test_sequence_logprobs_by_node_as_on_a_gpu(rig: Rig, prompts: list[list[int]]) -> None:
+def test_sequence_logprobs_by_node_as_on_a_gpu(
+    rig: Rig, prompts: list[list[int]], monkeypatch: pytest.MonkeyPatch
+) -> None:
     trie = rig.names_trie([300])
-    found = logprobs_by_node(rig.vllm.next_logprobs, prompts[:6], trie)
+    monkeypatch.setattr(rig.vllm._engine, "can_pack", lambda: False)
+    found = rig.vllm.sequence_logprobs(prompts[:6], trie)
     assert np.abs(found - rig.sequence_logprobs(prompts[:6], trie)).max() < 1e-4
 
 
-def test_prompt_is_computed_once_for_all_sequences(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_vllm_computes_a_batch_with_all_its_sequences_at_once(
+    rig: Rig, prompts: list[list[int]], monkeypatch: pytest.MonkeyPatch
+) -> None:
     rig.vllm.load_weights(None)
-    engine = rig.vllm._engine
-    num_cached: list[int] = []
-    generate = engine.llm.generate
+    engine, before = rig.vllm._engine, rig.vllm.generate(prompts[:2])
+    calls: list[str] = []
+    call = engine.llm.collective_rpc
 
-    def spy(*args: Any, **kwargs: Any) -> Any:
-        outputs = generate(*args, **kwargs)
-        num_cached.extend(output.num_cached_tokens for output in outputs)
-        return outputs
+    def spy(method: str, **arguments: Any) -> Any:
+        calls.append(method)
+        return call(method, **arguments)
 
-    monkeypatch.setattr(engine.llm, "generate", spy)
-    two = [list(range(3, 73)), list(range(103, 173))]  # 70 tokens each: two blocks of 32 and a part
-    rig.vllm.sequence_logprobs(two, make_trie([(5, EOS), (6, EOS), (7, 8, EOS)]))
-    assert num_cached == [0, 64, 64] * 2
+    monkeypatch.setattr(engine.llm, "collective_rpc", spy)
+    monkeypatch.setattr(engine.llm, "generate", None)
+    rig.vllm.sequence_logprobs(prompts, rig.names_trie())
+    assert calls == ["can_pack"] + 3 * ["target_logprobs"], "20 prompts in batches of 7"
+    monkeypatch.undo()
+    assert rig.vllm.generate(prompts[:2]) == before, "requests find their own attention and cache again"
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
@@ -357,13 +362,6 @@ def test_prefix_that_leaves_no_room_is_refused(rig: Rig) -> None:
     assert len(rig.vllm.next_logprobs([[5] * (room - 1)], [[6]])[0]) == 1
     with pytest.raises(ValueError, match=r"inference\.max_new_tokens must be at least 25, got 24"):
         rig.vllm.next_logprobs([[5] * room], [[6]])
-
-
-def test_tokens_that_cannot_be_forced_are_an_error(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
-    outputs = [SimpleNamespace(token_ids=[9], cumulative_logprob=0.0)] * 2
-    monkeypatch.setattr(rig.vllm, "_outputs", lambda *_, **__: outputs)
-    with pytest.raises(ValueError, match=r"inference\.engine_args .*logits_processors"):
-        rig.vllm.sequence_logprobs([[3]], make_trie([(5, EOS), (6, EOS)]))
 
 
 def test_a_head_that_shares_the_embedding_follows_a_reload(

@@ -95,7 +95,7 @@ class InferenceConfig(Settings):
     """Dtype of the weights while generating, and of the merged checkpoint: `float32`, `bfloat16`, `float16`, or `auto`,
     which the machine is fast at; null takes `base_model.dtype`."""
     batch_size: int
-    """Queries per batch of the transformers backend; vLLM schedules by itself."""
+    """Queries per batch of the transformers backend, and of vLLM's `scored` on a CPU; else vLLM schedules by itself."""
     engine_args: dict[str, Any]
     """Any further argument of `vllm.LLM`."""
     sampling_args: dict[str, Any]

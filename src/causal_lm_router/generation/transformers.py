@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import torch
@@ -11,6 +11,7 @@ from torch import Tensor
 from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from causal_lm_router.config import BaseModelConfig, InferenceConfig
+from causal_lm_router.generation.batches import Answer, run_batches
 from causal_lm_router.generation.generated_text import decode_generated, make_constrained_generation
 from causal_lm_router.generation.trie_walks import greedy_path
 from causal_lm_router.models.adapter import load_trained
@@ -18,9 +19,6 @@ from causal_lm_router.models.base_model import load_base_model
 from causal_lm_router.models.target_logprobs import edge_logprobs, target_logprobs
 from causal_lm_router.prompting.token_trie import TokenTrie, cut_when_decided
 from causal_lm_router.routing import Generation
-from causal_lm_router.terminal import progress_bar
-
-Answer = TypeVar("Answer")
 
 
 class TransformersGenerator:
@@ -124,17 +122,7 @@ class TransformersGenerator:
     def _run_batches(
         self, prompts: Sequence[Sequence[int]], answers: Callable[[list[int]], Sequence[Answer]], unit: str = "queries"
     ) -> list[Answer]:
-        """Return the results of `answers`, which takes the numbers of a batch's prompts, in the prompts' order."""
-        size = self._inference.batch_size
-        # Batches of similar length, since each is padded to its longest prompt.
-        order = sorted(range(len(prompts)), key=lambda index: len(prompts[index]))
-        batches = [order[start : start + size] for start in range(0, len(order), size)]
-        found: dict[int, Answer] = {}
-        with progress_bar(unit=unit, total=len(prompts)) as bar:
-            for batch in batches:
-                found |= zip(batch, answers(batch), strict=True)
-                bar.update(len(batch))
-        return [found[index] for index in range(len(prompts))]
+        return run_batches(prompts, self._inference.batch_size, answers, unit)
 
     def _pad(self, prompts: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
         """Return the prompts as ids and attention mask, padded on the left."""

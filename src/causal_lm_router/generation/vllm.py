@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from transformers import PreTrainedTokenizerBase
 
 from causal_lm_router.config import BaseModelConfig, InferenceConfig, LoraConfig
+from causal_lm_router.generation.batches import run_batches
 from causal_lm_router.generation.generated_text import decode_generated, make_constrained_generation
 from causal_lm_router.generation.trie_walks import logprobs_by_node
 from causal_lm_router.generation.vllm_engine import VllmEngine
@@ -104,30 +105,19 @@ class VllmGenerator:
     def sequence_logprobs(self, prompts: Sequence[Sequence[int]], trie: TokenTrie) -> NDArray[np.float64]:
         """Return [number of prompts, number of sequences]: each sequence's log-probability after each prompt.
 
-        On a CPU each sequence is one request, whose tokens are forced. The model runner for GPUs cannot force tokens:
-        there each trie node is one request, for the log-probabilities of its children. The same is done if every
-        sequence is a single token, since then one node has them all. The prompt is in the prefix cache after its first
-        request.
-
-        Raises:
-            ValueError: a sequence is longer than `inference.max_new_tokens`, or tokens cannot be forced.
+        On a CPU that is one pass over a batch of prompts with all their sequences. On a GPU, and for models whose
+        attention is of another kind, each trie node is one request, for the log-probabilities of its children; so it is
+        where every sequence is a single token, since then one node has them all.
         """
-        self._check_depth(trie)
-        if self._engine.on_gpu or max(map(len, trie.sequences)) == 1:
+        self._hold_weights()
+        if max(map(len, trie.sequences)) == 1 or not self._engine.can_pack():
             return logprobs_by_node(self.next_logprobs, prompts, trie)
-        from causal_lm_router.generation.vllm_forced_tokens import forcing_params
 
-        # All sequences of a prompt follow one another, so that the prompt is computed once.
-        sequences = trie.sequences * len(prompts)
-        repeated = [prompt for prompt in prompts for _ in trie.sequences]
-        forced = [forcing_params(ids) for ids in trie.sequences] * len(prompts)
-        outputs = self._outputs(repeated, forced, per_unit=len(trie.sequences))
-        if [tuple(output.token_ids) for output in outputs] != list(sequences):
-            raise ValueError(
-                "inference.engine_args must let tokens be forced: logits_processors or another argument prevents it"
-            )
-        logprobs = [output.cumulative_logprob for output in outputs]
-        return np.array(logprobs, dtype=np.float64).reshape(len(prompts), len(trie.sequences))
+        def answers(batch: list[int]) -> list[list[float]]:
+            return self._engine.target_logprobs([prompts[index] for index in batch], trie.sequences)
+
+        found = run_batches(prompts, self._inference.batch_size, answers)
+        return np.array(found, dtype=np.float64).reshape(len(prompts), len(trie.sequences))
 
     def sleep(self) -> None:
         """On a GPU, move the weights to the host and drop the cache until the next use; do nothing on a CPU."""
@@ -149,8 +139,7 @@ class VllmGenerator:
             "enable_prefix_caching": True,
             "use_tqdm_on_load": False,
             "load_format": "safetensors",  # older formats are pickles
-            # After a reload of weights: see there.
-            "worker_extension_cls": "causal_lm_router.generation.vllm_tied_head.TiedHead",
+            "worker_extension_cls": "causal_lm_router.generation.vllm_worker.WorkerMethods",
             # The other backends have no grammar over tokens, or (xgrammar 0.2.8) confuse grammars of similar shape.
             "structured_outputs_config": {"backend": "guidance"},
         }
@@ -165,18 +154,18 @@ class VllmGenerator:
             # Only whole blocks are cached: the fixed part of most prompts is shorter than the default of 128 tokens.
             # Eager, since compiling needs a C++ compiler.
             arguments |= {"block_size": 32, "kv_cache_memory_bytes": CPU_CACHE_BYTES, "enforce_eager": True}
-            arguments["logits_processors"] = ["causal_lm_router.generation.vllm_forced_tokens:ForcedTokens"]
         # The user's own arguments win.
         return arguments | self._inference.engine_args
 
-    def _outputs(
-        self, prompts: Sequence[Sequence[int]], sampling: Sequence[Any], unit: str = "queries", per_unit: int = 1
-    ) -> list[Any]:
+    def _hold_weights(self) -> None:
         self._engine.start(self._engine_args())
         if not self._engine.is_held_by(self):
             self.load_weights(self._weights_dir)
+
+    def _outputs(self, prompts: Sequence[Sequence[int]], sampling: Sequence[Any], unit: str = "queries") -> list[Any]:
+        self._hold_weights()
         requests = [{"prompt_token_ids": list(ids)} for ids in prompts]
-        return [output.outputs[0] for output in self._engine.generate(requests, sampling, unit, per_unit)]
+        return [output.outputs[0] for output in self._engine.generate(requests, sampling, unit)]
 
     def _check_depth(self, trie: TokenTrie) -> None:
         longest, room = max(map(len, trie.sequences)), self._inference.max_new_tokens

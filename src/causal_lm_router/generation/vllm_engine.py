@@ -119,18 +119,31 @@ class VllmEngine:
             assert is_reset, "vLLM kept its prefix cache, which belongs to the weights before"
         self._user = user
 
-    def generate(
-        self, requests: Sequence[dict[str, Any]], sampling: Sequence[Any], unit: str = "queries", per_unit: int = 1
-    ) -> list[Any]:
+    def generate(self, requests: Sequence[dict[str, Any]], sampling: Sequence[Any], unit: str = "queries") -> list[Any]:
         """Return vLLM's output for every request, in order; the random state of the process stays as it is.
 
-        The progress bar counts `unit`, each made of `per_unit` requests.
+        The progress bar counts requests as `unit`.
         """
         # A bar that is not shown measures no time, and vLLM would divide by it.
-        bar = partial(_show_bar, unit, per_unit) if not progress_bar(unit=unit).disable else False
+        bar = partial(_show_bar, unit) if not progress_bar(unit=unit).disable else False
         with self._close_on_error(), keep_random_state(), self._avoid_compiler():
             outputs: list[Any] = self.llm.generate(requests, sampling, lora_request=self._lora_request, use_tqdm=bar)
         return outputs
+
+    def can_pack(self) -> bool:
+        """Return whether `target_logprobs` can be used: on one CPU, for a model with plain attention."""
+        if self.on_gpu or self._arguments["tensor_parallel_size"] > 1:
+            return False
+        return bool(self.llm.collective_rpc("can_pack")[0])
+
+    def target_logprobs(
+        self, prompts: Sequence[Sequence[int]], sequences: Sequence[Sequence[int]]
+    ) -> list[list[float]]:
+        """Return the log-probability (nats) of every sequence after each prompt, by one pass over all of them."""
+        lists = [list(ids) for ids in prompts], [list(ids) for ids in sequences]
+        with self._close_on_error(), keep_random_state(), self._avoid_compiler():
+            found: list[list[float]] = self.llm.collective_rpc("target_logprobs", args=lists)[0]
+        return found
 
     def sleep(self) -> None:
         """On a GPU, move the weights to the host and drop the cache until the next use; do nothing on a CPU."""
@@ -169,7 +182,7 @@ class VllmEngine:
 
     def _reload(self, checkpoint: Path, content: str | None) -> None:
         self.llm.collective_rpc("reload_weights", kwargs={"weights_path": str(checkpoint)})
-        self.llm.collective_rpc("refresh_tied_head")  # see `vllm_tied_head`
+        self.llm.collective_rpc("refresh_tied_head")  # see `vllm_worker`
         self._weights = content
 
     def _request(self, adapter_dir: Path) -> Any:
@@ -213,9 +226,9 @@ def _temporary_files_in(folder: Path) -> Iterator[None]:
             os.environ["TMPDIR"] = variable
 
 
-def _show_bar(unit: str, per_unit: int, items: Any = None, total: int | None = None, **_described: Any) -> Any:
+def _show_bar(unit: str, items: Any = None, total: int | None = None, **_described: Any) -> Any:
     """Return what vLLM takes in place of its own bars: the first is around the prompts, the second counts requests."""
-    return items if items is not None else progress_bar(unit=unit, total=total, per_unit=per_unit)
+    return items if items is not None else progress_bar(unit=unit, total=total)
 
 
 def hash_adapter(adapter_dir: Path) -> str:
