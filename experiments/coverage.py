@@ -27,6 +27,8 @@ from causal_lm_router.evaluation.measures.two_candidates import apgr_estimate
 from causal_lm_router.evaluation.statistics import mcnemar_p, seed_mean
 
 QUERIES = (12, 30, 100, 500)
+FEW, TIMES = 100, 4
+"""Below so many queries there are as many times more samples: they cost little, and few of them have every interval."""
 SEEDS = (1, 2, 3, 5)
 SPREADS = (0.0, 0.3, 0.6)
 """Standard deviation of the seeds' log-odds of being right: none, and about 6 and 11 points of accuracy."""
@@ -186,7 +188,7 @@ def measure_means(samples: int, seeds: int, spread: float, seed: int = 0) -> lis
     shares: dict[str, dict[int, float | None]] = {}
     printed: dict[str, dict[int, float | None]] = {}
     for queries in QUERIES:
-        one = draw(random, samples, seeds, queries, spread)
+        one = draw(random, samples * (TIMES if queries < FEW else 1), seeds, queries, spread)
         for name, (measure, values) in means.items():
             table = values(one)
             truth = 0.0 if name in NULLS else float(np.mean(truths[name]))

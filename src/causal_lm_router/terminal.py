@@ -6,7 +6,7 @@ import os
 import sys
 import tempfile
 import unicodedata
-from collections.abc import Iterable, Iterator, Sized
+from collections.abc import Callable, Iterable, Iterator, Sized
 from contextvars import ContextVar
 from typing import IO, Any, TypeVar
 
@@ -139,11 +139,12 @@ def progress_bar(
 
 
 @contextlib.contextmanager
-def divert_output() -> Iterator[None]:
+def divert_output() -> Iterator[Callable[[], str]]:
     """Send what is written to standard output and error in the block to the log file, or nowhere without one.
 
-    That includes what native code and child processes write. Both are restored at the end. After an error other than a
-    ValueError, whose message says it all, what was written is shown.
+    Yields a function that returns what was written so far. That includes what native code and child processes write.
+    Both are restored at the end. After an error other than a ValueError, whose message says it all, what was written is
+    shown.
     """
     # The descriptors themselves are changed, since native code and child processes do not know Python's streams.
     with _open_log() as log:
@@ -151,10 +152,17 @@ def divert_output() -> Iterator[None]:
         _flush()
         kept = [os.dup(descriptor) for descriptor in (1, 2)]
         is_unclear = False
+
+        def written() -> bytes:
+            _flush()
+            # Only what this block has written, not the log before it.
+            log.seek(start)
+            return log.read()
+
         try:
             for descriptor in (1, 2):
                 os.dup2(log.fileno(), descriptor)
-            yield
+            yield lambda: written().decode(errors="replace")
         except Exception as error:
             is_unclear = not isinstance(error, ValueError)
             raise
@@ -163,10 +171,8 @@ def divert_output() -> Iterator[None]:
             for descriptor, original in zip((1, 2), kept, strict=True):
                 os.dup2(original, descriptor)
                 os.close(original)
-            # Only what this block has written, not the log before it.
             if is_unclear:
-                log.seek(start)
-                os.write(2, log.read())
+                os.write(2, written())
 
 
 def _open_log() -> IO[bytes]:

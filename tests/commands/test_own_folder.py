@@ -11,6 +11,8 @@ from omegaconf import OmegaConf
 
 from causal_lm_router.commands.own_folder import OwnFolder, held
 from causal_lm_router.files import locks
+from causal_lm_router.runs.run_folder import RunFolder, own_run
+from causal_lm_router.sweeps.launched_jobs import SweepJobs
 from tests.conftest import Result
 from tests.files.test_locks import held_elsewhere
 
@@ -63,6 +65,28 @@ def test_a_folder_of_another_run_stays_as_it_is(
     assert status == 1
     assert errors.startswith("error: run_dir must be ")
     assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file()} == before
+
+
+@pytest.mark.parametrize("name", [".lock", "train.log", ".hydra/config.yaml"])
+def test_a_folder_with_links_to_elsewhere_stays_as_it_is(
+    name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    outside, run = tmp_path / "outside", tmp_path / "run"
+    outside.write_text("kept\n")
+    (run / name).parent.mkdir(parents=True)
+    (run / name).symlink_to(outside)
+    before = sorted(run.rglob("*"))
+    config: Any = OmegaConf.create({"run_dir": str(run), "hydra": {"run": {"dir": "${run_dir}"}}})
+    # By the command, from Python, and as the job of a sweep.
+    with held, pytest.raises(SystemExit):
+        OwnFolder().on_run_start(config)
+    assert capsys.readouterr().err == f"error: {run / name}: must lie in {run} itself, got a link to {outside}\n"
+    with pytest.raises(ValueError, match="got a link to"), own_run(RunFolder(run)):
+        pass
+    jobs: Any = OmegaConf.create({"hydra": {"sweep": {"dir": str(tmp_path / "run")}}})
+    with pytest.raises(ValueError, match="got a link to"):
+        SweepJobs(jobs, None, None).start()  # type: ignore[arg-type]
+    assert (outside.read_text(), sorted(run.rglob("*"))) == ("kept\n", before)
 
 
 def test_two_runs_of_one_second_get_two_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -118,6 +118,14 @@ def test_a_typed_secret_is_in_no_record(secrets: Any) -> None:
     assert "a-token-typed" not in written
 
 
+def test_secrets_typed_from_python_are_remembered() -> None:
+    compose_config([*SMOKE, f"{TOKEN}a-token-from-python", "+trainer.extra={api_key: another-from-python}"])
+    assert redact_text("a-token-from-python, another-from-python") == "<redacted>, <redacted>"
+    with pytest.raises(ValueError):
+        compose_config([*SMOKE, "+tracking.password=one-of-no-setting"])
+    assert redact_text("one-of-no-setting") == "<redacted>"
+
+
 def test_references_are_not_remembered() -> None:
     remember_arguments([f"{TOKEN}${{oc.env:HF_TOKEN}}"])
     remember_secrets({"hf_token": "${oc.env:HF_TOKEN}"})

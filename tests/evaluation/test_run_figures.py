@@ -146,6 +146,16 @@ def test_learning_curve_draws_loss_rates_and_scores() -> None:
     }
 
 
+def test_the_legends_of_a_learning_curve_cover_no_line() -> None:
+    figure = draw_learning_curve([*CURVE, (4, "validation/bayes_score", 0.79)])
+    figure.draw_without_rendering()
+    for axes in figure.axes[1:3]:
+        legend = axes.get_legend().get_window_extent()
+        assert axes.get_window_extent().x1 < legend.x0 < legend.x1 <= figure.bbox.x1
+        lines = [line.get_window_extent() for line in axes.get_lines()]
+        assert all(axes.bbox.y0 < line.y0 and line.y1 < axes.bbox.y1 for line in lines), "inside the border"
+
+
 def test_without_evaluations_during_training_the_one_after_it_is_drawn() -> None:
     rows = [(1, "train/loss", 3.0), (6, "train/loss", 2.0), (6, "final_validation/routing_accuracy", 0.4)]
     loss, rates = draw_learning_curve(rows).axes

@@ -88,6 +88,17 @@ def test_runs_that_never_differ_have_no_interval_and_no_doubt() -> None:
     assert (same.estimate.value, same.estimate.standard_error, same.estimate.low, same.p) == (0.0, None, None, 1.0)
 
 
+def test_seeds_that_differ_on_few_queries_have_no_interval() -> None:
+    table = np.zeros((3, 40))
+    table[[0] * 5 + [1] * 5 + [2] * 4, range(14)] = 1.0
+    (few,) = estimate_differences(crossed(table), [Measure.difference], accuracy=0)
+    table[2, 14] = 1.0
+    (enough,) = estimate_differences(crossed(table), [Measure.difference], accuracy=0)
+    assert (few.estimate.low, few.p) == (None, 1.0), "14 of 15"
+    assert few.estimate.note == "needs at least 5 queries that differ on average over the seeds"
+    assert enough.estimate.low is not None and enough.p < 1.0
+
+
 def test_differences_of_equal_seeds_are_as_sure_as_their_queries() -> None:
     values = np.repeat([1.0, 0.0], (8, 22))
     one, three = (

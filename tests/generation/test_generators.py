@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import json
+import logging
 import os
 import random
 import shutil
@@ -525,6 +526,35 @@ def test_engine_gets_its_own_process_beside_a_process_group(is_distributed: bool
     monkeypatch.setenv("VLLM_ENABLE_V1_MULTIPROCESSING", "1")
     vllm_start.new_llm({})
     assert started["mode"] == "1", "the user's own setting wins"
+
+
+ENGINE_PAGE = """Process EngineCore:
+Traceback (most recent call last):
+  File "core.py", line 1, in run
+    raise ValueError("ValueError: of the code above")
+ValueError: To serve at least one request, 4.0 GiB KV cache is needed, got 0.1 GiB. Try increasing `kv_cache_memory`.
+Shutting down.
+"""
+
+
+@pytest.mark.parametrize("page", [ENGINE_PAGE, "terminate called after throwing an instance of std::bad_alloc\n"])
+def test_what_an_engine_process_refuses_is_one_line(
+    page: str, monkeypatch: Any, capfd: pytest.CaptureFixture[str]
+) -> None:
+    import vllm
+
+    def start(**_arguments: Any) -> None:
+        os.write(2, page.encode())
+        raise RuntimeError("Engine core initialization failed. See root cause above. Failed core proc(s): {}")
+
+    monkeypatch.setattr(vllm, "LLM", start)
+    monkeypatch.setattr(logging.root, "handlers", [])
+    is_refusal = page is ENGINE_PAGE
+    expected = "inference must have settings that vLLM starts with: To serve .* 0.1 GiB. Try increasing .*`.$"
+    with pytest.raises(ValueError if is_refusal else RuntimeError, match=expected if is_refusal else "root cause"):
+        vllm_start.new_llm({})
+    # What is no refusal is shown whole.
+    assert capfd.readouterr().err.endswith("" if is_refusal else page)
 
 
 # One engine, several generators

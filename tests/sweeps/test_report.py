@@ -18,6 +18,7 @@ from rich.console import Console
 
 from causal_lm_router.evaluation.evaluation_folder import outcome_rows
 from causal_lm_router.evaluation.metrics import evaluate_outcomes
+from causal_lm_router.files.checksums import find_damage
 from causal_lm_router.routing import Generation, ParsedRoute, ParseFailure, RouteOutcome, RoutingExample
 from causal_lm_router.runs.job_log import FailureReason, JobEvent, JobState, append_event
 from causal_lm_router.runs.sweep_folder import SweepFolder
@@ -50,6 +51,7 @@ FILES = {
     "runs.csv",
     "configurations.tex",
     "figures",
+    "checksums.txt",
 }
 
 
@@ -143,6 +145,8 @@ def test_everything_is_written(sweep: Path) -> None:
     written = report(sweep)
     assert written.folder == sweep / "report"
     assert {path.name for path in written.folder.iterdir()} == FILES
+    compared, damaged = find_damage(written.folder)
+    assert (compared > len(FILES), damaged) == (True, []), "the figures have checksums too"
     names = ("swept_01_lora.lora_r", "frontier", "confusion", "learning_curves")
     starts = {".png": b"\x89PNG", ".pdf": b"%PDF"}
     for name in names:

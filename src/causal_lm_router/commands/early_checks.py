@@ -11,21 +11,18 @@ from causal_lm_router.config import (
     TrainConfig,
     WandbMode,
 )
-from causal_lm_router.config.plain import config_dict
-from causal_lm_router.runs.run_folder import RunFolder, check_folder
 
 GPU_DEVICES = ("/dev/nvidia[0-9]*", "/dev/kfd", "/dev/dxg")
 """Device files of NVIDIA's and AMD's GPUs on Linux, and of those of a Windows host."""
 
 
 def check_start(config: TrainConfig) -> None:
-    """Check what a run needs to start: a run folder that is free, its data, and a GPU or a W&B key where it wants one.
+    """Check what a run needs to start: its data, and a GPU or a W&B key where it wants one.
 
     Raises:
         ValueError: one of these is missing; the key is named.
         ConnectionError: the W&B server does not answer under `tracking.wandb.mode=online`.
     """
-    check_folder(RunFolder(Path(config.run_dir)), config_dict(config))
     check_data(config)
     # Most baselines ask no base model and train none.
     if not isinstance(config, BaselineRunConfig):

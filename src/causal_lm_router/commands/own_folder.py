@@ -11,6 +11,7 @@ from causal_lm_router.commands.errors import fail
 from causal_lm_router.config.plain import config_dict
 from causal_lm_router.config.resolve import resolve_job
 from causal_lm_router.files.locks import hold_folder, is_first_process, make_new_folder
+from causal_lm_router.files.writing import refuse_links
 from causal_lm_router.runs.run_folder import RunFolder, check_folder
 
 held = contextlib.ExitStack()
@@ -21,8 +22,8 @@ class OwnFolder(Callback):
     """Hydra calls it before it makes the folder of a single run; the jobs of a sweep lock theirs themselves.
 
     A folder named by the time is a new one: of two runs that start within a second, one gets another name. Where
-    somebody works in the folder, or another or finished run lies there, the command ends with one line and has touched
-    nothing.
+    somebody works in the folder, another or finished run lies there, or links lead out of it, the command ends with one
+    line and has touched nothing.
     """
 
     def on_run_start(self, config: DictConfig, **_arguments: Any) -> None:
@@ -38,6 +39,8 @@ class OwnFolder(Callback):
                 folder = make_new_folder(folder)
                 with read_write(config), open_dict(config):
                     config[key] = str(folder)
+            # Even the lock would be written through a link.
+            refuse_links(folder)
             held.enter_context(hold_folder(folder, key))
             run = RunFolder(folder)
             if key == "run_dir" and (run.config.is_file() or run.report.is_file()):

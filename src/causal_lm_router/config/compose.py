@@ -14,6 +14,8 @@ from causal_lm_router.config.composition_errors import COMPOSITION_ERRORS, descr
 from causal_lm_router.config.honoured import check_honoured
 from causal_lm_router.config.keys import SCHEMAS, VARIANTS
 from causal_lm_router.config.overrides import allow_new_keys, quote_text, read_overrides
+from causal_lm_router.config.plain import config_dict
+from causal_lm_router.config.redact import remember_arguments, remember_secrets
 from causal_lm_router.config.resolve import Schema, resolve_config
 from causal_lm_router.config.run_config import register_run
 
@@ -79,6 +81,8 @@ def compose_on_run(command: str, run_dir: str | Path, overrides: Iterable[str]) 
 
 
 def _compose(overrides: list[str], config_name: str, target: type[Schema]) -> Schema:
+    # First of all: what is wrong with an override is said with its value.
+    remember_arguments(overrides)
     # A command that was run in this process before may have left its own.
     GlobalHydra.instance().clear()
     with initialize_config_dir(version_base="1.3", config_dir=conf_dir()):
@@ -86,4 +90,6 @@ def _compose(overrides: list[str], config_name: str, target: type[Schema]) -> Sc
             composed = compose(config_name=config_name, overrides=allow_new_keys(overrides))
         except COMPOSITION_ERRORS as error:
             raise ValueError(describe_error(error)) from error
-        return resolve_config(composed, target)
+        config = resolve_config(composed, target)
+    remember_secrets(config_dict(config))
+    return config

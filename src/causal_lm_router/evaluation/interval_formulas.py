@@ -19,7 +19,7 @@ MIN_COSTS = 30
 MIN_COST_DIFFERENCES = 50
 """Queries whose costs differ that an interval of a difference of costs needs."""
 MIN_DIFFERENCES = 5
-"""Queries that differ that an interval of a mean of differences needs: of fewer it would hold too often."""
+"""Queries that differ, on average over seeds, that an interval of a mean of differences needs."""
 MIN_RATIO = 30
 """Queries that an interval of a ratio needs."""
 Interval = Callable[[Floats | float], tuple[Floats, Floats]]

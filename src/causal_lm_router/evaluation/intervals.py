@@ -102,10 +102,11 @@ def without_interval(value: float, note: str) -> Estimate | None:
     return Estimate(value=value, note=note) if np.isfinite(value) else None
 
 
-def why_none(measure: Measure) -> str:
+def why_none(measure: Measure, num_seeds: int = 1) -> str:
     """Return why a mean of several values of the measure has no interval."""
+    of_seeds = " on average over the seeds" if num_seeds > 1 else ""
     return {
-        Measure.difference: f"needs at least {MIN_DIFFERENCES} queries that differ",
+        Measure.difference: f"needs at least {MIN_DIFFERENCES} queries that differ{of_seeds}",
         Measure.cost: f"needs at least {MIN_COSTS} calls with a cost",
         Measure.cost_difference: f"needs at least {MIN_COST_DIFFERENCES} queries whose costs differ",
     }.get(measure, "all values are equal, which says nothing of the spread")

@@ -20,6 +20,7 @@ from scipy import stats
 from causal_lm_router.data.arrays import Floats
 from causal_lm_router.evaluation.interval_formulas import (
     LEVEL,
+    MIN_DIFFERENCES,
     Interval,
     Measure,
     limits,
@@ -102,10 +103,14 @@ def seed_mean(tables: Sequence[Floats], measure: Measure, dearest: Floats | floa
     # Each table's queries averaged over its seeds, and its share of the seeds.
     averaged = [table.mean(axis=-2) for table in tables]
     shares = [table.shape[-2] / num_seeds for table in tables]
+    # An interval has no centre where seeds differ on too few queries, however many those are together.
+    num_different = np.asarray(np.sum([(table != 0).sum(axis=(-2, -1)) for table in tables], axis=0))
+    is_rare = (measure is Measure.difference) & (num_different < MIN_DIFFERENCES * num_seeds)
+    centre = np.where(is_rare, np.nan, value)
     of_queries = _combine([query_interval(values, measure, dearest) for values in averaged], averaged, shares)
     spread = _add(shares, [values.var(axis=-1, ddof=1) / values.shape[-1] for values in averaged])
     if num_seeds == 1:
-        return SeedMean(value=value, standard_error=np.sqrt(spread), interval=_within(measure, value, of_queries))
+        return SeedMean(value=value, standard_error=np.sqrt(spread), interval=_within(measure, centre, of_queries))
     between = seed_means.var(axis=-1, ddof=1) / num_seeds
     # What seeds and queries do together is in both parts: it is taken out of that over queries.
     together = _add(shares, [_interaction(table) for table in tables])
@@ -119,7 +124,7 @@ def seed_mean(tables: Sequence[Floats], measure: Measure, dearest: Floats | floa
         return np.sqrt(kept * below**2 + of_seeds), np.sqrt(kept * above**2 + of_seeds)
 
     return SeedMean(
-        value=value, standard_error=np.sqrt(kept * spread + between), interval=_within(measure, value, halves)
+        value=value, standard_error=np.sqrt(kept * spread + between), interval=_within(measure, centre, halves)
     )
 
 
@@ -186,7 +191,8 @@ def _estimate(samples: Sequence[Sample], column: int, measure: Measure, dearest:
         return Estimate(value=value, note="a single query says nothing of the spread")
     mean = seed_mean(_tables(samples, column), measure, dearest)
     low, high = mean.interval(LEVEL)
-    return make_estimate(float(mean.value), float(mean.standard_error), low, high, why_none(measure))
+    note = why_none(measure, len(samples))
+    return make_estimate(float(mean.value), float(mean.standard_error), low, high, note)
 
 
 def _combine(intervals: Sequence[Interval], averaged: Sequence[Floats], shares: Sequence[float]) -> Interval:

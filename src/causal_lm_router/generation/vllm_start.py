@@ -3,6 +3,7 @@
 import contextlib
 import gc
 import os
+import re
 from collections.abc import Iterator, Mapping
 from textwrap import shorten
 from typing import Any
@@ -12,6 +13,9 @@ from pydantic import ValidationError
 
 from causal_lm_router.models.torch_state import keep_random_state, keep_torch_settings
 from causal_lm_router.terminal import divert_output
+
+_ENGINE_ERROR = re.compile(r"^(?:\w+\.)*(?:ValueError|TypeError|ValidationError): (.+)", re.MULTILINE)
+"""The last line of the traceback of an engine process that refused a setting."""
 
 
 def free_gpu_share() -> float:
@@ -42,7 +46,7 @@ def new_llm(arguments: dict[str, Any]) -> Any:
     if in_own_process and arguments.get("enforce_eager"):
         settings["TORCH_COMPILE_DISABLE"] = "1"
     # Its native code and its processes write to the descriptors, past Python's logging.
-    with divert_output(), _set_environment(settings), keep_random_state(), keep_torch_settings():
+    with divert_output() as written, _set_environment(settings), keep_random_state(), keep_torch_settings():
         from vllm import LLM, envs
 
         envs.disable_envs_cache()  # a second engine must see the settings made here
@@ -50,6 +54,11 @@ def new_llm(arguments: dict[str, Any]) -> Any:
             return LLM(**arguments)
         except (TypeError, ValueError) as error:
             raise ValueError(_describe_refusal(error)) from error
+        except RuntimeError as error:
+            # The engine's own process has printed what it refused, and this one only knows that it ended.
+            if (refused := _ENGINE_ERROR.findall(written())) and "initialization failed" in str(error):
+                raise ValueError(_starts_with(refused[-1])) from error
+            raise
 
 
 def _describe_refusal(error: TypeError | ValueError) -> str:
@@ -57,7 +66,7 @@ def _describe_refusal(error: TypeError | ValueError) -> str:
     if isinstance(error, TypeError):
         return f"inference.engine_args must hold arguments of vllm.LLM, got others: {error}"
     if not isinstance(error, ValidationError):
-        return f"inference must have settings that vLLM starts with: {shorten(str(error), 300)}"
+        return _starts_with(str(error))
     # pydantic's own text is a page, with a link for every value.
     found = []
     for refused in error.errors(include_url=False):
@@ -69,8 +78,12 @@ def _describe_refusal(error: TypeError | ValueError) -> str:
             found.append(f"{key or f'inference.engine_args.{name}'} must be {must_be}, got {refused['input']!r}")
         # About several arguments at once: vLLM's first sentence names them and their values.
         else:
-            found.append(f"inference must have settings that vLLM starts with: {what.partition('. ')[0]}")
+            found.append(_starts_with(what.partition(". ")[0]))
     return "; ".join(shorten(sentence, 300) for sentence in found)
+
+
+def _starts_with(what: str) -> str:
+    return f"inference must have settings that vLLM starts with: {shorten(what, 300)}"
 
 
 @contextlib.contextmanager

@@ -18,7 +18,7 @@ from causal_lm_router.config.plain import describe_differences, identity_of
 from causal_lm_router.config.run_config import load_run_config
 from causal_lm_router.files.checksums import DamagedError, check_files, read_checked, write_checked
 from causal_lm_router.files.locks import hold_folder, is_first_process
-from causal_lm_router.files.writing import remove_leftovers
+from causal_lm_router.files.writing import refuse_links, remove_leftovers
 from causal_lm_router.routing import Candidate, check_pool
 
 
@@ -120,8 +120,11 @@ def own_run(folder: RunFolder) -> Iterator[None]:
     """Be the only one who works in a run folder, cleared of what killed processes left half written, until the end.
 
     Raises:
+        ValueError: links in the folder lead out of it.
         FolderHeldError: somebody else works there.
     """
+    if is_first_process():
+        refuse_links(folder.path)
     with hold_folder(folder.path):
         if is_first_process():
             remove_leftovers(folder.path)

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from filelock import FileLock
 
-from causal_lm_router.files.writing import write_text
+from causal_lm_router.files.checksums import read_checked, write_checked
 
 
 @dataclass(frozen=True)
@@ -64,24 +64,32 @@ class SweepFolder:
         """Return the sweep's metadata; make the folder and sweep.json where they are missing."""
         self.path.mkdir(parents=True, exist_ok=True)
         # Two commands may start the same sweep at once: only one of them draws the uid.
-        with FileLock(self.path / ".sweep.lock"):
+        with self._lock():
             if not self.metadata.is_file():
                 made = datetime.now(UTC).isoformat(timespec="seconds")
-                write_text(
-                    self.metadata, json.dumps(asdict(SweepMetadata(self.path.name, secrets.token_hex(6), made))) + "\n"
-                )
+                metadata = SweepMetadata(self.path.name, secrets.token_hex(6), made)
+                write_checked(self.metadata, json.dumps(asdict(metadata)) + "\n")
         return self.read_metadata()
+
+    def write_config(self, text: str) -> None:
+        """Write the config that is swept, that of the latest command."""
+        with self._lock():
+            write_checked(self.path / "multirun.yaml", text)
 
     def read_metadata(self) -> SweepMetadata:
         """Return the sweep's metadata.
 
         Raises:
-            ValueError: the folder holds no readable sweep.json.
+            ValueError: the folder holds no readable sweep.json, or it is damaged.
         """
         try:
-            return SweepMetadata(**json.loads(self.metadata.read_text(encoding="utf-8")))
+            return SweepMetadata(**json.loads(read_checked(self.metadata)))
         except (FileNotFoundError, TypeError, json.JSONDecodeError) as error:
             raise ValueError(f"{self.path}: no sweep.json of a sweep there") from error
+
+    def _lock(self) -> FileLock:
+        """Of the files that commands on one sweep write, and their checksums."""
+        return FileLock(self.path / ".sweep.lock")
 
 
 def sweep_of(run_dir: Path) -> SweepFolder | None:

@@ -21,7 +21,7 @@ from causal_lm_router.config.composition_errors import COMPOSITION_ERRORS, descr
 from causal_lm_router.config.overrides import quote_text
 from causal_lm_router.config.redact import redact_arguments, redact_composed
 from causal_lm_router.config.resolve import job_id, resolve_job
-from causal_lm_router.files.writing import write_text
+from causal_lm_router.files.writing import refuse_links
 from causal_lm_router.runs.job_log import (
     JobError,
     JobEvent,
@@ -62,10 +62,15 @@ class SweepJobs:
         self.folder = SweepFolder(Path(str(config.hydra.sweep.dir)).absolute())
 
     def start(self) -> None:
-        """Make the sweep folder and record that a command works on it."""
+        """Make the sweep folder and record that a command works on it.
+
+        Raises:
+            ValueError: links in the folder lead out of it, or sweep.json is damaged.
+        """
+        refuse_links(self.folder.path)
         self.folder.make_metadata()
         composed = redact_composed(OmegaConf.to_container(self._config, enum_to_str=True))
-        write_text(self.folder.path / "multirun.yaml", yaml.safe_dump(composed, sort_keys=False, allow_unicode=True))
+        self.folder.write_config(yaml.safe_dump(composed, sort_keys=False, allow_unicode=True))
         append_event(self.folder, JobEvent("", JobState.started, message=typed_command()))
 
     def compose(self, overrides: Sequence[str]) -> SweepJob:

@@ -106,7 +106,7 @@ def _draw_rates(axes: Axes, series: Mapping[str, Series]) -> None:
             draw_series(axes, series[name], marker="o", color=colour, label=label)
     _draw_reference(axes, series, "best_single/routing_accuracy", "best_single", "best single's accuracy")
     axes.set_ylim(-0.03, 1.03)
-    axes.legend(loc="best")
+    _add_legend(axes)
 
 
 def _draw_scores(axes: Axes, series: Mapping[str, Series]) -> None:
@@ -116,7 +116,12 @@ def _draw_scores(axes: Axes, series: Mapping[str, Series]) -> None:
     # What the best possible router gets by expected scores.
     _draw_reference(axes, series, "bayes_score", "bayes")
     _draw_reference(axes, series, "oracle/mean_score", "oracle")
-    axes.legend(loc="best")
+    _add_legend(axes)
+
+
+def _add_legend(axes: Axes) -> None:
+    # Beside the panel: level lines at several heights leave no place inside that covers none.
+    axes.legend(loc="upper left", bbox_to_anchor=(1.01, 1.02), frameon=False)
 
 
 def _draw_reference(

@@ -8,6 +8,7 @@ from matplotlib.figure import Figure
 
 from causal_lm_router.evaluation.figures.drawing import save_figure
 from causal_lm_router.evaluation.formatting import Row, write_csv
+from causal_lm_router.files.checksums import add_checksums
 from causal_lm_router.files.writing import write_folder
 from causal_lm_router.runs.run_folder import RunFolder
 from causal_lm_router.sweeps.report.figures import draw_chosen_confusion, draw_configurations, draw_curves
@@ -66,6 +67,7 @@ def write_report(
     output.absolute().parent.mkdir(parents=True, exist_ok=True)
     with write_folder(output.absolute(), replaces=True) as folder:
         rows = _write(findings, folder, title, base, output.absolute())
+        add_checksums(folder)
     return SweepReport(output, rows, findings)
 
 
