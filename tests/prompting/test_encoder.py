@@ -84,6 +84,26 @@ def test_rows_without_target_hold_what_each_candidate_is_worth(encoder: Encoder,
     }
 
 
+ROW_AB = PROMPT_AB + ALPHA
+LLMROUTERS_ROWS = {
+    "prompt too": (Supervision(whole_row=True), 28, ROW_AB, len(ROW_AB) - 1, False),
+    "no end": (Supervision(end_token=False), 28, ROW_AB[:-1], len(ALPHA) - 1, False),
+    "cut": (Supervision(cut_rows=True), 16, ROW_AB[:16], 3, True),
+    "cut to the prompt": (Supervision(cut_rows=True, end_token=False), 16, ROW_AB[:16], 3, True),
+    "all": (Supervision(whole_row=True, end_token=False, cut_rows=True), 16, ROW_AB[:16], 15, True),
+}
+
+
+@pytest.mark.parametrize("case", LLMROUTERS_ROWS)
+def test_rows_as_llmrouter_makes_them(case: str, encoder: Encoder, tmp_path: Path) -> None:
+    supervision, max_length, ids, num_taught, was_cut = LLMROUTERS_ROWS[case]
+    encoder.config = dataclasses.replace(encoder.config, max_length=max_length)
+    examples, labels = make_examples(["a b?"], ["alpha"])
+    row = encode_examples(examples, labels, encoder, tmp_path, supervision)[0]
+    assert (row["input_ids"], row["num_tokens"]) == (ids, len(ids))
+    assert (row["num_target_tokens"], row["was_cut"]) == (num_taught, was_cut)
+
+
 @pytest.mark.parametrize("text", ["</s>", "<s>", "<pad>", "x</s>y <s></s>"])
 def test_a_special_token_in_a_query_is_plain_text(encoder: Encoder, text: str) -> None:
     ids = encoder.encode_prompts([text])[0].input_ids
@@ -210,9 +230,11 @@ class Counting(Encoder):
 
     num_encoded = 0
 
-    def encode_prompts(self, queries: Sequence[str], listed: Sequence[str] | None = None) -> list[EncodedPrompt]:
+    def encode_prompts(
+        self, queries: Sequence[str], listed: Sequence[str] | None = None, *, cut: bool = True
+    ) -> list[EncodedPrompt]:
         self.num_encoded += len(queries)
-        return super().encode_prompts(queries, listed)
+        return super().encode_prompts(queries, listed, cut=cut)
 
 
 @pytest.mark.slow
@@ -269,8 +291,10 @@ class Halting(Encoder):
 
     halt: Callable[[], Any]
 
-    def encode_prompts(self, queries: Sequence[str], listed: Sequence[str] | None = None) -> list[EncodedPrompt]:
-        encoded = super().encode_prompts(queries, listed)
+    def encode_prompts(
+        self, queries: Sequence[str], listed: Sequence[str] | None = None, *, cut: bool = True
+    ) -> list[EncodedPrompt]:
+        encoded = super().encode_prompts(queries, listed, cut=cut)
         self.halt()
         return encoded
 

@@ -19,7 +19,7 @@ from causal_lm_router.files.writing import refuse_links
 ADDED_KEYS: dict[str, dict[str, Any]] = {
     "base_model": {"hub_name": None},
     "data": {"group_by": None, "test_tasks": [], "shuffle_train_scores": False},
-    "objective": {"function": None, "options": {}},
+    "objective": {"function": None, "options": {}, "whole_row": False, "end_token": True, "cut_rows": False},
     "decoding": {"function": None, "options": {}},
 }
 """Keys that run folders of earlier versions lack, and the values that stand for what those versions did."""

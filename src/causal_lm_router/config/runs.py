@@ -70,6 +70,9 @@ class TrainConfig(Settings):
         # A class says how good one candidate is: other objectives need a target for each candidate.
         fits = is_completion or target is not TargetKind.score_class
         yield from check(fits, "objective.kind", "completion where target.kind is score_class", kind)
+        # A new token ends the generation by itself.
+        fits = self.objective.end_token or target in (TargetKind.name, TargetKind.short_id)
+        yield from check(fits, "objective.end_token", f"true where target.kind is {target}", self.objective.end_token)
         # The scores were trained on sums of log-probabilities.
         normalisation = self.decoding.normalisation
         fits = kind is not ObjectiveKind.per_candidate or normalisation is Normalisation.sum

@@ -39,6 +39,13 @@ class ObjectiveConfig(Settings):
     what keeps free generations in the pool."""
     undecided_weight: float
     """Weight of the training queries on which all candidates score the same; others have 1."""
+    whole_row: bool
+    """Of `completion`: count the loss over the prompt too, as LLMRouter does, not over the target alone."""
+    end_token: bool
+    """Of `completion`: teach that the end token follows the target; LLMRouter does not."""
+    cut_rows: bool
+    """Of `completion`: cut a training row that is longer than prompt.max_length at its right end, which holds the
+    target, as LLMRouter does, instead of cutting the query."""
     function: str | None
     """Of `own`: the Python function, `package.module:function`, as the protocol `RowLoss` has it."""
     options: dict[str, Any]
@@ -47,6 +54,14 @@ class ObjectiveConfig(Settings):
     def _own_problems(self) -> Iterator[str]:
         is_own = self.kind is ObjectiveKind.own
         yield from check_function("objective.function", self.function, needed=is_own)
+        is_completion = self.kind is ObjectiveKind.completion
+        for name, value, default in (
+            ("whole_row", self.whole_row, False),
+            ("end_token", self.end_token, True),
+            ("cut_rows", self.cut_rows, False),
+        ):
+            allowed = f"{str(default).lower()} unless objective.kind is completion"
+            yield from check(is_completion or value is default, f"objective.{name}", allowed, value)
         yield from check(self.temperature > 0, "objective.temperature", "a number above 0", self.temperature)
         for name in ("reference_offset", "valid_weight", "undecided_weight"):
             value = getattr(self, name)

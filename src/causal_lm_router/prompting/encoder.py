@@ -95,8 +95,10 @@ class Encoder:
         settings += [self.targets.strong, self.tokenizer.eos_token_id]
         return hashlib.sha256(json.dumps(settings).encode()).hexdigest()
 
-    def encode_prompts(self, queries: Sequence[str], listed: Sequence[str] | None = None) -> list[EncodedPrompt]:
-        """Return the prompt of every query in order, at most `max_prompt_tokens` long.
+    def encode_prompts(
+        self, queries: Sequence[str], listed: Sequence[str] | None = None, *, cut: bool = True
+    ) -> list[EncodedPrompt]:
+        """Return the prompt of every query in order, at most `max_prompt_tokens` long unless `cut` is false.
 
         Where the prompt lists candidates it lists those of `listed`, None meaning the pool.
         """
@@ -104,7 +106,7 @@ class Encoder:
         rows = self._ids([self.format.prompt_text(query, listed) for query in queries])
         return [
             EncodedPrompt(ids, False)
-            if len(ids) <= self.max_prompt_tokens
+            if len(ids) <= self.max_prompt_tokens or not cut
             else EncodedPrompt(self._cut(query, ids, listed), True)
             for query, ids in zip(queries, rows, strict=True)
         ]

@@ -76,7 +76,15 @@ def _encode_rows(session: Session) -> datasets.Dataset:
     # Per candidate it is the score that is predicted; costs come in when the predictions are used.
     cost_weight = 0.0 if objective.kind is ObjectiveKind.per_candidate else session.config.data.cost_weight
     with_target = objective.kind is ObjectiveKind.completion
-    supervision = Supervision(with_target, cost_weight, objective.undecided_weight, data.supervised)
+    supervision = Supervision(
+        with_target=with_target,
+        cost_weight=cost_weight,
+        undecided_weight=objective.undecided_weight,
+        supervised=data.supervised,
+        whole_row=objective.whole_row,
+        end_token=objective.end_token,
+        cut_rows=objective.cut_rows,
+    )
     return encode_examples(data.train, data.labels, session.encoder, cache_dir(), supervision)
 
 

@@ -28,12 +28,18 @@ class Supervision:
 
     `cost_weight` is what a USD of cost takes off a score. `undecided_weight` is the weight of queries on which all
     candidates score the same; others have 1. `supervised` names the candidates that are taught, None means all.
+
+    With a target, `whole_row` teaches the prompt too, without `end_token` the target's end is not taught, and
+    `cut_rows` cuts the row at its right end instead of the query.
     """
 
     with_target: bool = True
     cost_weight: float = 0.0
     undecided_weight: float = 1.0
     supervised: tuple[str, ...] | None = None
+    whole_row: bool = False
+    end_token: bool = True
+    cut_rows: bool = False
 
     def utilities(self, example: RoutingExample) -> list[float]:
         """Return score - cost_weight * cost of every candidate, in pool order, NaN for one that is not supervised.
@@ -56,8 +62,9 @@ def encode_examples(
     """Return training rows as a memory-mapped Arrow dataset, cached in a folder named by their content.
 
     Columns: `input_ids` (the prompt; where the target is supervised also the target with its end token), `num_tokens`,
-    `num_target_tokens` (0 without target), `weight`, `utilities` (a number per candidate; empty with a target),
-    `was_cut`. Rows are encoded in chunks and written to disk as they come, so memory does not grow with their number.
+    `num_target_tokens` (how many of the last tokens are taught, 0 without target), `weight`, `utilities` (a number per
+    candidate; empty with a target), `was_cut`. Rows are encoded in chunks and written to disk as they come, so memory
+    does not grow with their number.
     """
     supervision = supervision or Supervision()
     folder = cache / "encoded" / _content_hash(examples, labels, encoder, supervision)
@@ -109,17 +116,24 @@ def _encoded_rows(
     for start in range(0, len(examples), CHUNK):
         chunk = examples[start : start + CHUNK]
         # A prompt that lists candidates lists those that are taught: the others are not to be known in training.
-        prompts = encoder.encode_prompts([example.query for example in chunk], supervision.supervised)
+        queries = [example.query for example in chunk]
+        prompts = encoder.encode_prompts(queries, supervision.supervised, cut=not supervision.cut_rows)
         for example, prompt in zip(chunk, prompts, strict=True):
             number = encoder.targets.number_of(example, labels[example.query_id])
             target = targets[number] if supervision.with_target else []
+            if not supervision.end_token:
+                target = target[:-1]
+            ids = prompt.input_ids + target
+            num_cut = max(0, len(ids) - encoder.config.max_length) if supervision.cut_rows else 0
+            ids = ids[: len(ids) - num_cut]
             yield {
-                "input_ids": prompt.input_ids + target,
-                "num_tokens": len(prompt.input_ids) + len(target),
-                "num_target_tokens": len(target),
+                "input_ids": ids,
+                "num_tokens": len(ids),
+                # The first token follows nothing that could predict it.
+                "num_target_tokens": len(ids) - 1 if supervision.whole_row else max(0, len(target) - num_cut),
                 "weight": supervision.undecided_weight if example.is_undecided() else 1.0,
                 "utilities": supervision.utilities(example),
-                "was_cut": prompt.was_cut,
+                "was_cut": prompt.was_cut or num_cut > 0,
             }
             bar.update()
     bar.close()
