@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-SLOW_FIXTURES = {"smoke_run", "fit_tiny", "forkserver"}
+SLOW_FIXTURES = {"smoke_run", "fit_tiny", "finished", "forkserver"}
 """Fixtures that train, or start processes: tests that use them are marked by themselves."""
 STARTS_A_PROCESS = {"subprocess.Popen", "os.fork", "os.forkpty", "os.posix_spawn", "os.system"}
 """Events of Python's audit hooks."""

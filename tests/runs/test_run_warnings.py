@@ -74,6 +74,7 @@ def test_a_trained_router_is_warned_of_all_that_is_wrong_the_cause_first(
     assert warnings_of(failed, config, still) == ["20"]
 
 
+@pytest.mark.slow
 def test_a_baseline_is_not_warned_of_what_it_is_made_for() -> None:
     def config(method: str) -> Any:
         return compose_config([f"baseline={method}", "data=simulated", "debug=smoke", "run_dir=none"], "baseline")
