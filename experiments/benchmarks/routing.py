@@ -15,6 +15,7 @@ beginning that all prompts share counts once. Writes a table, and JSON with --ou
 import argparse
 import json
 import os
+import random
 import statistics
 import subprocess
 import sys
@@ -199,6 +200,8 @@ def make_task(run_dir: Path, number_format: str, num_queries: int, num_rounds: i
     targets = Targets(config.target.kind, tuple(metadata.candidate_names), config.prompt.target, metadata.best_single)
     encoder = Encoder(load_tokenizer(str(run_dir / "merged"), config.base_model), config.prompt, targets)
     queries = [example.query for example in prepare_data(config.data).examples(Split.test)]
+    # They come task by task, and so by length.
+    random.Random(0).shuffle(queries)
     needed = 1 + num_queries * num_rounds
     if len(queries) < needed:
         raise SystemExit(f"--queries times --rounds must be at most {len(queries) - 1}, got {needed - 1}")
