@@ -116,11 +116,13 @@ def progress_bar(
     unit: str,
     name: str | None = None,
     total: int | None = None,
+    done: int = 0,
 ) -> "tqdm[Item]":
     """Return a bar that passes items on, or that `update` moves: "test, scored: 120/601 queries, 00:32 left".
 
     It shows where standard error is a terminal, after `DELAY_S`, and disappears at its end. Of items whose number is
-    not known it shows how many there were.
+    not known it shows how many there were. `done` items were there before: they count as done, but not for the time
+    left.
     """
     # Generators have no length: without a total the bar counts up and shows the time taken.
     if total is None and isinstance(items, Sized):
@@ -130,6 +132,7 @@ def progress_bar(
         items,
         desc=", ".join([*_work.get(), *([name] if name else [])]),
         total=total,
+        initial=done,
         unit=unit,
         delay=DELAY_S,
         leave=False,

@@ -25,19 +25,19 @@ Call = Callable[..., tuple[int, str, str]]
 
 
 @pytest.fixture
-def call(smoke_run: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Call:
+def call(smoke_run: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Call:
     """Function that calls `route run_dir=<the run> <arguments>`: exit status, standard output, standard error."""
     monkeypatch.chdir(tmp_path)
 
     def call(*arguments: str, run_dir: Path = smoke_run) -> tuple[int, str, str]:
         monkeypatch.setattr(sys, "argv", ["route", f"run_dir={run_dir}", *arguments])
-        capsys.readouterr()
+        capfd.readouterr()
         status = 0
         try:
             route.main()
         except SystemExit as leaving:
             status = int(leaving.code or 0)
-        return status, *capsys.readouterr()
+        return status, *capfd.readouterr()
 
     return call
 

@@ -1,14 +1,14 @@
 """Route queries with a run: one from the command line, a file of them, or one after the other as they are typed.
 
 causal-lm-router route run_dir=outputs/quickstart/2026-01-31_12-00-00 query="What is 17 times 23?"
-causal-lm-router route run_dir=... input=queries.jsonl output=routes.jsonl
+causal-lm-router route run_dir=... input=queries.parquet output=routes.jsonl
 causal-lm-router route run_dir=...
 """
 
 import contextlib
-import json
 import logging
 import os
+import shutil
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -19,8 +19,10 @@ from hydra.core.hydra_config import HydraConfig
 
 from causal_lm_router.commands.hydra_command import run_command
 from causal_lm_router.config import Backend, RouteConfig
-from causal_lm_router.files.writing import write_text
+from causal_lm_router.data.sources.queries import QueryFile
+from causal_lm_router.files.writing import temporary_folder
 from causal_lm_router.routing import check_query
+from causal_lm_router.runs.route_file import check_queries, print_routes, route_file, write_answers
 from causal_lm_router.runs.run_folder import RunFolder
 from causal_lm_router.terminal import name_work
 
@@ -39,35 +41,70 @@ def main() -> None:
 
 
 def _job(config: RouteConfig) -> None:
-    # Queries and output are checked before the engine starts, which takes half a minute.
-    rows = None if config.query is None and config.input is None else read_queries(config)
-    if rows is None and not sys.stdin.isatty():
-        raise ValueError('query must be given where no one can type it: query="...", input=<file>, or input=-')
+    # Output and queries are checked before the engine starts, which takes half a minute.
     if config.output is not None and not Path(config.output).absolute().parent.is_dir():
         raise FileNotFoundError(f"output must be a file in a folder that exists, got {config.output!r}")
     RunFolder(Path(config.run_dir)).read_metadata()
-    num_queries = 1 if rows is None else len(rows)
-    with name_work("routing"), _stdout_for_routes() as stdout, _open_router(config, num_queries) as router:
-        if rows is None:
+    if config.input is not None:
+        _route_input(config)
+    elif config.query is not None:
+        _route_query(config, check_query(config.query, config.data.max_query_chars))
+    elif not sys.stdin.isatty():
+        raise ValueError('query must be given where no one can type it: query="...", input=<file>, or input=-')
+    else:
+        with _stdout_for_routes() as stdout, _open_router(config) as router:
             answer_prompt(router, sys.stdin, stdout, config.data.max_query_chars)
-            return
-        routes = router.route_batch(rows)
-    if config.query is not None and config.output is None:
-        if not _print_route(routes[0], sys.stdout):
-            raise SystemExit(1)
-        return
-    text = "".join(json.dumps(route, ensure_ascii=False) + "\n" for route in routes)
-    if config.output is None:
-        sys.stdout.write(text)
-        return
-    write_text(Path(config.output), text)
-    print(f"{len(routes)} {'route' if len(routes) == 1 else 'routes'} in {config.output}")
 
 
-def _open_router(config: RouteConfig, num_queries: int) -> "CausalLMRouter":
+def _route_query(config: RouteConfig, query: str) -> None:
+    with name_work("routing"), _stdout_for_routes(), _open_router(config) as router:
+        answers = router.route_batch([{"query": query}])
+    if config.output is not None:
+        write_answers(answers, config)
+        print(f"1 route in {config.output}")
+    elif not _print_route(answers[0], sys.stdout):
+        raise SystemExit(1)
+
+
+def _route_input(config: RouteConfig) -> None:
+    with name_work("routing"), open_queries(config) as file:
+        queries = check_queries(file, config)
+        config = _choose_backend(config, queries.number, HydraConfig.get().overrides.task)
+        with _stdout_for_routes() as stdout:
+            if config.output is None:
+                print_routes(queries, config, stdout)
+                return
+            route_file(queries, config)
+    print(f"{queries.number:,} {'route' if queries.number == 1 else 'routes'} in {config.output}")
+
+
+@contextlib.contextmanager
+def open_queries(config: RouteConfig) -> Iterator[QueryFile]:
+    """Yield the file to route; what comes on standard input is kept in a temporary one, since it is read twice.
+
+    Raises:
+        FileNotFoundError: the file is missing.
+    """
+    assert config.input is not None
+    path, max_chars = Path(config.input), config.data.max_query_chars
+    if config.input != "-":
+        if not path.is_file():
+            raise FileNotFoundError(
+                f"input must be a file, or - for standard input, got {config.input!r}: no such file"
+            )
+        yield QueryFile(path=path, max_chars=max_chars, shown=config.input)
+        return
+    with temporary_folder() as folder:
+        path = folder / "queries"
+        with path.open("wb") as file:
+            shutil.copyfileobj(sys.stdin.buffer, file)
+        yield QueryFile(path=path, max_chars=max_chars, shown="standard input")
+
+
+def _open_router(config: RouteConfig) -> "CausalLMRouter":
     from causal_lm_router.runs.router import CausalLMRouter
 
-    config = _choose_backend(config, num_queries, HydraConfig.get().overrides.task)
+    config = _choose_backend(config, 1, HydraConfig.get().overrides.task)
     return CausalLMRouter.from_run(config.run_dir, config)
 
 
@@ -107,32 +144,6 @@ def answer_prompt(router: "CausalLMRouter", lines: TextIO, routes: TextIO, max_c
             print(f"error: {error}", file=sys.stderr)
             continue
         _print_route(router.route_single({"query": query}), routes)
-
-
-def read_queries(config: RouteConfig) -> list[dict[str, Any]]:
-    """Return the queries to route as dictionaries with the text under `query`.
-
-    Raises:
-        ValueError: a row that cannot be used, with file and line, or no query at all.
-        FileNotFoundError: the input file is missing.
-    """
-    from causal_lm_router.data.sources.lines import split_lines
-    from causal_lm_router.data.sources.queries import parse_queries, read_query_file
-
-    max_chars = config.data.max_query_chars
-    if config.query is not None:
-        return [{"query": check_query(config.query, max_chars)}]
-    assert config.input is not None
-    if config.input == "-":
-        lines = split_lines(sys.stdin.buffer, max_chars)
-        rows = list(parse_queries(lines, "standard input", are_json=False, max_chars=max_chars))
-    elif Path(config.input).is_file():
-        rows = list(read_query_file(Path(config.input), max_chars))
-    else:
-        raise FileNotFoundError(f"input must be a file, or - for standard input, got {config.input!r}: no such file")
-    if not rows:
-        raise ValueError(f"input must hold a query, got {config.input!r}, which holds none")
-    return rows
 
 
 @contextlib.contextmanager

@@ -31,6 +31,7 @@ HONOURED: dict[str, tuple[str, ...]] = {
         "query",
         "input",
         "output",
+        "chunk_size",
         "prompt",
         "inference",
         "decoding",

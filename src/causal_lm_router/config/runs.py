@@ -125,10 +125,12 @@ class RouteConfig(TrainConfig):
     query: str | None
     """One query to route."""
     input: str | None
-    """File of queries: .jsonl with a `query` key, else a query a line; - is standard input, a query a line. Without
-    `query` and `input` the terminal asks for one query after the other."""
+    """File of queries: .jsonl, .csv or .parquet with the text under `query`, else a query a line; - is standard input,
+    a query a line. Without `query` and `input` the terminal asks for one query after the other."""
     output: str | None
-    """JSONL file for the routes; null prints them."""
+    """File for the routes: .csv, .parquet, else JSONL; null prints them as JSONL."""
+    chunk_size: int
+    """Queries of `input` that are read, routed and written at a time: memory holds as many, a kill loses as many."""
 
     def _own_problems(self) -> Iterator[str]:
         yield from super()._own_problems()
@@ -139,6 +141,7 @@ class RouteConfig(TrainConfig):
         # Routes of queries that are typed are printed as they come.
         writes = self.output is None or any(given.values())
         yield from check(writes, "output", "null unless query=... or input=... is given", self.output)
+        yield from check(self.chunk_size >= 1, "chunk_size", AT_LEAST_1, self.chunk_size)
 
 
 class PushedWeights(StrEnum):
