@@ -2,7 +2,8 @@
 
 import math
 import unicodedata
-from collections.abc import Mapping, Sequence
+from array import array
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
@@ -30,6 +31,35 @@ class Candidate:
     input_price: float | None = None
     output_price: float | None = None
     description: str = ""
+
+
+class CandidateNumbers(Mapping[str, float]):
+    """A number per candidate, in pool order: a dictionary that cannot change, in a third of the memory.
+
+    A million queries have three of them each. Rows of one pool share `columns`, which maps a name to its place.
+    """
+
+    __slots__ = ("_columns", "_numbers")
+
+    def __init__(self, columns: Mapping[str, int], numbers: Iterable[float]) -> None:
+        self._columns = columns
+        self._numbers = array("d", numbers)
+
+    def __getitem__(self, name: str) -> float:
+        """Return a candidate's number."""
+        return self._numbers[self._columns[name]]
+
+    def __iter__(self) -> Iterator[str]:
+        """Iterate over the names in pool order."""
+        return iter(self._columns)
+
+    def __len__(self) -> int:
+        """Return the number of candidates."""
+        return len(self._columns)
+
+    def __repr__(self) -> str:
+        """Return what the dictionary would show."""
+        return repr(dict(self))
 
 
 @dataclass(frozen=True, slots=True)

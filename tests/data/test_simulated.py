@@ -5,6 +5,7 @@ import os
 import random
 import subprocess
 import sys
+import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 
@@ -137,6 +138,20 @@ def test_scores_approach_their_expectation(load: Load) -> None:
     for example in load(num_queries=63, num_attempts=10_000).examples:
         for name, score in example.scores.items():
             assert score == pytest.approx(example.expected_scores[name], abs=0.03)
+
+
+def test_a_query_takes_less_than_a_kilobyte_beside_its_text(load: Load) -> None:
+    """A million of them must fit into the memory of a small machine."""
+    load(num_queries=30, tasks=["chain_sum"])
+    tracemalloc.start()
+    try:
+        examples = load(num_queries=600, tasks=["chain_sum"]).examples
+        used, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    texts = sum(sys.getsizeof(example.query) for example in examples)
+    # With dictionaries for scores, costs and expected scores it is 1,400 bytes.
+    assert (used - texts) / len(examples) < 1000
 
 
 def test_cost_by_hand() -> None:

@@ -45,10 +45,11 @@ def _warn_of_leaks(examples: Sequence[RoutingExample], names: Sequence[str]) -> 
     longest_first = "|".join(re.escape(name) for name in sorted(names, key=len, reverse=True))
     pattern = re.compile(rf"(?<!\w)(?:{longest_first})(?!\w)", re.IGNORECASE)
     by_spelling = {name.lower(): name for name in names}
-    found = [
+    # One after the other: a set for each of a million queries would fill the memory.
+    found = (
         (example, {by_spelling[text.lower()] for text in pattern.findall(example.query) if text.lower() in by_spelling})
         for example in decided
-    ]
+    )
     named = [(example, mentioned.pop()) for example, mentioned in found if len(mentioned) == 1]
     num_right = sum(name in example.best_candidates() for example, name in named)
     if len(named) < FEWEST_QUERIES or num_right < _LEAKED * len(named):
@@ -64,7 +65,7 @@ def _warn_of_leaks(examples: Sequence[RoutingExample], names: Sequence[str]) -> 
 
 def _warn_of_constant_costs(examples: Sequence[RoutingExample], names: Sequence[str]) -> Iterator[str]:
     costs = [example.costs for example in examples if example.costs is not None]
-    constant = [name for name in names if len({row[name] for row in costs}) == 1]
+    constant = [name for name in names if costs and all(row[name] == costs[0][name] for row in costs)]
     if constant and len(costs) >= FEWEST_QUERIES:
         yield (
             f"the cost of {', '.join(constant)} is the same on all {len(costs):,} queries, though costs follow the "

@@ -10,16 +10,20 @@ pairs proposed for a query, the `MAX_VERIFIED` with the most similar signatures 
 import dataclasses
 import heapq
 import zlib
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from datasketch import MinHash, MinHashLSH
+from datasketch import MinHash
+from numpy.typing import NDArray
 
+from causal_lm_router.data.arrays import Integers
 from causal_lm_router.routing import RoutingExample
 from causal_lm_router.terminal import progress_bar
+
+Signatures = NDArray[np.uint32]
 
 SHINGLE_CHARS = 5
 NUM_PERM = 64
@@ -151,26 +155,50 @@ def _propose_pairs(
     if not held_out:
         return []
     # 1. Index the held-out queries: signatures that agree in a whole band fall into one bucket.
-    min_hashes = [min_hash for _, min_hash in _hash_shingles(held_out)]
-    signatures = np.array([min_hash.hashvalues for min_hash in min_hashes])
-    index = MinHashLSH(num_perm=NUM_PERM, params=_choose_banding(threshold))
-    for number, min_hash in enumerate(min_hashes):
-        index.insert(number, min_hash)
+    signatures = np.array([signature for _, signature in _hash_shingles(held_out)])
+    index = _BandIndex(signatures, *_choose_banding(threshold))
     # 2. Look up every training query. A heap of (equal hashes, -training query's number, training query) keeps the most
     # similar ones of each held-out query, with the least similar on top; of equals the earlier training query wins.
     heaps: list[list[tuple[int, int, RoutingExample]]] = [[] for _ in held_out]
-    for train_number, (example, min_hash) in enumerate(_hash_shingles(train)):
-        proposed = sorted(index.query(min_hash))
+    # Equal hashes that are not enough for a heap. Queries of one template meet in their thousands, and few of them
+    # count: the others must cost no Python each.
+    too_few = np.full(len(held_out), -1)
+    for train_number, (example, signature) in enumerate(_hash_shingles(train)):
+        proposed = index.find(signature)
         # The share of equal hashes estimates the Jaccard similarity.
-        num_equal = (signatures[proposed] == min_hash.hashvalues).sum(axis=1).tolist() if proposed else []
-        for number, equal in zip(proposed, num_equal, strict=True):
-            entry = (equal, -train_number, example)
-            if len(heaps[number]) < MAX_VERIFIED:
-                heapq.heappush(heaps[number], entry)
-            elif entry[:2] > heaps[number][0][:2]:
-                heapq.heapreplace(heaps[number], entry)
+        num_equal = (signatures[proposed] == signature).sum(axis=1)
+        counts = num_equal > too_few[proposed]
+        for number, equal in zip(proposed[counts].tolist(), num_equal[counts].tolist(), strict=True):
+            heap, entry = heaps[number], (equal, -train_number, example)
+            if len(heap) < MAX_VERIFIED:
+                heapq.heappush(heap, entry)
+            else:
+                heapq.heapreplace(heap, entry)
+            if len(heap) == MAX_VERIFIED:
+                too_few[number] = heap[0][0]
     # 3. Most similar first. Only the numbers are compared, as examples have no order.
     return [[example for _, _, example in sorted(heap, key=lambda entry: entry[:2], reverse=True)] for heap in heaps]
+
+
+class _BandIndex:
+    """Finds the signatures that agree with a given one in a whole band."""
+
+    def __init__(self, signatures: Signatures, num_bands: int, num_rows: int) -> None:
+        starts = range(0, num_bands * num_rows, num_rows)
+        self._bands = [slice(start, start + num_rows) for start in starts]
+        self._buckets: list[dict[bytes, Integers]] = []
+        for band in self._bands:
+            buckets: dict[bytes, list[int]] = defaultdict(list)
+            for number, signature in enumerate(signatures):
+                buckets[signature[band].tobytes()].append(number)
+            self._buckets.append({key: np.array(numbers) for key, numbers in buckets.items()})
+
+    def find(self, signature: Signatures) -> Integers:
+        """Return the numbers of the signatures that agree with this one in a band, in their order."""
+        none = np.empty(0, dtype=np.int64)
+        keys = (signature[band].tobytes() for band in self._bands)
+        found = [buckets.get(key, none) for buckets, key in zip(self._buckets, keys, strict=True)]
+        return np.unique(np.concatenate(found))
 
 
 def _choose_banding(threshold: float) -> tuple[int, int]:
@@ -187,7 +215,8 @@ def _choose_banding(threshold: float) -> tuple[int, int]:
     return NUM_PERM, 1
 
 
-def _hash_shingles(examples: Iterable[RoutingExample]) -> Iterator[tuple[RoutingExample, MinHash]]:
+def _hash_shingles(examples: Iterable[RoutingExample]) -> Iterator[tuple[RoutingExample, Signatures]]:
+    """Yield every example with its signature of `NUM_PERM` hashes."""
     # The permutations are drawn once, with datasketch's fixed seed; a copy shares them.
     empty = MinHash(num_perm=NUM_PERM, hashfunc=zlib.crc32)
     for example in progress_bar(examples, name="looking for near-duplicates", unit="queries"):
@@ -196,7 +225,8 @@ def _hash_shingles(examples: Iterable[RoutingExample]) -> Iterator[tuple[Routing
         # In pieces, since datasketch makes an array of `NUM_PERM` numbers per shingle.
         for start in range(0, len(shingles), SHINGLES_PER_UPDATE):
             min_hash.update_batch(shingles[start : start + SHINGLES_PER_UPDATE])
-        yield example, min_hash
+        # Hashes have 32 bits; datasketch keeps them in 64.
+        yield example, min_hash.hashvalues.astype(np.uint32)
 
 
 def _cut_shingles(query: str) -> set[str]:

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from causal_lm_router.routing import RoutingData, RoutingExample, check_pool
+from causal_lm_router.routing import CandidateNumbers, RoutingData, RoutingExample, check_pool
 
 
 def rename_candidates(data: RoutingData, new_names: Mapping[str, str]) -> RoutingData:
@@ -56,13 +56,17 @@ def shrink_to_task(examples: Sequence[RoutingExample], strength: float) -> list[
         task: {name: sum(one.scores[name] for one in group) / len(group) for name in group[0].scores}
         for task, group in by_task.items()
     }
+    columns = {name: column for column, name in enumerate(examples[0].scores)} if examples else {}
     return [
         replace(
             example,
-            scores={
-                name: (1 - strength) * score + strength * means[example.task][name]
-                for name, score in example.scores.items()
-            },
+            scores=CandidateNumbers(
+                columns,
+                (
+                    (1 - strength) * score + strength * means[example.task][name]
+                    for name, score in example.scores.items()
+                ),
+            ),
         )
         for example in examples
     ]

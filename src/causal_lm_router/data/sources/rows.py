@@ -11,6 +11,7 @@ from causal_lm_router.data.sources.pool import answer_cost, choose_pool, count_t
 from causal_lm_router.data.sources.row_values import require
 from causal_lm_router.routing import (
     Candidate,
+    CandidateNumbers,
     RoutingData,
     RoutingExample,
     SkippedRow,
@@ -54,7 +55,7 @@ class ExampleCollector:
         self._query_ids: dict[str, int] = {}
         self._unpriced: set[str] = set()
         self._warnings: list[str] = []
-        self._shared_scores: dict[tuple[float, ...], dict[str, float]] = {}
+        self._shared_scores: dict[tuple[float, ...], CandidateNumbers] = {}
         self._bar = progress_bar(name="reading data", unit="queries")
         self.pool = pool
 
@@ -67,6 +68,7 @@ class ExampleCollector:
     def pool(self, pool: Sequence[Candidate] | None) -> None:
         self._pool = None if pool is None else tuple(pool)
         self._candidate_names = tuple(sys.intern(candidate.name) for candidate in pool or ())
+        self._columns = {name: column for column, name in enumerate(self._candidate_names)}
         self._name_set = set(self._candidate_names)
 
     @contextmanager
@@ -144,7 +146,9 @@ class ExampleCollector:
             text = check_query(query, self._config.max_query_chars)
             checked_scores = self._share(self._complete(scores, check_score, "score"))
             known_costs = (None if costs is None else self._check_costs(costs)) or self._estimate_costs(text)
-            checked_expected = None if expected is None else self._to_dict(expected, check_score, "expected score")
+            checked_expected = (
+                None if expected is None else self._check_numbers(expected, check_score, "expected score")
+            )
             check_text(task, "task")
             if split not in (*SPLITS, None):
                 raise ValueError(f"split must be {one_of(SPLITS)}, got {split!r}")
@@ -209,35 +213,39 @@ class ExampleCollector:
                 raise ValueError(f"candidate {name!r}: {error}") from None
         return checked
 
-    def _to_dict(self, values: Mapping[str, object], check: Callable[[object], float], what: str) -> dict[str, float]:
-        return dict(zip(self._candidate_names, self._complete(values, check, what), strict=True))
+    def _check_numbers(
+        self, values: Mapping[str, object], check: Callable[[object], float], what: str
+    ) -> CandidateNumbers:
+        return CandidateNumbers(self._columns, self._complete(values, check, what))
 
-    def _check_costs(self, costs: Mapping[str, object]) -> dict[str, float] | None:
+    def _check_costs(self, costs: Mapping[str, object]) -> CandidateNumbers | None:
         """Return the costs; None where one of them is unknown, whose candidate is remembered."""
         unknown = [name for name, cost in costs.items() if cost is None]
         # The others are checked all the same.
-        checked = self._to_dict({name: 0 if cost is None else cost for name, cost in costs.items()}, check_cost, "cost")
+        checked = self._check_numbers(
+            {name: 0 if cost is None else cost for name, cost in costs.items()}, check_cost, "cost"
+        )
         if len(unknown) < len(costs):
             self._unpriced.update(unknown)
         return None if unknown else checked
 
-    def _share(self, scores: list[float]) -> dict[str, float]:
+    def _share(self, scores: list[float]) -> CandidateNumbers:
         key = tuple(scores)
         shared = self._shared_scores.get(key)
         if shared is None:
-            shared = dict(zip(self._candidate_names, key, strict=True))
+            shared = CandidateNumbers(self._columns, key)
             # With a limit, so that graded scores, which rarely repeat, are not all held twice.
             if len(self._shared_scores) < _MAX_SHARED_SCORES:
                 self._shared_scores[key] = shared
         return shared
 
-    def _estimate_costs(self, query: str) -> dict[str, float] | None:
+    def _estimate_costs(self, query: str) -> CandidateNumbers | None:
         output_tokens = self._config.assumed_output_tokens if isinstance(self._config, FileDataConfig) else None
         if output_tokens is None or self._pool is None:
             return None
         costs = {one.name: answer_cost(one, count_tokens(query), output_tokens) for one in self._pool}
         known = {name: cost for name, cost in costs.items() if cost is not None}
-        return known if len(known) == len(costs) else None
+        return CandidateNumbers(self._columns, known.values()) if len(known) == len(costs) else None
 
     def _take_id(self, query_id: str) -> str:
         if check_text(query_id, "query_id") in self._query_ids:

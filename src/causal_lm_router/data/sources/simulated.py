@@ -32,7 +32,7 @@ import numpy as np
 from causal_lm_router.config import SimulatedConfig, SimulatedDataConfig
 from causal_lm_router.data.sources.pool import CHARS_PER_TOKEN, TOKENS_PER_PRICE
 from causal_lm_router.data.sources.rows import hash_query
-from causal_lm_router.routing import Candidate, RoutingData, RoutingExample
+from causal_lm_router.routing import Candidate, CandidateNumbers, RoutingData, RoutingExample
 from causal_lm_router.terminal import progress_bar
 
 DATA_SEED = 20260731
@@ -89,6 +89,9 @@ CANDIDATES = (
         "dorado-24b", 0.6, 1.8, 400, (-0.2, 0.0, -0.4, -0.6, 0.2, -1.0, 2.6), "mid-sized, trained on games and search"
     ),
 )
+
+
+_COLUMNS = {one.name: column for column, one in enumerate(CANDIDATES)}
 
 
 def _levels(**values: tuple[object, ...]) -> tuple[dict[str, Any], ...]:
@@ -215,10 +218,11 @@ def _simulate_example(
     family = FAMILIES.index(TASKS[task][0])
     # The draws of a query follow one another in the stream: first its difficulty, then one per candidate in pool order.
     difficulty = stream.normal(LEVEL_DIFFICULTY[level], ITEM_SPREAD)
-    expected = {one.name: _sigmoid(settings.discrimination * (one.skills[family] - difficulty)) for one in CANDIDATES}
+    chances = [_sigmoid(settings.discrimination * (one.skills[family] - difficulty)) for one in CANDIDATES]
     attempts = settings.num_attempts
-    scores = {name: int(stream.binomial(attempts, chance)) / attempts for name, chance in expected.items()}
-    costs = {one.name: one.cost(query) for one in CANDIDATES}
+    drawn = (int(stream.binomial(attempts, chance)) / attempts for chance in chances)
+    dollars = (one.cost(query) for one in CANDIDATES)
+    scores, costs, expected = (CandidateNumbers(_COLUMNS, row) for row in (drawn, dollars, chances))
     return RoutingExample(query_id, query, task, scores, costs, expected)
 
 
