@@ -142,7 +142,8 @@ def run_stages(stages: Sequence[str], run_one: Callable[[str, float], tuple[str,
 
     `run_one` takes a stage and the seconds that are left, and returns ok, failed or not run with what was found.
     """
-    start, speeds, states = time.monotonic(), {}, []
+    speeds: dict[str, str] = {}
+    start, states = time.monotonic(), []
     for stage in stages:
         begin = time.monotonic()
         left = limit_s - (begin - start)

@@ -31,6 +31,7 @@ pool_robustness = pytest.mark.parametrize("script", ["pool_robustness"], indirec
 routers_table = pytest.mark.parametrize("script", ["routers_table"], indirect=True)
 scored_check = pytest.mark.parametrize("script", ["scored_check"], indirect=True)
 run_routes = pytest.mark.parametrize("script", ["run_routes"], indirect=True)
+cluster_cost = pytest.mark.parametrize("script", ["cluster_cost"], indirect=True)
 gpu_check = pytest.mark.parametrize("script", ["gpu_check"], indirect=True)
 
 
@@ -252,3 +253,21 @@ def test_a_stage_trains_and_a_later_one_uses_its_weights(script: ModuleType, tmp
     check = script.Check(device="cpu", folder=tmp_path, overrides=few)
     assert "2 evaluations while training" in script.train(check, "float32").says
     assert "routes of trie as constrained has them" in script.decodings(check).says
+
+
+@cluster_cost
+def test_the_page_on_scale_shows_the_computed_tables(printed: Callable[..., str]) -> None:
+    page = (EXPERIMENTS.parent / "docs" / "scale.md").read_text(encoding="utf-8")
+    assert [line for line in printed().splitlines() if line not in page] == []
+
+
+@cluster_cost
+def test_what_a_card_takes_follows_from_the_sizes(script: ModuleType) -> None:
+    model = script.BaseModel(name="m", layers=1, width=2, kv_width=1, layer_weights=10.0, head_weights=5.0)
+    # Rank 16 on q and o (2 + 2 each), k and v (2 + 1 each).
+    assert model.adapter_weights == 16 * 14
+    assert (model.weight_bytes, model.token_bytes) == (30, 4)
+    assert model.trained_tokens_per_second() == script.PEAK_FLOPS / (40 + 6 * 224)
+    # Half the ring's steps send and half of them add: 2 * 3/4 of the gradients for four processes.
+    assert model.all_reduce_seconds(4, 1.0) == 2 * 3 / 4 * 4 * 224
+    assert model.routes_per_second(2) < model.routes_per_second(1)

@@ -264,6 +264,7 @@ def test_bad_line_of_standard_input(call: Call, monkeypatch: pytest.MonkeyPatch)
             ["query=a", "input=q.txt"],
             "query, input must be given one at a time: query=... or input=..., got {'query': 'a', ",
         ),
+        (["query=a", "num_actors=2"], "num_actors must be null, or at least 1 beside input=..., got 2"),
         (["query="], "query is empty"),
         (["query= "], "query is empty"),
         (["input=absent.jsonl"], "input must be a file, or - for standard input, got 'absent.jsonl': no such file"),

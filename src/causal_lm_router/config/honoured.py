@@ -32,6 +32,7 @@ HONOURED: dict[str, tuple[str, ...]] = {
         "input",
         "output",
         "chunk_size",
+        "num_actors",
         "prompt",
         "inference",
         "decoding",

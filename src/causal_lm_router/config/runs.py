@@ -131,6 +131,8 @@ class RouteConfig(TrainConfig):
     """File for the routes: .csv, .parquet, else JSONL; null prints them as JSONL."""
     chunk_size: int
     """Queries of `input` that are read, routed and written at a time: memory holds as many, a kill loses as many."""
+    num_actors: int | None
+    """Routers that route `input` side by side, on a Ray cluster; null routes in this process."""
 
     def _own_problems(self) -> Iterator[str]:
         yield from super()._own_problems()
@@ -142,6 +144,8 @@ class RouteConfig(TrainConfig):
         writes = self.output is None or any(given.values())
         yield from check(writes, "output", "null unless query=... or input=... is given", self.output)
         yield from check(self.chunk_size >= 1, "chunk_size", AT_LEAST_1, self.chunk_size)
+        fits = self.num_actors is None or (self.num_actors >= 1 and self.input is not None)
+        yield from check(fits, "num_actors", "null, or at least 1 beside input=...", self.num_actors)
 
 
 class PushedWeights(StrEnum):

@@ -119,19 +119,33 @@ def route_file(queries: CheckedQueries, config: RouteConfig) -> None:
 
 def _route(queries: CheckedQueries, config: RouteConfig, first: int) -> Iterator[list[Row]]:
     """Yield the routes of every chunk from the number `first` on."""
+    size = config.chunk_size
+    chunks = queries.chunks(size, first)
+    with progress_bar(unit="queries", total=queries.number, done=first * size) as bar:
+        routed = _on_ray(config, chunks) if config.num_actors else _route_here(queries, config, chunks, first)
+        for answers in routed:
+            bar.update(len(answers))
+            yield answers
+
+
+def _route_here(
+    queries: CheckedQueries, config: RouteConfig, chunks: Iterator[list[Row]], first: int
+) -> Iterator[list[Row]]:
     from causal_lm_router.runs.router import CausalLMRouter
 
     size = config.chunk_size
-    with (
-        CausalLMRouter.from_run(config.run_dir, config) as router,
-        progress_bar(unit="queries", total=queries.number, done=first * size) as bar,
-    ):
-        for number, rows in enumerate(queries.chunks(size, first), start=first):
+    with CausalLMRouter.from_run(config.run_dir, config) as router:
+        for number, rows in enumerate(chunks, start=first):
             # The bar of the chunk is told from that of the file.
             with name_work(f"from query {number * size + 1:,}") if queries.number > size else contextlib.nullcontext():
                 answers = router.route_batch(rows)
-            bar.update(len(rows))
             yield answers
+
+
+def _on_ray(config: RouteConfig, chunks: Iterator[list[Row]]) -> Iterator[list[Row]]:
+    from causal_lm_router.runs.ray_routes import route_on_ray
+
+    return route_on_ray(config, chunks)
 
 
 class _Part:
