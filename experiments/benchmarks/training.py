@@ -1,13 +1,14 @@
 """Training speed and memory against LLMRouter's trainer, transformers' Trainer with PEFT, TRL, and the machine's limit.
 
-    pip install --no-deps trl llmrouter-lib==0.4.0        # in an environment of its own, over this one's packages
+    make bench DATA=path/to/llmrouter       # makes an environment with the peers, and runs this script in it
     python experiments/benchmarks/training.py experiment=llmrouter_cpu data.path=path/to/llmrouter [--queries 96]
 
 Every contender trains SmolLM2-135M with the same adapter for one epoch on the same queries and labels, once for each
 prompt and number format, each in a process of its own. Time is that of the training loop alone. `limit` is the time
 that the floating-point operations that cannot be avoided take at the measured rate of a matrix product: 4 per weight of
 the layers and token, 4 per weight of the head and label, 6 per adapter weight and token, and attention; padding counts
-for nothing, a beginning that all prompts of a micro-batch share counts once. Writes a table, and JSON with --output.
+for nothing, a beginning that all prompts of a micro-batch share counts once. Prints tables; --output is a folder for
+them and for JSON.
 """
 
 import argparse
@@ -21,6 +22,7 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -34,6 +36,7 @@ from causal_lm_router.config.compose import compose_config
 from causal_lm_router.data.prepared import PreparedData, prepare_data
 from causal_lm_router.models.adapter import apply_lora
 from causal_lm_router.models.base_model import load_base_model, load_tokenizer, prepare_base_model
+from causal_lm_router.models.fast_products import onednn_linear
 from causal_lm_router.prompting.encoder import Encoder
 from causal_lm_router.runs.session import run_targets
 from causal_lm_router.training.batches import StepLoader
@@ -84,7 +87,7 @@ def main() -> None:
     parser.add_argument("--prompts", nargs="*", default=PROMPTS)
     parser.add_argument("--formats", nargs="*", default=list(FORMATS))
     parser.add_argument("--contenders", nargs="*", default=list(CONTENDERS))
-    parser.add_argument("--output", type=Path)
+    parser.add_argument("--output", type=Path, help="folder for training.json and training.md")
     parser.add_argument("--alone", action="store_true", help="measure one contender in this process")
     arguments, overrides = parser.parse_known_args()
     if arguments.alone:
@@ -96,10 +99,13 @@ def main() -> None:
             rows = [
                 run_alone(arguments, overrides, prompt, number_format, contender) for contender in arguments.contenders
             ]
-            print_table(prompt, number_format, rows)
             results += rows
+            # As they come: the whole takes minutes.
+            print(make_table(rows), flush=True)
     if arguments.output:
-        arguments.output.write_text(json.dumps(results, indent=2) + "\n")
+        arguments.output.mkdir(parents=True, exist_ok=True)
+        (arguments.output / "training.json").write_text(json.dumps(results, indent=2) + "\n")
+        (arguments.output / "training.md").write_text(make_table(results))
 
 
 def run_alone(
@@ -303,10 +309,13 @@ def count_shared(rows: Sequence[Sequence[int]]) -> int:
 
 
 def product_rate(dtype: torch.dtype) -> float:
-    """Return the floating-point operations per second of a product of SmolLM2's shapes: the best of 20."""
-    left, right = torch.randn(2048, 576, dtype=dtype), torch.randn(1536, 576, dtype=dtype)
-    torch.nn.functional.linear(left, right)
-    best = min(timed(lambda: torch.nn.functional.linear(left, right)) for _ in range(20))
+    """Return the floating-point operations per second of a product of SmolLM2's shapes: the best of 20.
+
+    In float32 it is that of the faster library, so a machine that PyTorch does not use well has a higher limit.
+    """
+    left, right = torch.randn(2048, 576).to(dtype), torch.randn(1536, 576).to(dtype)
+    libraries = [torch.nn.functional.linear, *([onednn_linear] if dtype is torch.float32 else [])]
+    best = min(timed(partial(multiply, left, right)) for multiply in libraries for _ in range(21))
     return float(2 * 2048 * 576 * 1536 / best)
 
 
@@ -315,19 +324,24 @@ def peak_memory_gb() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
 
 
-def print_table(prompt: str, number_format: str, rows: list[dict[str, Any]]) -> None:
-    """Print a row for every contender, with speed as a ratio to the first one's."""
-    first = rows[0]
-    print(f"\nprompt={prompt}, {number_format}, {first['queries']} queries, {first['tokens']} tokens")
-    print(f"{'':<16}{'queries/s':>10}{'tokens/s':>10}{'ours is':>9}{'of limit':>10}{'peak GB':>9}")
-    for row in rows:
-        seconds = row["seconds"]
-        share = row["limit_seconds"] / seconds
-        print(
-            f"{row['contender']:<16}{row['queries'] / seconds:>10.2f}{row['tokens'] / seconds:>10.0f}"
-            f"{seconds / first['seconds']:>8.1f}x{share:>10.0%}{row['peak_memory_gb']:>9.1f}",
-            flush=True,
-        )
+def make_table(results: list[dict[str, Any]]) -> str:
+    """Return a Markdown table of all results, with the time of each contender over that of the first in its group."""
+    lines = [
+        "| prompt | format | contender | s per query | tokens/s | ours is | of the limit | peak GB |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- |",
+    ]
+    first: dict[tuple[str, str], float] = {}
+    for row in results:
+        ours = first.setdefault((row["prompt"], row["format"]), row["seconds"])
+        numbers = [
+            f"{row['seconds'] / row['queries']:.2f}",
+            f"{row['tokens'] / row['seconds']:.0f}",
+            f"{row['seconds'] / ours:.1f}x",
+            f"{row['limit_seconds'] / row['seconds']:.0%}",
+            f"{row['peak_memory_gb']:.1f}",
+        ]
+        lines.append(f"| {' | '.join([row['prompt'], row['format'], row['contender'], *numbers])} |")
+    return "\n".join(lines) + "\n"
 
 
 if __name__ == "__main__":

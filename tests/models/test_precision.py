@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from causal_lm_router.models import precision
+from causal_lm_router.models.fast_products import Speeds, product_speeds
 from causal_lm_router.models.precision import FastFormat, fast_format, precision_facts, resolve_precision
 
 FORMATS = ("float32", "bfloat16")
@@ -27,13 +28,11 @@ def choose(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
 
 
 @pytest.fixture
-def measure(monkeypatch: pytest.MonkeyPatch) -> Callable[[float, float], FastFormat]:
+def measure(monkeypatch: pytest.MonkeyPatch) -> Callable[..., FastFormat]:
     """Function that returns the CPU's format for the given speeds (GFLOP/s) of float32 and bfloat16."""
 
-    def measure(float32: float, bfloat16: float) -> FastFormat:
-        monkeypatch.setattr(
-            precision, "_measure_products", lambda: dict(zip(FORMATS, (float32, bfloat16), strict=True))
-        )
+    def measure(float32: float, bfloat16: float, onednn: float = 0.0) -> FastFormat:
+        monkeypatch.setattr(precision, "product_speeds", lambda: Speeds(float32, onednn, bfloat16))
         return fast_format.__wrapped__("cpu")
 
     return measure
@@ -58,14 +57,20 @@ def test_the_measured_format_is_one_of_two_with_a_reason_and_is_measured_once() 
 
 def test_measuring_leaves_torchs_random_state() -> None:
     before = torch.get_rng_state()
-    fast_format.__wrapped__("cpu")
+    product_speeds.__wrapped__()
     assert torch.equal(torch.get_rng_state(), before)
 
 
-def test_bfloat16_has_to_be_clearly_faster(measure: Callable[[float, float], FastFormat]) -> None:
+def test_bfloat16_has_to_be_clearly_faster(measure: Callable[..., FastFormat]) -> None:
     assert measure(410.0, 2410.0) == ("bfloat16", "bfloat16: 2,410 against 410 GFLOP/s in float32")
     assert measure(300.0, 330.0) == ("float32", "float32: 300 against 330 GFLOP/s in bfloat16")
     assert measure(300.0, 170.0).dtype == "float32"
+
+
+def test_bfloat16_is_compared_with_the_library_that_float32_takes(measure: Callable[..., FastFormat]) -> None:
+    slow, fast = measure(240.0, 600.0, 250.0), measure(240.0, 600.0, 530.0)
+    assert slow == ("bfloat16", "bfloat16: 600 against 240 GFLOP/s in float32")
+    assert fast == ("float32", "float32: 530 against 600 GFLOP/s in bfloat16; float32 by oneDNN, by MKL 240")
 
 
 @pytest.mark.parametrize(("dtype", "trained_in"), [("float32", "32-true"), ("bfloat16", "bf16-mixed")])

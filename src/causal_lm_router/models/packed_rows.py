@@ -23,6 +23,9 @@ PACKED = "packed"
 """The name of the attention implementation."""
 LEAST_SHARED = 16
 """A shorter common beginning is not worth a second call of the attention kernel."""
+MOST_SCORES = 2**23
+"""Attention scores of a layer that are held for the backward pass (6 bytes each). In bfloat16 on a CPU the kernel that
+holds none takes 2 to 10 times as long backwards; with more scores than this its memory counts for more."""
 
 
 class Rows(NamedTuple):
@@ -164,16 +167,30 @@ def _packed_attention(
         """Return [B, H, positions, D] from [1, H, N, D]."""
         return packed[0, :, places].transpose(0, 1)
 
-    attend = partial(scaled_dot_product_attention, scale=scaling, dropout_p=dropout)
+    assert attention_mask is not None, "a layout comes with a mask"
+    attend = partial(_attend, scaling=scaling, dropout=dropout)
     parts = (unpack(query, layout.queries), unpack(key, layout.keys), unpack(value, layout.keys))
-    rests_BHSD = attend(*parts, attn_mask=attention_mask)
+    rests_BHSD = attend(*parts, attention_mask)
     # Back to the order of the packed row, without padding.
     output_NHD = rests_BHSD.transpose(1, 2).flatten(0, 1).index_select(0, layout.slots)
     if layout.num_shared:
         query, key, value = (part[:, :, : layout.num_shared] for part in (query, key, value))
-        shared_HPD = attend(query, key, value, is_causal=True)[0]
+        causal_PP = attention_mask.new_ones(layout.num_shared, layout.num_shared).tril()
+        shared_HPD = attend(query, key, value, causal_PP)[0]
         output_NHD = torch.cat([shared_HPD.transpose(0, 1), output_NHD])
     return output_NHD[None], None
+
+
+def _attend(query: Tensor, key: Tensor, value: Tensor, sees: Tensor, scaling: float | None, dropout: float) -> Tensor:
+    """Return [..., S, D]: attention of S queries over T keys; `sees` says which attend to which."""
+    num_scores = query.shape[:-1].numel() * key.shape[-2]
+    if query.device.type != "cpu" or query.dtype is not torch.bfloat16 or dropout or num_scores > MOST_SCORES:
+        return scaled_dot_product_attention(query, key, value, attn_mask=sees, scale=scaling, dropout_p=dropout)
+    scaling = query.shape[-1] ** -0.5 if scaling is None else scaling
+    scores = (query * scaling) @ key.transpose(-1, -2)
+    unseen = torch.zeros(sees.shape, device=sees.device).masked_fill(~sees, float("-inf"))
+    # Added in float32, as the softmax is taken.
+    return torch.softmax(scores + unseen, dim=-1).to(value.dtype) @ value
 
 
 AttentionInterface.register(PACKED, _packed_attention)

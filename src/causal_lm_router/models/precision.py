@@ -1,21 +1,17 @@
 """Which number format this machine is fast at: what `auto` means for trainer.precision and the dtypes of the models."""
 
 import functools
-import time
 from dataclasses import replace
 from typing import NamedTuple, TypeVar
 
 import torch
-from torch.nn.functional import linear
 
 from causal_lm_router.config import TrainConfig
 from causal_lm_router.config.checks import AUTO
+from causal_lm_router.models.fast_products import product_speeds
 
-TOKENS, WIDTH, MLP_WIDTH = 512, 576, 1536
-"""Shape of the product that is timed: a micro-batch through one layer of SmolLM2-135M. Wider models differ more."""
 CLEARLY_FASTER = 1.3
 """bfloat16 rounds more coarsely, so it has to be faster than float32 by this factor."""
-MIN_ROUNDS, MAX_ROUNDS, BUDGET_S = 3, 20, 0.3
 
 Config = TypeVar("Config", bound=TrainConfig)
 
@@ -73,40 +69,21 @@ def fast_format(device: str) -> FastFormat:
     """Return the number format to compute in on `cpu` or `cuda`; measured once a process, in less than a second.
 
     A GPU takes bfloat16 wherever it has it. A CPU takes it where it is clearly faster: an Intel processor with AMX has
-    6 to 8 times the speed of float32, others are slower in bfloat16.
+    6 to 8 times the speed of float32, others are slower in bfloat16 or have twice the speed.
     """
     if device == "cuda":
         if torch.cuda.is_bf16_supported(including_emulation=False):
             return FastFormat("bfloat16", "bfloat16: the GPU supports it")
         return FastFormat("float32", "float32: the GPU does not support bfloat16")
-    speed = _measure_products()
+    speeds = product_speeds()
+    speed = {"float32": speeds.float32, "bfloat16": speeds.bfloat16}
     chosen, other = "float32", "bfloat16"
     if speed["bfloat16"] >= CLEARLY_FASTER * speed["float32"]:
         chosen, other = other, chosen
-    return FastFormat(chosen, f"{chosen}: {speed[chosen]:,.0f} against {speed[other]:,.0f} GFLOP/s in {other}")
-
-
-def _measure_products() -> dict[str, float]:
-    """Return the speed (GFLOP/s) of a matrix product on the CPU in each format."""
-    operands = {
-        name: (torch.ones(TOKENS, WIDTH, dtype=dtype), torch.ones(MLP_WIDTH, WIDTH, dtype=dtype))
-        for name, dtype in (("float32", torch.float32), ("bfloat16", torch.bfloat16))
-    }
-    # The first product of a format makes its kernel and packs the weights.
-    for inputs, weights in operands.values():
-        linear(inputs, weights)
-    seconds: dict[str, list[float]] = {name: [] for name in operands}
-    start = time.perf_counter()
-    # The formats take turns, so that other work on the machine slows both.
-    for number in range(MAX_ROUNDS):
-        if number >= MIN_ROUNDS and time.perf_counter() - start > BUDGET_S:
-            break
-        for name, (inputs, weights) in operands.items():
-            before = time.perf_counter()
-            linear(inputs, weights)
-            seconds[name].append(time.perf_counter() - before)
-    # The fastest round is the one that other processes disturbed least.
-    return {name: 2e-9 * TOKENS * WIDTH * MLP_WIDTH / min(times) for name, times in seconds.items()}
+    reason = f"{chosen}: {speed[chosen]:,.0f} against {speed[other]:,.0f} GFLOP/s in {other}"
+    # Which of the two libraries computes in float32, where it is not the usual one.
+    has_onednn = speeds.has_fast_onednn
+    return FastFormat(chosen, f"{reason}; float32 by oneDNN, by MKL {speeds.mkl:,.0f}" if has_onednn else reason)
 
 
 def _training_device(config: TrainConfig) -> str:

@@ -15,6 +15,7 @@ from pytorch_lightning.strategies import ParallelStrategy
 from torch import Tensor
 
 from causal_lm_router.config import OptimConfig, Schedule
+from causal_lm_router.models.fast_products import fast_products
 from causal_lm_router.training.batches import Step
 from causal_lm_router.training.objective import Loss, completion_loss
 from causal_lm_router.training.rows import MicroBatch
@@ -68,7 +69,7 @@ class RouterModule(pl.LightningModule):
         loss = torch.zeros((), device=self.device)
         for index, micro_batch in enumerate(batch.micro_batches):
             # Ranks exchange gradients once a step, with the last micro-batch.
-            with self._keep_gradients_local(index < len(batch.micro_batches) - 1):
+            with self._keep_gradients_local(index < len(batch.micro_batches) - 1), fast_products(self.model):
                 part = self.target_loss(micro_batch) / batch.total_weight
                 # Lightning's DDP averages gradients over the ranks; the loss is a sum over them.
                 self.manual_backward(part * self.trainer.world_size)
