@@ -217,11 +217,11 @@ def test_failed_evaluation_leaves_no_folder(
 def test_failed_training_leaves_no_folder(
     refuses: Callable[..., str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def train_router(config: Any) -> None:
+    def complete_run(config: Any) -> None:
         assert Path(config.run_dir).is_dir()
         raise ValueError("bad data:\n\n  see there")
 
-    stub(monkeypatch, "runs.train_run", train_router=train_router)
+    stub(monkeypatch, "runs.complete_run", complete_run=complete_run)
     assert refuses("train", "data=simulated", "debug=smoke") == "bad data:; see there"
     (tmp_path / "outputs").mkdir()
     (tmp_path / "outputs" / "kept").touch()
@@ -249,11 +249,11 @@ def started(config: Any) -> None:
 def test_ctrl_c_prints_the_command_that_goes_on(
     main: Callable[..., Result], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    def train_router(config: Any) -> None:
+    def complete_run(config: Any) -> None:
         started(config)
         raise KeyboardInterrupt
 
-    stub(monkeypatch, "runs.train_run", train_router=train_router)
+    stub(monkeypatch, "runs.complete_run", complete_run=complete_run)
     result = main("train", "data=simulated", "debug=smoke", "run_dir=runs/first")
     assert result == (130, "", "interrupted; to go on: causal-lm-router resume run_dir=runs/first\n")
     result = main("train", "data=simulated", "debug=smoke", "run_dir=a, b's")
@@ -269,12 +269,12 @@ def test_ctrl_c_prints_the_command_that_goes_on(
 def test_the_log_holds_the_error_that_ended_the_run(
     error: Exception, main: Callable[..., Result], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    def train_router(config: Any) -> None:
+    def complete_run(config: Any) -> None:
         started(config)
         logging.getLogger("causal_lm_router.runs.train_run").info("under way")
         raise error
 
-    stub(monkeypatch, "runs.train_run", train_router=train_router)
+    stub(monkeypatch, "runs.complete_run", complete_run=complete_run)
     with contextlib.suppress(RuntimeError):
         assert main("train", "data=simulated", "debug=smoke", "run_dir=run").output == "under way\n"
     log = (tmp_path / "run" / "train.log").read_text()
