@@ -96,6 +96,20 @@ def test_query_under_two_tasks_keeps_the_first(
     assert load_source(config(tmp_path)).examples[0].task == "logic"
 
 
+@pytest.mark.parametrize(
+    ("choices", "number"),
+    [("['a', 'b']", 2), ("{'text': ['a', 'b', 'c']}", 3), ("[]", None), ("no list", None), ("-" * 50_000 + "1", None)],
+    ids=["list", "object", "empty", "no list", "nested too deeply"],
+)
+def test_number_of_choices(
+    choices: str, number: int | None, tmp_path: Path, write: Callable[..., Path], config: Callable[..., DataConfig]
+) -> None:
+    write(GOOD)
+    row = {"query": "good", "task_name": "logic", "metric": "em_mc", "choices": choices}
+    (tmp_path / "default_query_train.jsonl").write_text(json.dumps(row) + "\n")
+    assert load_source(config(tmp_path)).examples[0].num_choices == number
+
+
 def test_question_without_a_task(tmp_path: Path, write: Callable[..., Path], config: Callable[..., DataConfig]) -> None:
     path = write(GOOD)
     query_path = tmp_path / "queries.jsonl"

@@ -61,7 +61,8 @@ def _count_choices(row: dict[str, Any]) -> int | None:
         return None
     try:
         choices = ast.literal_eval(row["choices"])
-    except (SyntaxError, ValueError):
+    # The last two are how Python's parser ends on text that is nested too deeply.
+    except (SyntaxError, ValueError, MemoryError, RecursionError):
         return None
     texts = choices.get("text") if isinstance(choices, dict) else choices
     return len(texts) if isinstance(texts, list) and texts else None
