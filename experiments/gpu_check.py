@@ -34,6 +34,7 @@ from causal_lm_router.config.evaluation import Split
 from causal_lm_router.evaluation.report import RoutingReport
 from causal_lm_router.models.adapter import apply_lora
 from causal_lm_router.models.base_model import load_base_model
+from causal_lm_router.models.packed_rows import can_pack
 from causal_lm_router.runs.run_folder import RunFolder
 from causal_lm_router.runs.session import Session, load_data, open_session
 from causal_lm_router.runs.tracking import read_metrics
@@ -378,7 +379,8 @@ def fit_once(session: Session, rows: Any, model: torch.nn.Module) -> float:
     settings, config = session.config.trainer, session.config
     trainer = make_trainer(settings, Path(config.run_dir), [])
     pad = session.encoder.tokenizer.pad_token_id
-    loader = StepLoader(rows, pad, settings.batch_size, settings.max_tokens_per_batch, config.seed, trainer)
+    max_tokens, packs = settings.max_tokens_per_batch, can_pack(model, config.prompt.max_length)
+    loader = StepLoader(rows, pad, settings.batch_size, max_tokens, config.seed, trainer, packs=packs)
     module = RouterModule(model, config.optim, len(loader), config.seed, settings.log_every_n_steps)
     start = time.perf_counter()
     trainer.fit(module, train_dataloaders=loader)

@@ -24,6 +24,7 @@ from causal_lm_router.config.compose import compose_config
 from causal_lm_router.data.prepared import PreparedData, prepare_data
 from causal_lm_router.models.adapter import apply_lora
 from causal_lm_router.models.base_model import load_base_model, load_tokenizer, prepare_base_model
+from causal_lm_router.models.packed_rows import can_pack
 from causal_lm_router.prompting.encoder import Encoder
 from causal_lm_router.runs.session import run_targets
 from causal_lm_router.training.batches import StepLoader
@@ -62,7 +63,8 @@ def time_ours(config: TrainConfig, data: PreparedData, base: str, encoder: Encod
     trainer = make_trainer(config.trainer, Path(folder), [])
     per_step = config.trainer.batch_size * config.trainer.accumulate_grad_batches
     pad = encoder.tokenizer.pad_token_id
-    loader = StepLoader(rows, pad, per_step, config.trainer.max_tokens_per_batch, config.seed, trainer)
+    max_tokens, packs = config.trainer.max_tokens_per_batch, can_pack(model, config.prompt.max_length)
+    loader = StepLoader(rows, pad, per_step, max_tokens, config.seed, trainer, packs=packs)
     module = RouterModule(model, config.optim, len(loader), config.seed, config.trainer.log_every_n_steps)
     start = time.perf_counter()
     trainer.fit(module, train_dataloaders=loader)

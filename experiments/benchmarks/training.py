@@ -37,6 +37,7 @@ from causal_lm_router.data.prepared import PreparedData, prepare_data
 from causal_lm_router.models.adapter import apply_lora
 from causal_lm_router.models.base_model import load_base_model, load_tokenizer, prepare_base_model
 from causal_lm_router.models.fast_products import onednn_linear
+from causal_lm_router.models.packed_rows import can_pack
 from causal_lm_router.prompting.encoder import Encoder
 from causal_lm_router.runs.session import run_targets
 from causal_lm_router.training.batches import StepLoader
@@ -175,10 +176,10 @@ def train_ours(task: Task) -> float:
     trainer = make_trainer(config.trainer, task.folder, [])
     pad = task.encoder.tokenizer.pad_token_id
     settings = config.trainer
-    loader = StepLoader(rows, pad, settings.batch_size, settings.max_tokens_per_batch, config.seed, trainer)
-    module = RouterModule(
-        task.model(), config.optim, len(loader), config.seed, settings.log_every_n_steps, completion_loss
-    )
+    model, max_tokens = task.model(), settings.max_tokens_per_batch
+    packs = can_pack(model, config.prompt.max_length)
+    loader = StepLoader(rows, pad, settings.batch_size, max_tokens, config.seed, trainer, packs=packs)
+    module = RouterModule(model, config.optim, len(loader), config.seed, settings.log_every_n_steps, completion_loss)
     return timed(lambda: trainer.fit(module, train_dataloaders=loader))
 
 
@@ -287,6 +288,7 @@ def count_work(task: Task) -> tuple[int, float]:
         config.trainer.max_tokens_per_batch,
         config.seed,
         make_trainer(config.trainer, task.folder, []),
+        packs=True,
     )
     operations = 0.0
     for step in loader:

@@ -67,6 +67,24 @@ def test_micro_batches_by_token_budget(max_tokens: int, groups: list[list[int]])
     assert cut_micro_batches([0, 1, 2, 3, 4], [5, 3, 9, 2, 3], max_tokens) == groups
 
 
+@pytest.mark.parametrize(
+    ("max_tokens", "groups"),
+    [(9, [[2], [0, 1], [4, 3]]), (10, [[2], [0, 1, 4], [3]]), (14, [[2, 0], [1, 4, 3]]), (19, [[2, 0, 1, 4, 3]])],
+)
+def test_packed_micro_batches_count_the_shared_beginning_once(max_tokens: int, groups: list[list[int]]) -> None:
+    assert cut_micro_batches([0, 1, 2, 3, 4], [6, 4, 10, 3, 4], max_tokens, num_shared=2) == groups
+
+
+@pytest.mark.parametrize(("beginning", "num_shared"), [([5, 6, 7], 3), ([], 0)])
+def test_a_loader_finds_the_shared_beginning_of_packed_rows(beginning: list[int], num_shared: int) -> None:
+    # 1,100 rows of three tokens more: more than are read at once.
+    ids = [[*beginning, row % 50 + 10, 9, 9] for row in range(1100)]
+    columns = {"num_target_tokens": [2], "weight": [1.0], "utilities": [[]], "num_tokens": [num_shared + 3]}
+    rows = datasets.Dataset.from_dict({"input_ids": ids, **{name: value * 1100 for name, value in columns.items()}})
+    steps = list(StepLoader(rows, PAD, 100, num_shared + 3 * 10, 0, Place(), packs=True))
+    assert {len(part.input_ids) for step in steps for part in step.micro_batches} == {10}
+
+
 def test_micro_batches_stay_in_the_budget() -> None:
     for max_tokens in (200, 500, 4096):
         groups = cut_micro_batches(range(203), LENGTHS, max_tokens)

@@ -115,7 +115,8 @@ class TrainerConfig(Settings):
     accumulate_grad_batches: int
     """Batches per optimizer step; the loss is normalised over the whole step, so 1 x 8 equals 8 x 1."""
     max_tokens_per_batch: int
-    """A batch is cut into micro-batches of at most this many tokens, padding included: bounds the memory."""
+    """A batch is cut into micro-batches of at most this many tokens, as they are computed: bounds the memory. With
+    padding, or where `base_model.attn_implementation` is `packed`, without it and the beginning of all prompts once."""
     precision: str
     """Lightning's precision: `32-true`, `bf16-mixed`, `bf16-true`, or `auto`, which the machine is fast at."""
     accelerator: str

@@ -94,7 +94,7 @@ class _PackedModel:
 
         assert not use_cache, "the cache belongs to vLLM's own requests"
         config, model = self._worker.vllm_config, self._worker.get_model()
-        attend = partial(_attend, attention_mask, layout)
+        attend = partial(_attend, layout)
         with (
             set_forward_context(None, config, num_tokens=input_ids.shape[1], slot_mapping={}),
             _replace_attention(config, attend),
@@ -117,7 +117,6 @@ def _replace_attention(config: Any, attend: Any) -> Iterator[None]:
 
 
 def _attend(
-    mask: Tensor,
     layout: Layout,
     layer: Any,
     query: Tensor,
@@ -132,5 +131,5 @@ def _attend(
     # From [N, H, D] to [1, H, N, D].
     parts = [part.transpose(0, 1)[None] for part in (query, key, value)]
     packed = AttentionInterface()[PACKED]  # type: ignore[no-untyped-call]
-    found, _ = packed(layer, *parts, mask, layout=layout, scaling=layer.impl.scale)
+    found, _ = packed(layer, *parts, None, layout=layout, scaling=layer.impl.scale)
     return output.copy_(found[0])

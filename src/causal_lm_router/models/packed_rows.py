@@ -5,11 +5,10 @@ treat tokens one by one, so only attention must know the rows: a token attends t
 row. Values and gradients are those of the padded rows. PACKED is the name of the attention implementation, in
 transformers and in `base_model.attn_implementation`.
 
-Shape suffixes: B rows, L positions of a padded row, P of the shared beginning, S of the longest rest, N of the packed
+Shape suffixes: B rows, L positions of a padded row, P of the shared beginning, S of the rest of a row, N of the packed
 row, H heads, D width of a head, W wanted logits, V vocabulary.
 """
 
-from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -22,10 +21,10 @@ from transformers.masking_utils import sdpa_mask
 PACKED = "packed"
 """The name of the attention implementation."""
 LEAST_SHARED = 16
-"""A shorter common beginning is not worth a second call of the attention kernel."""
+"""A shorter common beginning is not worth a call of the attention kernel of its own."""
 MOST_SCORES = 2**23
 """Attention scores of a layer that are held for the backward pass (6 bytes each). In bfloat16 on a CPU the kernel that
-holds none takes 2 to 10 times as long backwards; with more scores than this its memory counts for more."""
+holds none takes 2 to 6 times as long backwards; with more scores than this its memory counts for more."""
 
 
 class Rows(NamedTuple):
@@ -46,21 +45,18 @@ class Rows(NamedTuple):
 
 
 class Layout(NamedTuple):
-    """Where the tokens of the rows lie in the packed row, as attention needs it."""
+    """Which tokens of the packed row attend to which, part by part."""
 
-    queries: Tensor
-    """[B, S]: place of each position of the rests in the packed row; any place at padding."""
-    keys: Tensor
-    """[B, P + S]: the same with the shared beginning before it."""
-    slots: Tensor
-    """[N - P]: place of each packed token of the rests among the B * S positions."""
+    masks: tuple[Tensor, ...]
+    """What is added to the attention scores of each part, float32: 0, or minus infinity where it does not see. First
+    [P, P] of the shared beginning where there is one, then [S, P + S] of each rest."""
     num_shared: int
     """P."""
 
 
 def row_logits(model: torch.nn.Module, rows: Rows, wanted_BL: Tensor) -> Tensor:
     """Return [W, V], float32: the logits at the wanted positions, row by row."""
-    if _can_pack(model, rows.is_token.shape[1]):
+    if can_pack(model, rows.is_token.shape[1]):
         return _packed_logits(model, rows, wanted_BL)
     # A column is computed for all rows where one of them wants it.
     columns = wanted_BL.any(dim=0).nonzero().flatten()
@@ -71,7 +67,7 @@ def row_logits(model: torch.nn.Module, rows: Rows, wanted_BL: Tensor) -> Tensor:
     return logits_BCV.flatten(0, 1) if wanted_BC.all() else logits_BCV[wanted_BC]
 
 
-def _can_pack(model: torch.nn.Module, num_positions: int) -> bool:
+def can_pack(model: torch.nn.Module, num_positions: int) -> bool:
     """Return whether the model's attention takes a layout; with a sliding window rows must be shorter than that."""
     config: Any = model.config
     takes_layout = config._attn_implementation == PACKED and getattr(model, "_supports_attention_backend", False)
@@ -82,35 +78,35 @@ def _can_pack(model: torch.nn.Module, num_positions: int) -> bool:
 def _packed_logits(model: torch.nn.Module, rows: Rows, wanted_BL: Tensor) -> Tensor:
     numbers_BL = rows.is_token.cumsum(dim=1)  # of each token in its row, from 1
     num_shared = _count_shared(rows, numbers_BL[:, -1])
-    num_rest = int(numbers_BL[:, -1].max()) - num_shared
-    # The rest of a row is its last tokens; all rests end at the last position.
-    is_rest_BL = rows.is_token & (numbers_BL > num_shared)
-    is_rest_BS = is_rest_BL[:, -num_rest:]
     # In the packed row the shared beginning comes first, then the rests one after another.
+    is_rest_BL = rows.is_token & (numbers_BL > num_shared)
     order_BL = is_rest_BL.flatten().cumsum(dim=0).view_as(numbers_BL)
     places_BL = torch.where(is_rest_BL, num_shared + order_BL, numbers_BL).clamp(min=1) - 1
     # It is taken from the first row.
     first_P = (rows.is_token & ~is_rest_BL)[0].nonzero().flatten()
     source_N = torch.cat([first_P, is_rest_BL.flatten().nonzero().flatten()])
-    shared_BP = torch.arange(num_shared, device=places_BL.device).expand(len(places_BL), -1)
-    layout = Layout(
-        places_BL[:, -num_rest:],
-        torch.cat([shared_BP, places_BL[:, -num_rest:]], dim=1),
-        is_rest_BS.flatten().nonzero().flatten(),
-        num_shared,
-    )
-    see_BSS = _see(rows, num_rest) & is_rest_BS[:, None, :]
-    # Padding sees itself: a softmax over nothing would give NaN.
-    see_BSS |= torch.eye(num_rest, dtype=torch.bool, device=see_BSS.device)
+    layout = Layout(_make_masks(rows, is_rest_BL.sum(dim=1).tolist(), num_shared), num_shared)
     packed = {name: field.flatten(0, 1)[source_N][None] for name, field in _model_inputs(rows).items()}
     logits_1WV: Tensor = model(
         **packed,
-        attention_mask=pad(see_BSS, (num_shared, 0), value=True)[:, None],
+        # Attention takes its masks from the layout; this one keeps the model from making its own.
+        attention_mask=layout.masks[0][None, None],
         logits_to_keep=places_BL[wanted_BL],
         layout=layout,
         use_cache=False,
     ).logits
     return logits_1WV.float()[0]
+
+
+def _make_masks(rows: Rows, num_rests: list[int], num_shared: int) -> tuple[Tensor, ...]:
+    """Return the masks of a layout; `num_rests` are the tokens of each row behind the shared beginning."""
+    see = _see(rows, max(*num_rests, num_shared))
+    unseen = torch.zeros(see.shape, device=see.device).masked_fill(~see, float("-inf"))
+    # The rest of a row is its last tokens, and each of them sees the shared beginning.
+    rests = [pad(unseen[-num:, -num:], (num_shared, 0)) for num in num_rests]
+    # The shared beginning is causal whatever comes behind it.
+    shared = [torch.full_like(unseen[:num_shared, :num_shared], float("-inf")).triu(1)] if num_shared else []
+    return (*shared, *rests)
 
 
 def _count_shared(rows: Rows, lengths_B: Tensor) -> int:
@@ -156,41 +152,44 @@ def _packed_attention(
 ) -> tuple[Tensor, None]:
     """Return the attention output [1, N, H, D] of a packed row; without a layout that of padded rows, by `sdpa`.
 
-    `query` is [1, H, N, D]; `key` and `value` may have fewer heads. `attention_mask` is [B, 1, S, P + S].
+    `query` is [1, H, N, D]; `key` and `value` may have fewer heads. Masks are those of the layout.
     """
     if layout is None:
         options |= {"scaling": scaling, "dropout": dropout}
         return sdpa_attention_forward(module, query, key, value, attention_mask, **options)
     key, value = (repeat_kv(part, query.shape[1] // part.shape[1]) for part in (key, value))
-
-    def unpack(packed: Tensor, places: Tensor) -> Tensor:
-        """Return [B, H, positions, D] from [1, H, N, D]."""
-        return packed[0, :, places].transpose(0, 1)
-
-    assert attention_mask is not None, "a layout comes with a mask"
-    attend = partial(_attend, scaling=scaling, dropout=dropout)
-    parts = (unpack(query, layout.queries), unpack(key, layout.keys), unpack(value, layout.keys))
-    rests_BHSD = attend(*parts, attention_mask)
-    # Back to the order of the packed row, without padding.
-    output_NHD = rests_BHSD.transpose(1, 2).flatten(0, 1).index_select(0, layout.slots)
-    if layout.num_shared:
-        query, key, value = (part[:, :, : layout.num_shared] for part in (query, key, value))
-        causal_PP = attention_mask.new_ones(layout.num_shared, layout.num_shared).tril()
-        shared_HPD = attend(query, key, value, causal_PP)[0]
-        output_NHD = torch.cat([shared_HPD.transpose(0, 1), output_NHD])
-    return output_NHD[None], None
-
-
-def _attend(query: Tensor, key: Tensor, value: Tensor, sees: Tensor, scaling: float | None, dropout: float) -> Tensor:
-    """Return [..., S, D]: attention of S queries over T keys; `sees` says which attend to which."""
-    num_scores = query.shape[:-1].numel() * key.shape[-2]
-    if query.device.type != "cpu" or query.dtype is not torch.bfloat16 or dropout or num_scores > MOST_SCORES:
-        return scaled_dot_product_attention(query, key, value, attn_mask=sees, scale=scaling, dropout_p=dropout)
     scaling = query.shape[-1] ** -0.5 if scaling is None else scaling
-    scores = (query * scaling) @ key.transpose(-1, -2)
-    unseen = torch.zeros(sees.shape, device=sees.device).masked_fill(~sees, float("-inf"))
+    num_scores = query.shape[1] * sum(mask.numel() for mask in layout.masks)
+    attend = _multiply if _is_slow_backwards(query) and not dropout and num_scores <= MOST_SCORES else _call_kernel
+    # Rows differ in length, and attention costs the square of it: row by row nothing is spent on padding.
+    sizes = [len(mask) for mask in layout.masks]
+    parts = zip(layout.masks, *(torch.split(part, sizes, dim=2) for part in (query, key, value)), strict=True)
+    shared: tuple[Tensor, Tensor] | None = None
+    outputs = []
+    for mask, query_part, key_part, value_part in parts:
+        if shared is not None:
+            key_part, value_part = torch.cat([shared[0], key_part], dim=2), torch.cat([shared[1], value_part], dim=2)
+        elif layout.num_shared:
+            shared = key_part, value_part
+        outputs.append(attend(query_part, key_part, value_part, mask, scaling, dropout).transpose(1, 2))
+    return torch.cat(outputs, dim=1), None
+
+
+def _is_slow_backwards(query: Tensor) -> bool:
+    return query.device.type == "cpu" and query.dtype is torch.bfloat16
+
+
+def _call_kernel(query: Tensor, key: Tensor, value: Tensor, mask: Tensor, scaling: float, dropout: float) -> Tensor:
+    """Return [1, H, S, D]: attention of S queries, without holding their scores."""
+    mask = mask.to(query.dtype)
+    return scaled_dot_product_attention(query, key, value, attn_mask=mask, scale=scaling, dropout_p=dropout)
+
+
+def _multiply(query: Tensor, key: Tensor, value: Tensor, mask: Tensor, scaling: float, _dropout: float) -> Tensor:
+    """Return [1, H, S, D]: the same by two products, whose gradients are products again."""
     # Added in float32, as the softmax is taken.
-    return torch.softmax(scores + unseen, dim=-1).to(value.dtype) @ value
+    scores = (query * scaling) @ key.transpose(-1, -2) + mask
+    return torch.softmax(scores, dim=-1).to(value.dtype) @ value
 
 
 AttentionInterface.register(PACKED, _packed_attention)

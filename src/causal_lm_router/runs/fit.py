@@ -20,6 +20,7 @@ from causal_lm_router.files.writing import cache_dir
 from causal_lm_router.models.adapter import apply_lora, save_weights
 from causal_lm_router.models.base_model import find_version, load_base_model
 from causal_lm_router.models.hub import hub_name
+from causal_lm_router.models.packed_rows import can_pack
 from causal_lm_router.runs.session import Session, record_evaluation
 from causal_lm_router.runs.tracking import Tracking
 from causal_lm_router.terminal import name_work
@@ -50,7 +51,7 @@ def fit(session: Session, tracking: Tracking) -> None:
         lent_model as model,
         _reuse_hidden_states(session, rows, model) as hidden,
     ):
-        loader = _make_loader(session, rows, trainer, hidden)
+        loader = _make_loader(session, rows, model, trainer, hidden)
         num_steps = _count_steps(session, trainer, loader)
         _log_start(session, trainer, model, num_steps)
         # The loader counts the steps of an epoch, so these callbacks come after the trainer is made.
@@ -120,13 +121,14 @@ def _reuse_hidden_states(
 
 
 def _make_loader(
-    session: Session, rows: datasets.Dataset, trainer: pl.Trainer, hidden: HiddenStates | None
+    session: Session, rows: datasets.Dataset, model: torch.nn.Module, trainer: pl.Trainer, hidden: HiddenStates | None
 ) -> StepLoader:
     """Return the loader of optimizer steps: each the rows of one step on all processes, in micro-batches."""
     # Every process brings batches of its own, so a step has more rows where there are more processes.
     settings, pad = session.config.trainer, session.encoder.tokenizer.pad_token_id
     rows_per_step = settings.batch_size * settings.accumulate_grad_batches * trainer.world_size
-    return StepLoader(rows, pad, rows_per_step, settings.max_tokens_per_batch, session.config.seed, trainer, hidden)
+    max_tokens, packs = settings.max_tokens_per_batch, can_pack(model, max(rows["num_tokens"][:]))
+    return StepLoader(rows, pad, rows_per_step, max_tokens, session.config.seed, trainer, hidden, packs=packs)
 
 
 def _count_steps(session: Session, trainer: pl.Trainer, loader: StepLoader) -> int:

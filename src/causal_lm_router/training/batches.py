@@ -1,7 +1,8 @@
 """The queries of each optimizer step, in an order that is a pure function of (seed, epoch).
 
 A step holds `rows_per_step` queries of similar length, divided among the ranks. Each rank cuts its part into
-micro-batches of at most `max_tokens` tokens, padding included, which bounds the memory.
+micro-batches of at most `max_tokens` tokens, which bounds the memory. They are counted as they are computed: with
+padding, or packed with a beginning that all rows share once (see `models.packed_rows`).
 """
 
 from collections.abc import Iterator, Sequence
@@ -66,26 +67,47 @@ def plan_epoch(lengths: Sequence[int], rows_per_step: int, seed: int, epoch: int
     return [steps[i] for i in rng.permutation(len(steps))]
 
 
-def cut_micro_batches(rows: Sequence[int], lengths: Sequence[int], max_tokens: int) -> list[list[int]]:
-    """Return the rows, longest first, in groups whose size times longest row is at most `max_tokens`.
+def cut_micro_batches(
+    rows: Sequence[int], lengths: Sequence[int], max_tokens: int, num_shared: int | None = None
+) -> list[list[int]]:
+    """Return the rows, longest first, in groups of at most `max_tokens` tokens.
 
+    Rows are packed where `num_shared` says how many tokens all begin with; without it they are padded to the longest.
     A row longer than `max_tokens` has a group of its own.
     """
+
+    def count_tokens(group: Sequence[int]) -> int:
+        if num_shared is None:
+            return len(group) * lengths[group[0]]
+        return num_shared + sum(lengths[row] - num_shared for row in group)
+
     groups: list[list[int]] = []
-    # The first row of a group is its longest, so that row and the size give the padded number of tokens.
     for row in sorted(rows, key=lambda index: (-lengths[index], index)):
-        if groups and (len(groups[-1]) + 1) * lengths[groups[-1][0]] <= max_tokens:
+        if groups and count_tokens([*groups[-1], row]) <= max_tokens:
             groups[-1].append(row)
         else:
             groups.append([row])
     return groups
 
 
+def _count_shared(rows: datasets.Dataset) -> int:
+    """Return how many tokens all rows begin with."""
+    first = rows[0]["input_ids"]
+    num_shared = len(first)
+    for batch in rows.select_columns("input_ids").iter(batch_size=1000):
+        for ids in batch["input_ids"]:
+            num_shared = min(num_shared, len(ids))
+            differs = ids[:num_shared] != first[:num_shared]
+            num_shared = int(differs.argmax()) if differs.any() else num_shared
+    return num_shared
+
+
 class StepLoader:
     """The training data as Lightning iterates over it: one item per optimizer step, one pass per epoch.
 
     It keeps no position: an iteration starts at the number of steps done so far, which `progress` knows. So a resumed
-    run goes on with the step that an uninterrupted one would take. `hidden_states` are those of the frozen layers.
+    run goes on with the step that an uninterrupted one would take. `hidden_states` are those of the frozen layers;
+    `packs` says that the model computes rows without padding.
     """
 
     def __init__(
@@ -97,12 +119,15 @@ class StepLoader:
         seed: int,
         progress: Progress,
         hidden_states: HiddenStates | None = None,
+        *,
+        packs: bool = False,
     ) -> None:
         self._rows = rows.with_format("numpy")
         self._hidden_states = hidden_states
         self._lengths = rows["num_tokens"][:]
         # A query's share of a step's loss: the completion loss sums over target tokens, the others over queries.
         self._weights = np.asarray(rows["weight"][:]) * np.maximum(1, rows["num_target_tokens"][:])
+        self._num_shared = _count_shared(self._rows) if packs else None
         self._pad_token_id = pad_token_id
         self._rows_per_step = rows_per_step
         self._max_tokens = max_tokens
@@ -123,7 +148,7 @@ class StepLoader:
     def _load(self, rows: list[int]) -> Step:
         # Every world_size-th row: rows come longest first, so the ranks get similar lengths.
         own = rows[self._progress.global_rank :: self._progress.world_size]
-        groups = cut_micro_batches(own or rows[:1], self._lengths, self._max_tokens)
+        groups = cut_micro_batches(own or rows[:1], self._lengths, self._max_tokens, self._num_shared)
         micro_batches = [collate([self._row(i) for i in group], self._pad_token_id) for group in groups]
         if not own:
             # A last step may have fewer rows than ranks. The others wait for this rank's gradients, so it computes
