@@ -122,8 +122,11 @@ def main() -> None:
             for target in sorted({CONTENDERS[name].target for name in arguments.contenders}):
                 train(weights / f"{prompt}-{target}", [*overrides, f"prompt={prompt}", f"target={target}"])
             for number_format in arguments.formats:
-                rows = [run_alone(arguments, weights, prompt, number_format, name) for name in arguments.contenders]
-                print_table(prompt, number_format, rows)
+                rows: list[dict[str, Any]] = []
+                for name in arguments.contenders:
+                    rows.append(run_alone(arguments, weights, prompt, number_format, name))
+                    # As they come: the whole takes minutes.
+                    print_row(rows[-1], rows[0])
                 results += rows
     if arguments.output:
         arguments.output.write_text(json.dumps(results, indent=2) + "\n")
@@ -148,7 +151,7 @@ def run_alone(
         command = [sys.executable, __file__, *one, *sizes, "--output", file.name]
         done = subprocess.run(command, capture_output=True, text=True)
         if done.returncode:
-            raise SystemExit(f"{contender}: {done.stderr[-3000:]}")
+            raise SystemExit(f"{contender}: ended with status {done.returncode} {done.stderr[-3000:]}")
         result: dict[str, Any] = json.load(file)
     return result
 
@@ -325,30 +328,28 @@ def peak_memory_gb() -> float:
     return sum(int(line.split()[1]) for file in files for line in file.splitlines() if line.startswith("VmHWM")) / 1e6
 
 
-def print_table(prompt: str, number_format: str, rows: list[dict[str, Any]]) -> None:
-    """Print a Markdown row for every contender: medians of its rounds, with speed as a ratio to the first one's."""
-    first = rows[0]
-    rate = f"products at {first['product_gflops']:,.0f} GFLOP/s"
-    print(f"\nprompt={prompt}, {number_format}, rounds of {first['queries']} queries, {rate}\n")
-    columns = ["contender", "queries/s", "ms per query", "prompt tokens/s", "ours is", "of limit", "same routes"]
-    columns += ["CPU ms per query", "start-up s", "peak GB"]
-    print(f"| {' | '.join(columns)} |\n|{' --- |' * len(columns)}")
-    for row in rows:
-        rounds = range(len(row["seconds"]))
-        seconds = statistics.median(row["seconds"])
-        ratio = statistics.median(row["seconds"][one] / first["seconds"][one] for one in rounds)
-        speed = statistics.median(row["prompt_tokens"][one] / row["seconds"][one] for one in rounds)
-        share = statistics.median(row["limit_seconds"][one] / row["seconds"][one] for one in rounds)
-        pairs = list(zip(row["routes"], first["routes"], strict=True))
-        same = sum(one == other for one, other in pairs)
-        queries = row["queries"]
-        cpu = statistics.median(row["cpu_seconds"])
-        print(
-            f"| {row['contender']} | {queries / seconds:.1f} | {1000 * seconds / queries:.1f} | {speed:,.0f} "
-            f"| {ratio:.1f}x | {share:.0%} | {same} of {len(pairs)} "
-            f"| {1000 * cpu / queries:.0f} | {row['start_seconds']:.0f} | {row['peak_memory_gb']:.1f} |",
-            flush=True,
-        )
+def print_row(row: dict[str, Any], first: dict[str, Any]) -> None:
+    """Print the Markdown row of a contender: medians of its rounds, with speed as a ratio to the first one's."""
+    if row is first:
+        rate = f"products at {first['product_gflops']:,.0f} GFLOP/s"
+        print(f"\nprompt={first['prompt']}, {first['format']}, rounds of {first['queries']} queries, {rate}\n")
+        columns = ["contender", "queries/s", "ms per query", "prompt tokens/s", "ours is", "of limit", "same routes"]
+        columns += ["CPU ms per query", "start-up s", "peak GB"]
+        print(f"| {' | '.join(columns)} |\n|{' --- |' * len(columns)}")
+    rounds = range(len(row["seconds"]))
+    seconds = statistics.median(row["seconds"])
+    ratio = statistics.median(row["seconds"][one] / first["seconds"][one] for one in rounds)
+    speed = statistics.median(row["prompt_tokens"][one] / row["seconds"][one] for one in rounds)
+    share = statistics.median(row["limit_seconds"][one] / row["seconds"][one] for one in rounds)
+    pairs = list(zip(row["routes"], first["routes"], strict=True))
+    same = sum(one == other for one, other in pairs)
+    queries, cpu = row["queries"], statistics.median(row["cpu_seconds"])
+    print(
+        f"| {row['contender']} | {queries / seconds:.1f} | {1000 * seconds / queries:.1f} | {speed:,.0f} "
+        f"| {ratio:.1f}x | {share:.0%} | {same} of {len(pairs)} "
+        f"| {1000 * cpu / queries:.0f} | {row['start_seconds']:.0f} | {row['peak_memory_gb']:.1f} |",
+        flush=True,
+    )
 
 
 if __name__ == "__main__":

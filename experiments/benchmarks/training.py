@@ -4,11 +4,11 @@
     python experiments/benchmarks/training.py experiment=llmrouter_cpu data.path=path/to/llmrouter [--queries 96]
 
 Every contender trains SmolLM2-135M with the same adapter for one epoch on the same queries and labels, once for each
-prompt and number format, each in a process of its own. Time is that of the training loop alone. `limit` is the time
-that the floating-point operations that cannot be avoided take at the measured rate of a matrix product: 4 per weight of
-the layers and token, 4 per weight of the head and label, 6 per adapter weight and token, and attention; padding counts
-for nothing, a beginning that all prompts of a micro-batch share counts once. Prints tables; --output is a folder for
-them and for JSON.
+prompt and number format, each in a process of its own; peers compute 8 rows at a time and accumulate gradients. Time is
+that of the training loop alone. `limit` is the time that the floating-point operations that cannot be avoided take at
+the measured rate of a matrix product: 4 per weight of the layers and token, 4 per weight of the head and label, 6 per
+adapter weight and token, and attention; padding counts for nothing, a beginning that all prompts of a micro-batch share
+counts once. Prints tables; --output is a folder for them and for JSON.
 """
 
 import argparse
@@ -47,6 +47,8 @@ from causal_lm_router.training.rows import encode_examples
 from causal_lm_router.training.trainer import make_trainer
 
 PROMPTS = ("seed", "candidates")
+PEER_ROWS = 8
+"""Rows that a peer computes at a time: 16 rows of Trainer + PEFT need more than 24 GB in float32."""
 FORMATS = {"float32": "32-true", "bfloat16": "bf16-mixed"}
 """Number format of the base weights -> precision of the Trainer."""
 
@@ -84,7 +86,7 @@ def main() -> None:
     """Measure every contender and print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--queries", type=int, default=96)
-    parser.add_argument("--batch", type=int, default=16)
+    parser.add_argument("--batch", type=int, default=16, help="queries of an optimizer step, a multiple of 8")
     parser.add_argument("--prompts", nargs="*", default=PROMPTS)
     parser.add_argument("--formats", nargs="*", default=list(FORMATS))
     parser.add_argument("--contenders", nargs="*", default=list(CONTENDERS))
@@ -117,7 +119,8 @@ def run_alone(
     sizes = ["--queries", str(arguments.queries), "--batch", str(arguments.batch)]
     done = subprocess.run([sys.executable, __file__, *one, *sizes, *overrides], capture_output=True, text=True)
     if done.returncode:
-        raise SystemExit(f"{contender}: {done.stderr[-2000:]}")
+        # A process that ran out of memory is killed without a word.
+        raise SystemExit(f"{contender}: ended with status {done.returncode} {done.stderr[-2000:]}")
     result: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     return result
 
@@ -157,11 +160,11 @@ def make_task(
         f"base_model.dtype={number_format}",
         f"trainer.precision={FORMATS[number_format]}",
         f"trainer.batch_size={batch_size}",
-        "trainer.max_tokens_per_batch=8192",
+        "trainer.max_tokens_per_batch=2048",
         f"data.max_train_queries={num_queries}",
         f"run_dir={folder}",
     ]
-    config = compose_config([*overrides, *settings])
+    config = compose_config([*settings, *overrides])
     data = prepare_data(config.data)
     base = prepare_base_model(config.base_model)
     targets = run_targets(config, data.candidate_names, data.best_single)
@@ -198,8 +201,8 @@ def train_llmrouter(task: Task) -> float:
         "lora_dropout": config.lora.lora_dropout,
         "lora_target_modules": list(config.lora.target_modules),
         "num_epochs": 1,
-        "batch_size": config.trainer.batch_size,
-        "gradient_accumulation_steps": 1,
+        "batch_size": PEER_ROWS,
+        "gradient_accumulation_steps": config.trainer.batch_size // PEER_ROWS,
         "max_length": config.prompt.max_length,
         "merge_lora": False,
     }
@@ -255,7 +258,8 @@ def trainer_arguments(task: Task) -> dict[str, Any]:
     return {
         "output_dir": str(task.folder / "trainer"),
         "num_train_epochs": 1,
-        "per_device_train_batch_size": task.config.trainer.batch_size,
+        "per_device_train_batch_size": PEER_ROWS,
+        "gradient_accumulation_steps": task.config.trainer.batch_size // PEER_ROWS,
         "learning_rate": task.config.optim.learning_rate,
         "bf16": task.is_half,
         "use_cpu": True,

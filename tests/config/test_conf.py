@@ -345,7 +345,7 @@ def test_keys_of_another_source_are_refused(choice: str, key: str) -> None:
 def test_data_has_to_be_chosen(override: str) -> None:
     with pytest.raises(ValueError) as caught:
         compose_config([override])
-    listed = "csv, hub, jsonl, llmrouter, mmlu_pro, own, routellm, routerbench, routerdc, simulated"
+    listed = "csv, hub, jsonl, llmrouter, mmlu_pro, own, preferences, routellm, routerbench, routerdc, simulated"
     assert f"data must be one of {listed}: choose it with data=" in str(caught.value)
 
 

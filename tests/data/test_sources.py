@@ -18,7 +18,7 @@ from causal_lm_router.routing import Candidate
 
 @pytest.mark.parametrize(
     "source",
-    ["llmrouter", "routerdc", "routellm", "routerbench", "jsonl", "csv", "mmlu_pro"],
+    ["llmrouter", "routerdc", "routellm", "routerbench", "jsonl", "csv", "mmlu_pro", "preferences"],
     ids=lambda source: f"source={source}",
 )
 def test_every_source_names_a_missing_file(

@@ -204,6 +204,14 @@ def test_held_out_tasks_are_the_test_split(make_config: MakeConfig) -> None:
     assert len(splits.validation) in (19, 20)
 
 
+def test_skipped_tasks_are_in_no_split(make_config: MakeConfig) -> None:
+    splits = split(examples(x=50, y=50, z=10), make_config(skip_tasks=["z"]))
+    assert {row.task for part in (splits.train, splits.validation, splits.test) for row in part} == {"x", "y"}
+    assert sum(sizes(splits)) == 100
+    with pytest.raises(ValueError, match=r"data\.skip_tasks must be tasks of the data \(x\), got \['q'\]"):
+        split(examples(x=50), make_config(skip_tasks=["q"]))
+
+
 def test_held_out_tasks_must_be_tasks(make_config: MakeConfig) -> None:
     with pytest.raises(ValueError, match=r"data\.test_tasks must be tasks of the data \(x\), got \['q'\]"):
         split(examples(x=50), make_config(test_tasks=["q"]))

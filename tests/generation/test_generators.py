@@ -20,6 +20,7 @@ from peft import PeftModel
 from transformers import PreTrainedTokenizerBase
 
 from causal_lm_router.config import Backend, InferenceConfig, LoraConfig, TrainConfig
+from causal_lm_router.config.compose import compose_config, conf_dir
 from causal_lm_router.config.generation import ParseMode
 from causal_lm_router.generation import vllm_engine, vllm_start
 from causal_lm_router.generation.generated_text import decode_generated
@@ -422,6 +423,43 @@ def test_unknown_sampling_argument_names_the_key(
 
 
 # The engine
+
+
+@pytest.mark.parametrize("experiment", sorted(path.stem for path in Path(conf_dir(), "experiment").glob("*.yaml")))
+def test_vllm_takes_the_sampling_of_every_preset(
+    experiment: str, vllm: VllmGenerator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    inference = compose_config([f"experiment={experiment}", "inference=vllm", "run_dir=x"]).inference
+    change(monkeypatch, vllm, **{key: getattr(inference, key) for key in ("temperature", "top_p", "sampling_args")})
+    vllm.load_weights(None)
+    assert len(vllm.generate([[5, 6, 7]])) == 1
+
+
+def test_a_text_ends_the_generation_and_is_not_part_of_it(
+    vllm: VllmGenerator, prompts: list[list[int]], monkeypatch: Any
+) -> None:
+    vllm.load_weights(None)
+    whole = vllm.generate(prompts[:8])
+    stop = whole[0].text[len(whole[0].text) // 2 :][:3]
+    change(monkeypatch, vllm, sampling_args={"stop": [stop, "no such text"]})
+    cut = vllm.generate(prompts[:8])
+    assert texts(cut) == [one.text.partition(stop)[0] for one in whole]
+    assert (cut[0].finish_reason, cut[0].num_tokens < whole[0].num_tokens) == ("stop", True)
+
+
+def test_a_prompt_that_is_computed_in_parts_is_sampled_alike(
+    vllm: VllmGenerator, prompts: list[list[int]], monkeypatch: Any
+) -> None:
+    # vLLM cuts prompts where more tokens wait than a step takes, and takes back what it sampled before their end.
+    vllm.load_weights(None)
+    change(monkeypatch, vllm, temperature=1.0, seed=5)
+    whole = vllm.generate(prompts)
+    vllm._engine.llm.reset_prefix_cache()
+    scheduler = vllm._engine.llm.llm_engine.engine_core.engine_core.scheduler
+    monkeypatch.setattr(scheduler, "max_num_scheduled_tokens", 50)
+    parts = vllm.generate(prompts)
+    assert texts(parts) == texts(whole)
+    assert len(set(texts(whole))) > 30
 
 
 def test_shared_prompt_is_cached_in_blocks_of_32_tokens(base: Base, vllm: VllmGenerator, monkeypatch: Any) -> None:

@@ -8,7 +8,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 import yaml
+from transformers import AutoModel
 
 from causal_lm_router.config import BaselineMethod, BaselineRunConfig, TrainConfig
 from causal_lm_router.config.compose import compose_config, conf_dir
@@ -137,6 +139,20 @@ def test_the_highest_prediction_is_the_route_and_ties_go_to_the_best_on_train(
     assert read_report(tmp_path / "run")["best_single"] == "large", "though small stands before it in the pool"
     assert routes == {"sums": "huge", "words": "large"}
     assert {row["task"]: row["predicted"] for row in outcomes}["sums"] == {"small": 0.2, "large": 0.1, "huge": 0.3}
+
+
+@pytest.mark.slow
+def test_the_base_model_can_give_the_vectors(config: Callable[..., BaselineRunConfig], tiny_base: TinyBase) -> None:
+    probe = config("baseline=knn_regression", "baseline.k=3", "baseline.embedding=base_model")
+    settings = baseline_run._name_embedding(probe)
+    (found,) = baseline_run._embed(settings, ["sums 7"])
+    tokens = tiny_base.tokenizer(["sums 7"], return_tensors="pt")
+    with torch.no_grad():
+        states = AutoModel.from_pretrained(tiny_base.path)(**tokens).last_hidden_state[0]
+    expected = torch.nn.functional.normalize(states[-1], dim=0)
+    np.testing.assert_allclose(found, expected.numpy(), atol=1e-5)
+    # And it routes: words and sums are two clouds of vectors.
+    assert run_baseline(probe) is not None
 
 
 @pytest.mark.slow

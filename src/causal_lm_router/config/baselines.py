@@ -48,12 +48,13 @@ class EmbeddingBaselineConfig(BaselineConfig):
     """What the methods that read queries as vectors share."""
 
     embedding: str
-    """What turns queries into vectors: `minilm` (all-MiniLM-L6-v2, from a Python package), or the hub name or folder of
-    a sentence-transformers model. Longer queries are cut to its window (256 tokens for `minilm`)."""
+    """What turns queries into vectors: `minilm` (all-MiniLM-L6-v2, from a Python package), `base_model` (the last
+    hidden state of the base model as it is, at the end of the query), or the hub name or folder of a
+    sentence-transformers model. Longer queries are cut to its window (256 tokens for `minilm`)."""
 
     def _own_problems(self) -> Iterator[str]:
         named = bool(self.embedding.strip())
-        yield from check(named, "baseline.embedding", "minilm, a hub name or a folder", self.embedding)
+        yield from check(named, "baseline.embedding", "minilm, base_model, a hub name or a folder", self.embedding)
 
 
 @dataclass

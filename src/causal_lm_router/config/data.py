@@ -16,6 +16,7 @@ class Source(StrEnum):
     routellm = "routellm"
     routerbench = "routerbench"
     mmlu_pro = "mmlu_pro"
+    preferences = "preferences"
     jsonl = "jsonl"
     csv = "csv"
     hub = "hub"
@@ -70,6 +71,8 @@ class DataConfig(Settings):
     `csv`, `hub` and `mmlu_pro`); null splits query by query."""
     test_tasks: list[str]
     """Test on all queries of these tasks, and train and validate on the others; [] cuts test out of every task."""
+    skip_tasks: list[str]
+    """Leave out all queries of these tasks, of every split: tasks whose scores cannot be trusted."""
     max_train_queries: int | None
     """Use at most this many training queries, drawn with split_seed; null uses all."""
     near_duplicate_threshold: float
@@ -180,6 +183,19 @@ class MmluProDataConfig(FileDataConfig):
 
 
 @dataclass
+class PreferencesDataConfig(FileDataConfig):
+    """`data=preferences`: judgements of two LLMs' answers."""
+
+    tiers: dict[str, str]
+    """LLM -> the tier it belongs to, of two, such as strong and weak; {} takes the two LLMs of the first row."""
+
+    def _own_problems(self) -> Iterator[str]:
+        yield from super()._own_problems()
+        fits = len(set(self.tiers.values())) in (0, 2)
+        yield from check(fits, "data.tiers", "LLMs in two tiers, or empty", self.tiers)
+
+
+@dataclass
 class QueryFilesDataConfig(FileDataConfig):
     """Sources whose tasks may stand in LLMRouter's query files."""
 
@@ -275,6 +291,7 @@ SOURCE_SCHEMAS: dict[Source, type[DataConfig]] = {
     Source.routellm: RouteLLMDataConfig,
     Source.routerbench: RouterBenchDataConfig,
     Source.mmlu_pro: MmluProDataConfig,
+    Source.preferences: PreferencesDataConfig,
     Source.jsonl: JsonlDataConfig,
     Source.csv: CsvDataConfig,
     Source.hub: HubDataConfig,

@@ -30,7 +30,7 @@ _PERMISSIONS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "base_model.attn_implementation": (lambda value: re.fullmatch(r"\w+", str(value)) is not None, "may not name code"),
     "data.allow_pickle": (lambda value: value is False, "may not allow code"),
     # The files of a sentence-transformers model name the classes that it is made of.
-    "baseline.embedding": (lambda value: value == "minilm", "may not name code"),
+    "baseline.embedding": (lambda value: value in ("minilm", "base_model"), "may not name code"),
     "tracking.wandb.entity": (lambda value: value is None, "may not say who gets records"),
 }
 """Dotted key -> whether a value grants nothing, and what the key may not do in a run folder."""

@@ -46,11 +46,12 @@ def split_examples(data: RoutingData, config: DataConfig) -> RoutingSplits:
     source has none it is cut from train. Of a query in several splits the one in test stays, then that in validation.
     Queries of one family or group stay in one split. Under `test_tasks` test is all queries of these tasks. Queries of
     a family that groups or tasks cut in two are left out of train, and out of validation where test has the family.
+    Queries of `skip_tasks` are in none.
     `max_train_queries` keeps the tasks' shares, and a larger number keeps all queries that a smaller one keeps.
 
     Raises:
         ValueError: a split that should hold queries is empty, the source assigns no splits under `use_source_split`, or
-            `test_tasks` has a task that no query has.
+            `test_tasks` or `skip_tasks` has a task that no query has.
     """
     examples = data.examples
     if config.use_source_split:
@@ -59,6 +60,7 @@ def split_examples(data: RoutingData, config: DataConfig) -> RoutingSplits:
         order = [Split.test, Split.validation, Split.train]
         examples = sorted(examples, key=lambda example: order.index(Split(example.source_split or Split.train)))
     kept, duplicates = deduplicate(examples)
+    kept, _ = _take_tasks(kept, config.skip_tasks, "data.skip_tasks")
     if config.use_source_split:
         train, validation, test = (
             [example for example in kept if example.source_split == split]
@@ -67,7 +69,7 @@ def split_examples(data: RoutingData, config: DataConfig) -> RoutingSplits:
         if not any(example.source_split == Split.validation for example in examples):
             train, validation, _ = _assign(train, config.validation_fraction, 0.0, config.split_seed)
     elif config.test_tasks:
-        rest, test = _hold_out_tasks(kept, config.test_tasks)
+        rest, test = _take_tasks(kept, config.test_tasks, "data.test_tasks")
         train, validation, _ = _assign(rest, config.validation_fraction, 0.0, config.split_seed)
     else:
         train, validation, test = _assign(kept, config.validation_fraction, config.test_fraction, config.split_seed)
@@ -156,18 +158,18 @@ def _group_families(examples: Iterable[RoutingExample]) -> list[list[RoutingExam
     return list(together.values())
 
 
-def _hold_out_tasks(
-    examples: Sequence[RoutingExample], tasks: Sequence[str]
+def _take_tasks(
+    examples: Sequence[RoutingExample], tasks: Sequence[str], key: str
 ) -> tuple[list[RoutingExample], list[RoutingExample]]:
-    """Return the queries of other tasks, and those of `tasks`."""
+    """Return the queries of other tasks, and those of `tasks`, the value of the setting `key`."""
     known = {example.task for example in examples}
     unknown = [task for task in tasks if task not in known]
     if unknown:
-        raise ValueError(f"data.test_tasks must be tasks of the data ({', '.join(sorted(known))}), got {unknown}")
-    rest, held_out = (
+        raise ValueError(f"{key} must be tasks of the data ({', '.join(sorted(known))}), got {unknown}")
+    rest, taken = (
         [example for example in examples if (example.task in tasks) is of_tasks] for of_tasks in (False, True)
     )
-    return rest, held_out
+    return rest, taken
 
 
 def _leave_out_families(examples: Iterable[RoutingExample], held_out: Iterable[RoutingExample]) -> list[RoutingExample]:

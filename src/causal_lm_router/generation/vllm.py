@@ -187,7 +187,8 @@ class VllmGenerator:
             "ignore_eos": True,
             "stop_token_ids": [self._tokenizer.eos_token_id, *stop_ids],
             "logprobs": 0,  # of the sampled token only
-            "detokenize": False,  # texts are decoded in one way for all backends
+            # Texts are decoded in one way for all backends; only where a text ends generation vLLM needs it, too.
+            "detokenize": bool(self._inference.sampling_args.get("stop")),
         }
         try:
             return SamplingParams(**(arguments | self._inference.sampling_args))
@@ -214,6 +215,9 @@ class VllmGenerator:
 
     def _finish_generation(self, output: Any, stop_ids: Sequence[int]) -> Generation:
         text = decode_generated(self._tokenizer, output.token_ids, stop_ids)
+        if isinstance(output.stop_reason, str):
+            # The last token may hold more than the text that ended the generation.
+            text = text.partition(output.stop_reason)[0]
         return Generation(text, output.finish_reason, len(output.token_ids), output.cumulative_logprob)
 
 

@@ -68,6 +68,8 @@ class VllmEngine:
             place = contextlib.nullcontext() if self.on_gpu else _temporary_files_in(self._temporary_folder())
             with place:
                 self.llm, self._weights = new_llm(share | self._arguments), BASE
+            if not self.on_gpu:
+                self.llm.collective_rpc("rewind_generators")  # see `vllm_worker`
         elif self._is_asleep:
             torch.cuda.empty_cache()  # memory that the trainer keeps for reuse would be missing here
             with self._close_on_error():

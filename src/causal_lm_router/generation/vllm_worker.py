@@ -34,6 +34,14 @@ class WorkerMethods:
             # Packs the weights for the CPU's kernels again.
             model.lm_head.quant_method.process_weights_after_loading(model.lm_head)
 
+    def rewind_generators(self) -> None:
+        """Let the random generators of sampled requests be set back, as vLLM asks where it cuts a prompt into parts.
+
+        It asks those of a GPU alone for less than a new start, which those of a CPU cannot do.
+        """
+        worker: Any = self
+        worker.model_runner.input_batch.generators = _Generators()
+
     def can_pack(self) -> bool:
         """Return whether attention can be computed outside of vLLM: plain and causal in every layer, on one CPU."""
         worker: Any = self
@@ -54,6 +62,30 @@ class WorkerMethods:
             model: Any = _PackedModel(self)
             found: list[list[float]] = target_logprobs(model, input_ids, attention_mask, make_trie(sequences)).tolist()
         return found
+
+
+class _CpuGenerator(torch.Generator):
+    """A generator whose draw before the end of the prompt can be taken back: it starts again from its seed.
+
+    A request that vLLM interrupted and computes anew starts again there too.
+    """
+
+    def get_offset(self) -> int:
+        return 0
+
+    def set_offset(self, offset: int) -> torch.Generator:
+        return self.manual_seed(self.initial_seed())
+
+
+class _Generators(dict[int, torch.Generator]):
+    """The generators of vLLM's requests by their place in its batch, each one that can be set back."""
+
+    def __setitem__(self, place: int, generator: torch.Generator) -> None:
+        if not isinstance(generator, _CpuGenerator):
+            seed = generator.initial_seed()
+            generator = _CpuGenerator()
+            generator.manual_seed(seed)
+        super().__setitem__(place, generator)
 
 
 def _is_plain(layer: Any) -> bool:

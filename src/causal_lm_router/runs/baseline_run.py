@@ -29,6 +29,7 @@ from causal_lm_router.data.prepared import PreparedData
 from causal_lm_router.evaluation.metrics import Evaluation, evaluate_outcomes
 from causal_lm_router.evaluation.report import RoutingReport
 from causal_lm_router.files.locks import is_first_process
+from causal_lm_router.models.base_model import prepare_base_model
 from causal_lm_router.models.torch_state import keep_random_state, keep_torch_settings
 from causal_lm_router.prompting.few_shot import draw_shots, few_shot_template
 from causal_lm_router.prompting.prompt import PromptFormat
@@ -46,6 +47,9 @@ from causal_lm_router.runs.session import (
 from causal_lm_router.runs.start import log_start
 from causal_lm_router.runs.tracking import open_run_tracking
 from causal_lm_router.runs.workbench import Workbench, open_workbench
+
+BASE_MODEL = "base_model"
+"""The value of `baseline.embedding` that takes the hidden states of the base model: a probe, without finetuning."""
 
 
 def run_baseline(config: BaselineRunConfig, workbench: Workbench | None = None) -> RoutingReport | None:
@@ -92,15 +96,24 @@ def _open_baseline(
     with keep_random_state(), keep_torch_settings():
         if config.trainer.num_threads is not None:
             torch.set_num_threads(config.trainer.num_threads)
+        settings = _name_embedding(config)
         predict = fit_baseline(
-            config.baseline,
+            settings,
             data.train,
             data.splits.pool,
             data.labels,
             config.seed,
-            functools.partial(_embed, config.baseline),
+            functools.partial(_embed, settings),
         )
         yield functools.partial(_evaluate, predict, data)
+
+
+def _name_embedding(config: BaselineRunConfig) -> BaselineConfig:
+    """Return the baseline's settings, with the base model's own place where it gives the vectors."""
+    settings = config.baseline
+    if isinstance(settings, EmbeddingBaselineConfig) and settings.embedding == BASE_MODEL:
+        return replace(settings, embedding=prepare_base_model(config.base_model))
+    return settings
 
 
 def _embed(baseline: BaselineConfig, texts: Sequence[str]) -> NDArray[np.floating]:

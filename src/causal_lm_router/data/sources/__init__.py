@@ -13,6 +13,7 @@ from causal_lm_router.config import (
     LLMRouterDataConfig,
     MmluProDataConfig,
     OwnDataConfig,
+    PreferencesDataConfig,
     RouteLLMDataConfig,
     RouterBenchDataConfig,
     RouterDCDataConfig,
@@ -95,6 +96,10 @@ def _load(config: DataConfig) -> RoutingData:
             from causal_lm_router.data.sources import mmlu_pro
 
             return mmlu_pro.load(config)
+        case PreferencesDataConfig():
+            from causal_lm_router.data.sources import preferences
+
+            return preferences.load(config)
         case JsonlDataConfig():
             from causal_lm_router.data.sources import jsonl
 
