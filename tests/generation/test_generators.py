@@ -761,7 +761,7 @@ def test_temporary_files_of_vllm_go_with_its_engine(monkeypatch: pytest.MonkeyPa
         found.append(Path(tempfile.mkstemp(prefix="vllm_dist_")[1]))
         assert os.environ["TMPDIR"] == str(found[0].parent)
         core = SimpleNamespace(shutdown=lambda: None)
-        return SimpleNamespace(llm_engine=SimpleNamespace(engine_core=core))
+        return SimpleNamespace(llm_engine=SimpleNamespace(engine_core=core), collective_rpc=lambda method: None)
 
     monkeypatch.setattr(vllm_engine, "new_llm", start)
     before, engine = tempfile.gettempdir(), VllmEngine()
@@ -782,7 +782,7 @@ def started(monkeypatch: pytest.MonkeyPatch) -> list[tuple[dict[str, Any], Simpl
         state = SimpleNamespace(is_running=True)
         core = SimpleNamespace(shutdown=lambda: setattr(state, "is_running", False))
         found.append((arguments, state))
-        return SimpleNamespace(llm_engine=SimpleNamespace(engine_core=core))
+        return SimpleNamespace(llm_engine=SimpleNamespace(engine_core=core), collective_rpc=lambda method: None)
 
     monkeypatch.setattr(vllm_engine, "new_llm", start)
     return found
