@@ -105,6 +105,34 @@ def test_split_depends_on_the_seed_alone(make_config: MakeConfig) -> None:
     assert len(queries(first.test) & queries(other.test)) < 10
 
 
+def test_folds_are_disjoint_and_cover_the_data(make_config: MakeConfig) -> None:
+    rows = examples(x=52, y=33)
+    folds = [split(rows, make_config(validation_fraction=0.1, test_fraction=0.2, test_fold=fold)) for fold in range(5)]
+    assert folds[0] == split(rows, make_config(validation_fraction=0.1, test_fraction=0.2))
+    tested = [row.query for fold in folds for row in fold.test]
+    assert len(tested) == len(set(tested)) >= 85 - 4
+    for fold in folds:
+        assert {row.task for row in fold.test} == {"x", "y"}
+        assert sum(sizes(fold)) == len(queries([*fold.train, *fold.validation, *fold.test])) == 85
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"test_fold": 5, "test_fraction": 0.2}, r"in 0\.\.4 under data\.test_fraction=0\.2, got 5"),
+        ({"test_fold": -1}, r"in 0\.\.9 .*got -1"),
+        ({"test_fold": 1, "test_fraction": 0.0}, r"in 0\.\.0 .*got 1"),
+        ({"test_fold": 1, "test_tasks": ["x"]}, "0 where test is given by"),
+        ({"test_fold": 1, "use_source_split": True}, "0 where test is given by"),
+    ],
+)
+def test_a_fold_must_be_one_of_the_test_fraction(
+    settings: dict[str, object], message: str, make_config: MakeConfig
+) -> None:
+    with pytest.raises(ValueError, match=rf"data\.test_fold must be {message}"):
+        make_config(**settings)
+
+
 def test_added_rows_move_few_queries(make_config: MakeConfig) -> None:
     rows = examples(one=1000)
     before = split(rows, make_config())

@@ -17,6 +17,7 @@ from matplotlib.figure import Figure
 from rich.console import Console
 
 from causal_lm_router.evaluation.evaluation_folder import outcome_rows
+from causal_lm_router.evaluation.intervals import rate_estimate
 from causal_lm_router.evaluation.metrics import evaluate_outcomes
 from causal_lm_router.files.checksums import find_damage
 from causal_lm_router.routing import Generation, ParsedRoute, ParseFailure, RouteOutcome, RoutingExample
@@ -39,7 +40,7 @@ CONFIG: dict[str, Any] = {
     "run_dir": "x",
     "lora": {"lora_r": 16, "target_modules": ["q_proj"]},
     "optim": {"learning_rate": 2.0e-05},
-    "data": {"split_seed": 0},
+    "data": {"split_seed": 0, "test_fold": 0},
     "trainer": {"progress_bar": False},
     "tracking": {"tensorboard": True},
 }
@@ -441,6 +442,31 @@ def test_a_split_seed_that_follows_the_seed_makes_replicates_on_their_own_querie
     assert len(written.findings.configurations) == 1
     assert written.rows[0]["queries"] == 80
     assert "Not all runs were evaluated on the same queries" in (written.folder / "report.md").read_text()
+
+
+def test_folds_of_a_cross_validation_are_one_sample(tmp_path: Path) -> None:
+    shares = {0.0002: 0.9, 0.0005: 0.5}
+    for rate, share in shares.items():
+        for fold in range(4):
+            folder = tmp_path / "s" / f"{rate}-{fold}"
+            write_run(folder, 0.5, data__test_fold=fold, optim__learning_rate=rate)
+            # The folds are unequally hard: alone that is no reason to doubt the mean over all of them.
+            write_evaluation(folder, "test", share - 0.1 * fold, prefix=f"fold{fold}")
+    findings = find_in(tmp_path / "s")
+    assert [one.name for one in findings.configurations] == [f"optim.learning_rate={rate}" for rate in shares]
+    assert [one.num_seeds for one in findings.configurations] == [1, 1]
+    assert not any(run.state == "repeated" for run in findings.runs)
+    summary = findings.summaries[0]
+    assert summary.num_queries == 4 * NUM_QUERIES
+    # As wide as the interval of one run over 160 queries, of which 30 are right in each fold on average.
+    accuracy = summary.estimates["routing_accuracy"]
+    assert accuracy.low is not None and accuracy.high is not None
+    expected = rate_estimate(round(accuracy.value * 160), 160)
+    assert (accuracy.low, accuracy.high) == pytest.approx((expected.low, expected.high), abs=0.01)
+    (comparison,) = findings.comparisons
+    assert len(comparison.pairs) == 4 and comparison.num_queries == 160
+    assert all(other and one.replicate == other.replicate for one, other in comparison.pairs)
+    assert not any("same queries" in caution for caution in say_cautions(findings))
 
 
 def test_runs_on_other_queries_are_not_paired(sweep: Path) -> None:

@@ -66,6 +66,9 @@ class DataConfig(Settings):
     """Share of the queries held out for the final report."""
     split_seed: int
     """Seed of the split; apart from `seed`, so that runs with several seeds share one test set."""
+    test_fold: int
+    """Which part of the data is test, from 0: `test_fraction=0.2` cuts five disjoint ones. Cross-validation sweeps
+    them."""
     group_by: str | None
     """Keep all queries with one value of this column in one split: `task`, or a column of the source's own (`jsonl`,
     `csv`, `hub` and `mmlu_pro`); null splits query by query."""
@@ -100,6 +103,7 @@ class DataConfig(Settings):
         yield from check(fits, "data.group_by", allowed, self.group_by)
         fits = not (self.test_tasks and self.use_source_split)
         yield from check(fits, "data.test_tasks", "[] under data.use_source_split=true", self.test_tasks)
+        yield from self._fold_problems()
         for name in ("validation_fraction", "test_fraction", "near_duplicate_threshold", "task_shrinkage"):
             yield from check_fraction(f"data.{name}", getattr(self, name))
         held_out = self.validation_fraction + self.test_fraction
@@ -107,6 +111,16 @@ class DataConfig(Settings):
         yield from self.check_counts("data", "max_query_chars")
         yield from self.check_counts("data", "max_train_queries", or_null=True)
         yield from check(self.cost_weight >= 0, "data.cost_weight", "a number of at least 0", self.cost_weight)
+
+    def _fold_problems(self) -> Iterator[str]:
+        if self.use_source_split or self.test_tasks:
+            allowed = "0 where test is given by data.use_source_split or data.test_tasks"
+            yield from check(self.test_fold == 0, "data.test_fold", allowed, self.test_fold)
+        elif self.test_fold:
+            # Rounded, since 1 / 0.1 may come out below 10.
+            num_folds = int(round(1 / self.test_fraction, 6)) if self.test_fraction > 0 else 1
+            allowed = f"in 0..{num_folds - 1} under data.test_fraction={self.test_fraction}"
+            yield from check(0 <= self.test_fold < num_folds, "data.test_fold", allowed, self.test_fold)
 
 
 @dataclass

@@ -18,7 +18,7 @@ from causal_lm_router.files.writing import refuse_links
 
 ADDED_KEYS: dict[str, dict[str, Any]] = {
     "base_model": {"hub_name": None},
-    "data": {"group_by": None, "test_tasks": [], "skip_tasks": [], "shuffle_train_scores": False},
+    "data": {"test_fold": 0, "group_by": None, "test_tasks": [], "skip_tasks": [], "shuffle_train_scores": False},
     "objective": {"function": None, "options": {}, "whole_row": False, "end_token": True, "cut_rows": False},
     "decoding": {"function": None, "options": {}},
 }

@@ -42,7 +42,8 @@ def split_examples(data: RoutingData, config: DataConfig) -> RoutingSplits:
     """Return the splits of `data` and their leakage audit.
 
     Every task is split by `validation_fraction` and `test_fraction` (largest remainder); tasks too small to give each
-    split a query are split together. Under `use_source_split` test is the source's own, and so is validation; where the
+    split a query are split together. `test_fold` takes another part of the same order as test, disjoint from those of
+    the other folds. Under `use_source_split` test is the source's own, and so is validation; where the
     source has none it is cut from train. Of a query in several splits the one in test stays, then that in validation.
     Queries of one family or group stay in one split. Under `test_tasks` test is all queries of these tasks. Queries of
     a family that groups or tasks cut in two are left out of train, and out of validation where test has the family.
@@ -72,7 +73,8 @@ def split_examples(data: RoutingData, config: DataConfig) -> RoutingSplits:
         rest, test = _take_tasks(kept, config.test_tasks, "data.test_tasks")
         train, validation, _ = _assign(rest, config.validation_fraction, 0.0, config.split_seed)
     else:
-        train, validation, test = _assign(kept, config.validation_fraction, config.test_fraction, config.split_seed)
+        fractions = (config.validation_fraction, config.test_fraction)
+        train, validation, test = _assign(kept, *fractions, config.split_seed, config.test_fold)
     # Groups and tasks may cut a family in two: then its queries count where they tell most, in test or validation.
     validation = _leave_out_families(validation, test)
     train = _leave_out_families(train, [*validation, *test])
@@ -110,7 +112,7 @@ def _check_source_splits(examples: Iterable[RoutingExample]) -> None:
 
 
 def _assign(
-    examples: Sequence[RoutingExample], validation_fraction: float, test_fraction: float, seed: int
+    examples: Sequence[RoutingExample], validation_fraction: float, test_fraction: float, seed: int, test_fold: int = 0
 ) -> tuple[list[RoutingExample], list[RoutingExample], list[RoutingExample]]:
     """Cut every stratum, ordered by hash, into test, validation and train; return train, validation and test."""
     # Test comes first in the order, so that validation_fraction hardly changes it, and first among equal remainders.
@@ -119,9 +121,14 @@ def _assign(
     for stratum in _group_strata(examples, min_share=min((f for f in fractions[:2] if f > 0), default=1.0)):
         num_test, num_validation, _ = _apportion(sum(map(len, stratum)), fractions)
         ordered = sorted(stratum, key=lambda family: min(_rank_key(example, seed) for example in family), reverse=True)
+        earlier = [family for _ in range(test_fold) for family in _take_families(ordered, num_test)]
+        test_families = _take_families(ordered, num_test)
         # What is left after test and validation is train.
-        for split, num in ((Split.test, num_test), (Split.validation, num_validation)):
-            assigned.update((example.query_id, split) for example in _take_families(ordered, num))
+        for split, families in (
+            (Split.test, test_families),
+            (Split.validation, _take_families([*earlier, *ordered], num_validation)),
+        ):
+            assigned.update((example.query_id, split) for family in families for example in family)
     # Back to the source's order.
     train, validation, test = (
         [example for example in examples if assigned.get(example.query_id, Split.train) is split]
@@ -130,11 +137,13 @@ def _assign(
     return train, validation, test
 
 
-def _take_families(families: list[list[RoutingExample]], num: int) -> list[RoutingExample]:
-    """Take about `num` queries from the end of the list, in whole families: at least one where `num` is above 0."""
-    taken: list[RoutingExample] = []
-    while families and num > 0 and (not taken or len(taken) + len(families[-1]) / 2 <= num):
-        taken += families.pop()
+def _take_families(families: list[list[RoutingExample]], num: int) -> list[list[RoutingExample]]:
+    """Take families of about `num` queries from the end of the list: at least one where `num` is above 0."""
+    taken: list[list[RoutingExample]] = []
+    num_taken = 0
+    while families and num > 0 and (not taken or num_taken + len(families[-1]) / 2 <= num):
+        taken.append(families.pop())
+        num_taken += len(taken[-1])
     return taken
 
 

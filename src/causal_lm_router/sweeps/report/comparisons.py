@@ -16,7 +16,7 @@ from causal_lm_router.evaluation.statistics import (
 )
 from causal_lm_router.evaluation.stored import RunEvaluation, shared_queries
 from causal_lm_router.sweeps.report.configurations import Configuration, find_configuration
-from causal_lm_router.sweeps.report.runs import Run
+from causal_lm_router.sweeps.report.runs import Run, pool_folds
 
 BEST_SINGLE = "best_single"
 _COMPARED = ("routing_accuracy", "mean_score")
@@ -88,7 +88,8 @@ def _compare(configuration: Configuration, baseline: Configuration | None) -> Co
             note = "not compared: asks other queries than the baseline, or routes among another pool"
             return Comparison(configuration=configuration, pairs=pairs, note=note)
         samples.append(paired)
-    accuracy, score = estimate_differences(samples, [Measure.difference] * len(_COMPARED), accuracy=0)
+    pooled = pool_folds([run for run, _ in pairs], samples)
+    accuracy, score = estimate_differences(pooled, [Measure.difference] * len(_COMPARED), accuracy=0)
     return Comparison(
         configuration=configuration,
         pairs=pairs,
@@ -106,9 +107,9 @@ def _pairs(configuration: Configuration, baseline: Configuration | None) -> tupl
     """Runs of equal seeds, or where the two share no seed one by one in the order of their seeds."""
     if baseline is None:
         return tuple((run, None) for run in configuration.runs)
-    theirs = {run.seed: run for run in baseline.runs}
+    theirs = {run.replicate: run for run in baseline.runs}
     # Equal seeds share what they draw, such as the order of the data: pairing them removes that spread.
-    same = tuple((run, theirs[run.seed]) for run in configuration.runs if run.seed in theirs)
+    same = tuple((run, theirs[run.replicate]) for run in configuration.runs if run.replicate in theirs)
     return same or tuple(zip(configuration.runs, baseline.runs, strict=False))
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from causal_lm_router.config import NOT_IDENTITY, BaselineMethod
 from causal_lm_router.evaluation.formatting import shorten_names
-from causal_lm_router.sweeps.report.runs import Run
+from causal_lm_router.sweeps.report.runs import FOLD, Run
 
 # Seeds that may follow the run's (`data.split_seed=${seed}`). Where they do in every run, they belong to the replicate.
 _FOLLOWING_SEEDS = ("data.split_seed", "data.simulated.seed", "inference.seed")
@@ -22,7 +22,7 @@ _ORACLES = (BaselineMethod.oracle.value, BaselineMethod.cheapest_oracle.value)
 
 @dataclass(frozen=True, kw_only=True)
 class Configuration:
-    """The finished runs of one configuration, by seed, with the values of the swept settings."""
+    """The finished runs of one configuration, by seed and fold, with the values of the swept settings."""
 
     number: int
     """Counts from 1 in the order of the report."""
@@ -36,6 +36,11 @@ class Configuration:
         """`lora.lora_r=16 optim.learning_rate=0.0005`: every swept setting."""
         named = " ".join(f"{key}={text}" for key, text in self.texts.items())
         return named or "the only configuration"
+
+    @property
+    def num_seeds(self) -> int:
+        """Number of different seeds; each may have several folds."""
+        return len({run.seed for run in self.runs})
 
     @property
     def is_oracle(self) -> bool:
@@ -56,8 +61,8 @@ def swept_keys(runs: Sequence[Run]) -> list[str]:
     # A run that was not started has no config.
     configs = [run.config for run in runs if run.config]
     seeds = [config["seed"] for config in configs]
-    # Neither the seed nor where a run writes makes another configuration.
-    ignored = {"seed", *NOT_IDENTITY}
+    # Neither seed and fold nor where a run writes makes another configuration.
+    ignored = {"seed", FOLD, *NOT_IDENTITY}
     if len(set(seeds)) > 1:
         ignored |= {key for key in _FOLLOWING_SEEDS if [config.get(key) for config in configs] == seeds}
     trained = {config.get("name") for config in configs if METHOD not in config}
@@ -75,11 +80,11 @@ def swept_keys(runs: Sequence[Run]) -> list[str]:
 
 def mark_repeated(runs: Sequence[Run]) -> list[Run]:
     """Return the runs; a second run of one configuration and seed is marked `repeated` and loses its evaluation."""
-    keys, first = swept_keys(runs), dict[tuple[str, ...], Run]()
+    keys, first = swept_keys(runs), dict[tuple[Any, ...], Run]()
     marked = []
     for run in runs:
         # The first finished run of each configuration and seed counts; unfinished ones are not compared.
-        same = first.setdefault(_identity(run, ["seed", *keys]), run) if run.test else run
+        same = first.setdefault((run.replicate, *_identity(run, keys)), run) if run.test else run
         detail = f"same configuration and seed as {same.folder}"
         marked.append(run if same is run else replace(run, state="repeated", detail=detail, test=None))
     return marked
@@ -100,7 +105,7 @@ def group_runs(runs: Sequence[Run]) -> list[Configuration]:
             number=number,
             swept={key: group[0].config.get(key, ABSENT) for key in keys},
             texts={key: texts[key][number - 1] for key in keys},
-            runs=tuple(sorted(group, key=lambda run: _order(run.seed))),
+            runs=tuple(sorted(group, key=lambda run: [_order(part) for part in run.replicate])),
         )
         for number, group in enumerate(ordered, start=1)
     ]

@@ -179,7 +179,7 @@ def _say_runs(findings: Findings) -> list[str]:
 
 
 def _say_seeds(findings: Findings) -> list[str]:
-    seeds = [len(configuration.runs) for configuration in findings.configurations]
+    seeds = [configuration.num_seeds for configuration in findings.configurations]
     cautions = []
     if seeds and min(seeds) == 1:
         cautions.append(
@@ -193,14 +193,21 @@ def _say_seeds(findings: Findings) -> list[str]:
 
 def _say_queries(findings: Findings) -> list[str]:
     cautions = []
-    if len({run.test.queries for run in findings.runs if run.test}) > 1:
+    # Folds of a cross-validation ask different queries by design.
+    if _differ_in_a_fold([(run.replicate[1], run.test.queries) for run in findings.runs if run.test]):
         cautions.append(
             "Not all runs were evaluated on the same queries and pool: compare their rows in the table with care. "
             "Differences are over the queries that both sides share."
         )
-    if len({run.validation.queries for run in findings.finished if run.validation}) > 1:
+    validated = [(run.replicate[1], run.validation.queries) for run in findings.finished if run.validation]
+    if _differ_in_a_fold(validated):
         cautions.append("Not all runs were validated on the same queries; the choice on validation ignores that.")
     return cautions
+
+
+def _differ_in_a_fold(asked: Sequence[tuple[int, str]]) -> bool:
+    """Return whether one fold has several sets of queries; `asked` holds a run's fold and its queries' fingerprint."""
+    return len(set(asked)) > len({fold for fold, _ in asked})
 
 
 def _say_choice(findings: Findings) -> list[str]:

@@ -36,7 +36,7 @@ def configuration_rows(
     for one in summaries:
         row: Row = {"number": one.configuration.number, "who": one.configuration.name}
         row |= {key: _plain(one.configuration.swept[key]) for key in swept}
-        row |= {"seeds": len(one.configuration.runs), "queries": one.num_queries, "chosen": one is chosen}
+        row |= {"seeds": one.configuration.num_seeds, "queries": one.num_queries, "chosen": one is chosen}
         row |= {f"validation_{metric}": one.validation.get(metric) for metric in CHOICE_METRICS}
         row |= estimate_columns(one.estimates, METRICS)
         # The numbers of the row lead back to these folders.
@@ -96,7 +96,7 @@ def printed_configurations(
     for one in summaries:
         row = {"#": str(one.configuration.number)}
         row |= {key: one.configuration.texts[key] for key in swept}
-        row |= {"seeds": str(len(one.configuration.runs))}
+        row |= {"seeds": str(one.configuration.num_seeds)}
         row |= {f"validation {HEADINGS[metric]}": format_estimate(one.validation.get(metric), form_of(metric))}
         rows.append(row | estimate_cells(one.estimates))
     for reference in references:

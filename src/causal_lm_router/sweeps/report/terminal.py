@@ -57,7 +57,7 @@ def _table(findings: Findings) -> Table:
         cells = [
             str(one.configuration.number),
             _short_name(one.configuration),
-            str(len(one.configuration.runs)),
+            str(one.configuration.num_seeds),
         ]
         table.add_row(*map(plain_text, cells), *estimates, style="bold" if is_chosen else "")
     # References come last, without intervals: they are there for orientation.
