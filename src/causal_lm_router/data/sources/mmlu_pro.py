@@ -126,10 +126,12 @@ def _find_question(
         raise ValueError(f"'answer' must be the letter of one of {len(options)} options, got {answer!r}")
     lines = [f"{letter}. {option}" for letter, option in zip(_LETTERS, options, strict=False)]
     query, task = "\n".join([text, *lines]), require_text(row, "category")
-    question = questions.setdefault(
-        str(require(row, "question_id")),
-        _Question(location, query, answer, task, hash_query(text), collector.find_group(row), len(options)),
-    )
+    question_id = str(require(row, "question_id"))
+    question = questions.get(question_id)
+    if question is None:
+        # Not by `setdefault`, which would hash the text again for every candidate.
+        values = (hash_query(text), collector.find_group(row), len(options))
+        question = questions[question_id] = _Question(location, query, answer, task, *values)
     if (question.query, question.answer) != (query, answer) and not question.differs_at:
         question.differs_at = location
     return question
