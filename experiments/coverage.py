@@ -23,7 +23,7 @@ from causal_lm_router.data.arrays import Floats, Integers
 from causal_lm_router.evaluation.interval_formulas import LEVEL, Measure, fieller_interval
 from causal_lm_router.evaluation.intervals import Estimate
 from causal_lm_router.evaluation.measures.calibration import auroc_estimate
-from causal_lm_router.evaluation.measures.two_candidates import apgr_estimate
+from causal_lm_router.evaluation.measures.two_candidates import apgr_estimate, cpt_estimate
 from causal_lm_router.evaluation.statistics import mcnemar_p, seed_mean
 
 QUERIES = (12, 30, 100, 500)
@@ -122,6 +122,12 @@ def gain(one: Draw) -> Floats:
     return one.called(one.scores, one.routes) - one.scores[:, None, :, SINGLE]
 
 
+def two(one: Draw, row: int) -> tuple[Floats, Floats, Floats]:
+    """Return scores of a weak and a strong candidate and win shares, of one sample."""
+    scores, predicted = one.scores[row], one.predicted[row]
+    return scores[:, 0], scores[:, SINGLE], predicted[:, SINGLE] - predicted[:, 0]
+
+
 MEANS: Mapping[str, tuple[Measure, Callable[[Draw], Floats]]] = {
     "share: routing accuracy": (Measure.share, lambda one: is_right(one, one.routes)),
     "share: parse failures, 3%": (Measure.share, lambda one: (one.routes < 0).astype(float)),
@@ -166,9 +172,9 @@ RATIOS: Mapping[str, Callable[[Draw], tuple[Floats, Floats]]] = {
 }
 TWO: Mapping[str, Callable[[Draw, int], Estimate | None]] = {
     "AUROC": lambda one, row: auroc_estimate(one.scores[row, :, 0], one.predicted[row, :, 0]),
-    "APGR (paper)": lambda one, row: apgr_estimate(
-        one.scores[row, :, 0], one.scores[row, :, SINGLE], one.predicted[row, :, SINGLE] - one.predicted[row, :, 0]
-    ),
+    "APGR (paper)": lambda one, row: apgr_estimate(*two(one, row)),
+    "CPT(50%) (paper)": lambda one, row: cpt_estimate(*two(one, row), target=0.5),
+    "CPT(80%) (paper)": lambda one, row: cpt_estimate(*two(one, row), target=0.8),
 }
 """What is computed sample by sample."""
 NULLS = ("accuracy of two routers", "score of two routers")

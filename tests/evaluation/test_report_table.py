@@ -214,6 +214,15 @@ def test_a_measure_that_is_not_defined_says_why() -> None:
     assert row(text, "APGR (RouteLLM's paper)").startswith("APGR (RouteLLM's paper) none: best single, the strong")
 
 
+def test_cpt_is_shown_with_its_interval() -> None:
+    scores = np.column_stack([np.tile([0.0, 0.0, 1.0], 14), np.tile([0.0, 1.0, 1.0], 14)])[:40]
+    table = replace(TABLE, scores=scores, predicted=np.column_stack([np.tile([0.4, 0.1], 20), np.full(40, 0.5)]))
+    report = replace(make_report(), predictions=report_predictions(table, None, "strong"))
+    assert row(printed(report), "CPT(50%)").endswith("to strong")
+    assert "[" in row(printed(report), "CPT(80%)")
+    assert 0 < report.to_metrics()["predictions/two_candidates/cpt50_paper"] < 1
+
+
 def test_every_null_of_a_report_says_why() -> None:
     plain = make_report(known=False).to_dict()
     reasons = explain_missing(plain)

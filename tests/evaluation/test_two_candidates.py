@@ -18,6 +18,7 @@ from causal_lm_router.evaluation.measures.two_candidates import (
     call_curve,
     code_curve,
     cpt_code,
+    cpt_estimate,
     cpt_paper,
     pgr,
 )
@@ -175,3 +176,28 @@ def test_oracle_and_constant_routers_on_real_data(real_scores: tuple[Floats, Flo
     assert np.isnan(apgr_code(weak, strong, constant))
     assert float(pgr(weak.mean(), weak, strong)) == 0
     assert float(pgr(strong.mean(), weak, strong)) == 1
+
+
+def test_cpt_with_its_interval() -> None:
+    random = np.random.default_rng(3)
+    weak, win_share = random.integers(2, size=200).astype(float), random.integers(20, size=200) / 20
+    strong = np.maximum(weak, random.random(200) < 0.2 + 0.6 * win_share)
+    for target in (0.5, 0.8):
+        estimate = cpt_estimate(weak, strong, win_share, target)
+        assert estimate is not None and estimate.low is not None and estimate.high is not None
+        assert estimate.value == cpt_paper(weak, strong, win_share, target)
+        assert 0 < estimate.low < estimate.value < estimate.high < 1
+        assert cpt_estimate(weak, strong, win_share, target) == estimate, "the resamples have a seed of their own"
+    # By another way: resamples as lists of queries.
+    drawn = [random.integers(200, size=200) for _ in range(1000)]
+    found = [cpt_paper(weak[rows], strong[rows], win_share[rows], 0.8) for rows in drawn]
+    assert [estimate.low, estimate.high] == pytest.approx(np.quantile(found, [0.025, 0.975]).tolist(), abs=0.03)
+
+
+def test_cpt_without_an_interval() -> None:
+    assert cpt_estimate(STRONG, WEAK, np.arange(4) / 4, 0.5) is None
+    few = cpt_estimate(WEAK, STRONG, np.arange(4) / 4, 0.5)
+    assert few is not None and few.low is None and few.note == "needs at least 30 queries"
+    # Strong is better on one query of 40: on none of a third of the resamples.
+    rare = cpt_estimate(np.zeros(40), np.eye(40)[0], np.arange(40) / 40, 0.5)
+    assert rare is not None and rare.low is None and rare.note == "strong may be no better than the other one"

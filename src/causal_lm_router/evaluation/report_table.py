@@ -170,10 +170,19 @@ def _prediction_details(report: RoutingReport) -> list[tuple[str, str]]:
         details.append(("  after temperature scaling", format_estimate(predictions.ece_scaled, SCORE)))
     if orders:
         details.append(("AUROC of predictions", f"{min(orders):.2f} to {max(orders):.2f} over the LLMs{kind}"))
-    if predictions.two_candidates is not None:
-        apgr = predictions.two_candidates.apgr_paper
+    return details + _two_candidate_details(report)
+
+
+def _two_candidate_details(report: RoutingReport) -> list[tuple[str, str]]:
+    measures = None if report.predictions is None else report.predictions.two_candidates
+    if measures is None:
+        return []
+    if measures.apgr_paper is None:
         why = explain_missing(report.to_dict()).get("predictions.two_candidates.apgr_paper")
-        details.append(("APGR (RouteLLM's paper)", f"none: {why}" if apgr is None else format_estimate(apgr, SCORE)))
+        return [("APGR (RouteLLM's paper)", f"none: {why}")]
+    details = [("APGR (RouteLLM's paper)", format_estimate(measures.apgr_paper, SCORE))]
+    for target, share in (("50%", measures.cpt50_paper), ("80%", measures.cpt80_paper)):
+        details.append((f"CPT({target}): least calls", f"{format_estimate(share, PERCENT)} to {measures.strong}"))
     return details
 
 

@@ -192,8 +192,8 @@ def _two_candidates(test: OutcomeTable, predicted: Floats, strong: int) -> TwoCa
         strong=test.candidate_names[strong],
         apgr_paper=two_candidates.apgr_estimate(*arrays),
         apgr_code=without_interval(two_candidates.apgr_code(*arrays), OF_THRESHOLDS),
-        cpt50_paper=without_interval(two_candidates.cpt_paper(*arrays, target=0.5), OF_THRESHOLDS),
+        cpt50_paper=two_candidates.cpt_estimate(*arrays, target=0.5),
         cpt50_code=without_interval(two_candidates.cpt_code(*arrays, target=0.5), OF_THRESHOLDS),
-        cpt80_paper=without_interval(two_candidates.cpt_paper(*arrays, target=0.8), OF_THRESHOLDS),
+        cpt80_paper=two_candidates.cpt_estimate(*arrays, target=0.8),
         cpt80_code=without_interval(two_candidates.cpt_code(*arrays, target=0.8), OF_THRESHOLDS),
     )

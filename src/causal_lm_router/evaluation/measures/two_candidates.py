@@ -14,8 +14,14 @@ from typing import NamedTuple
 
 import numpy as np
 
-from causal_lm_router.data.arrays import Floats
-from causal_lm_router.evaluation.intervals import Estimate, ratio_estimate
+from causal_lm_router.data.arrays import Floats, Integers
+from causal_lm_router.evaluation.interval_formulas import LEVEL, MIN_RATIO
+from causal_lm_router.evaluation.intervals import Estimate, make_estimate, ratio_estimate
+
+RESAMPLES = 1000
+_SEED = 0
+_CHUNK = 100
+"""Resamples that are in memory at once."""
 
 
 class CallCurve(NamedTuple):
@@ -91,18 +97,54 @@ def cpt_paper(weak: Floats, strong: Floats, win_share: Floats, target: float) ->
         ValueError: `target` is not in 0..1.
     """
     _check_target(target)
-    curve = call_curve(weak, strong, win_share)
-    recovered = pgr(curve.quality, weak, strong)
-    if np.isnan(recovered).any():
-        return float("nan")
+    return float(_find_shares(strong - weak, win_share, np.ones((1, len(weak))), target)[0])
+
+
+def cpt_estimate(weak: Floats, strong: Floats, win_share: Floats, target: float) -> Estimate | None:
+    """Return `cpt_paper` with its 95% interval; None unless strong is better on average.
+
+    The interval is that of the percentile bootstrap over queries (Efron and Tibshirani 1993, chapter 13), with a seed
+    of its own: equal arguments give equal intervals. It has no ends where strong is not better in a resample.
+    """
+    value, num_queries = cpt_paper(weak, strong, win_share, target), len(weak)
+    if np.isnan(value):
+        return None
+    if num_queries < MIN_RATIO:
+        return Estimate(value=value, note=f"needs at least {MIN_RATIO} queries")
+    random, found = np.random.default_rng(_SEED), []
+    for _ in range(RESAMPLES // _CHUNK):
+        # How often each query (column) is in each resample (row).
+        drawn = random.integers(num_queries, size=(_CHUNK, num_queries)) + num_queries * np.arange(_CHUNK)[:, None]
+        counts = np.bincount(drawn.ravel(), minlength=_CHUNK * num_queries).reshape(_CHUNK, num_queries)
+        found.append(_find_shares(strong - weak, win_share, counts, target))
+    shares = np.concatenate(found)
+    # NaN of one resample makes the bounds NaN.
+    low, high = np.quantile(shares, [LEVEL / 2, 1 - LEVEL / 2])
+    return make_estimate(value, float(shares.std(ddof=1)), low, high, "strong may be no better than the other one")
+
+
+def _find_shares(gain: Floats, win_share: Floats, counts: Floats | Integers, target: float) -> Floats:
+    """Return for each row of `counts` (how often each query counts) the least share of strong calls that suffices.
+
+    NaN where strong is not better. `call_curve` has the same points, of one count each.
+    """
+    order = np.argsort(-win_share, kind="stable")
+    ordered, counts = win_share[order], counts[:, order]
+    group_ends = np.flatnonzero(np.append(ordered[1:] != ordered[:-1], True))
+    # Points of the curves, with the one of no strong call in front: shares of calls, and sums of gains.
+    shares, gains = (
+        np.pad(np.cumsum(counts * each, axis=1)[:, group_ends], ((0, 0), (1, 0)))
+        for each in (np.full(len(gain), 1 / len(gain)), gain[order])
+    )
+    totals = np.where(gains[:, -1:] > 1e-12 * len(gain), gains[:, -1:], np.nan)
+    recovered = gains / totals
     # Sums of scores are exact only up to rounding: a level met exactly must not be missed.
-    reached = int(np.argmax(recovered >= target - 1e-9))
-    if reached == 0:
-        return 0.0
+    rows, reached = np.arange(len(counts)), np.argmax(recovered >= target - 1e-9, axis=1)
     # The target is met on the line between the last point below it and the first that reaches it.
-    before, after = recovered[reached - 1], recovered[reached]
-    part = min(1.0, (target - before) / (after - before))
-    return float(curve.share[reached - 1] + part * (curve.share[reached] - curve.share[reached - 1]))
+    earlier = np.maximum(reached - 1, 0)
+    before, after = recovered[rows, earlier], recovered[rows, reached]
+    part = np.minimum(1, (target - before) / np.where(reached == 0, 1, after - before))
+    return np.asarray(shares[rows, earlier] + part * (shares[rows, reached] - shares[rows, earlier]))
 
 
 def code_curve(weak: Floats, strong: Floats, win_share: Floats, num_bins: int = 10) -> CallCurve | None:
