@@ -1,6 +1,6 @@
 # setup: .venv with the pinned lock; demo: train the quickstart; check: formatting, types and the quick tests, in a minute;
 # test, lint: what CI runs; lock: resolve anew (needs uv); bench DATA=path/to/llmrouter: against peers, in an environment
-# of its own, minutes to an hour.
+# of its own, minutes to an hour; reproduce DATA=path/to/data: what experiments/README.md has, in under four hours.
 # VARIANT=gpu installs the CUDA builds. TORCH_INDEX=https://download.pytorch.org/whl/cpu gets torch's CPU build where the
 # configured package index does not have it. PYTHON names the interpreter (3.11 or 3.12).
 PYTHON ?= python3.11
@@ -14,7 +14,7 @@ DATA ?=
 QUERIES ?= 96
 STAMP := $(VENV)/.installed-$(VARIANT)
 
-.PHONY: setup demo check test lint lock bench
+.PHONY: setup demo check test lint lock bench reproduce
 setup: $(STAMP)
 
 $(STAMP): lock/$(VARIANT).txt pyproject.toml
@@ -57,3 +57,8 @@ bench: $(PEERS)/.installed
 	@test -n "$(DATA)" || { echo "DATA must be the folder of LLMRouter's data, as in make bench DATA=path/to/llmrouter"; exit 2; }
 	$(PEERS)/bin/python experiments/benchmarks/training.py experiment=llmrouter_cpu data.path=$(DATA) --queries $(QUERIES) --output outputs/bench
 	$(PEERS)/bin/python experiments/benchmarks/routing.py experiment=llmrouter_cpu data.path=$(DATA) --queries $(QUERIES) --output outputs/bench/routing.json
+
+# Two runs at a time, a thread each; the same command goes on after a stop.
+reproduce: setup
+	@test -n "$(DATA)" || { echo "DATA must be the folder of the routing data, as in make reproduce DATA=path/to/data"; exit 2; }
+	$(BIN)/python experiments/reproduce.py outputs/reproduce --data $(DATA)

@@ -12,6 +12,7 @@ PAGES = (
     CHECKOUT / "README.md",
     *sorted((CHECKOUT / "docs").glob("*.md")),
     CHECKOUT / "experiments" / "README.md",
+    CHECKOUT / "experiments" / "MEASUREMENTS.md",
     CHECKOUT / "experiments" / "LOG.md",
     CHECKOUT / "CHANGELOG.md",
 )

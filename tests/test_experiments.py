@@ -8,11 +8,7 @@ from types import ModuleType, SimpleNamespace
 
 import pytest
 import yaml
-from omegaconf import OmegaConf
 
-from causal_lm_router.config import TrainConfig
-from causal_lm_router.config.compose import compose_config
-from causal_lm_router.config.plain import flatten
 from causal_lm_router.config.prompting import TargetKind
 from causal_lm_router.evaluation.intervals import rate_estimate
 from causal_lm_router.prompting.targets import Targets
@@ -37,7 +33,6 @@ scored_check = pytest.mark.parametrize("script", ["scored_check"], indirect=True
 run_routes = pytest.mark.parametrize("script", ["run_routes"], indirect=True)
 cluster_cost = pytest.mark.parametrize("script", ["cluster_cost"], indirect=True)
 gpu_check = pytest.mark.parametrize("script", ["gpu_check"], indirect=True)
-ablation = pytest.mark.parametrize("script", ["llmrouter_ablation"], indirect=True)
 
 
 @pytest.fixture
@@ -276,50 +271,3 @@ def test_what_a_card_takes_follows_from_the_sizes(script: ModuleType) -> None:
     # Half the ring's steps send and half of them add: 2 * 3/4 of the gradients for four processes.
     assert model.all_reduce_seconds(4, 1.0) == 2 * 3 / 4 * 4 * 224
     assert model.routes_per_second(2) < model.routes_per_second(1)
-
-
-@pytest.mark.slow
-@ablation
-def test_each_choice_of_llmrouter_is_mended_alone_and_put_back_alone(script: ModuleType) -> None:
-    variants = {variant.name: variant for variant in script.make_variants()}
-    assert len(variants) == len({variant.folder for variant in variants.values()}) == 2 + 2 * len(script.CHOICES)
-    composed = {name: compose_config([*one.overrides, "data.path=x", "run_dir=r"]) for name, one in variants.items()}
-    faithful, mended = composed[script.FAITHFUL], composed[script.MENDED]
-    for choice in script.CHOICES:
-        alone, back = composed[f"mended: {choice}"], composed[f"put back: {choice}"]
-        # One setting differs, and it is the same one on both sides.
-        assert len(differing_keys(alone, faithful)) == 1
-        assert differing_keys(alone, faithful) == differing_keys(back, mended)
-
-
-def differing_keys(one: TrainConfig, other: TrainConfig) -> list[str]:
-    values = [flatten(OmegaConf.to_container(OmegaConf.structured(config))) for config in (one, other)]
-    return [key for key in values[0] if values[0][key] != values[1][key]]
-
-
-@ablation
-def test_the_ablation_is_printed_and_drawn_from_run_folders_alone(
-    script: ModuleType, printed: Callable[..., str], capsys: pytest.CaptureFixture[str], tmp_path: Path
-) -> None:
-    # `a` is best on the first five of 10 queries, `b` on the others; "-" names nobody.
-    routes = {script.FAITHFUL: "aaaaaaaaaa", "mended: the parser guesses": "aaaaaaaa--", script.MENDED: "aaaaabbbbb"}
-    for variant in script.make_variants():
-        for seed in range(2) if variant.name in routes else ():
-            run = write_run(tmp_path / variant.folder / f"seed_{seed}", routes[variant.name])
-            (run / "config.yaml").write_text(f"seed: {seed}\n")
-    lines = printed(str(tmp_path)).splitlines()
-    table = {cells[1].strip(): [cell.strip().partition(" ")[0] for cell in cells[2:]] for cells in map(cut, lines[2:])}
-    assert table[script.FAITHFUL][:5] == ["2", "0.500", "", "50.0%", "0.0%"]
-    # It calls nobody where it names nobody; the two queries were lost before, too.
-    assert table["mended: the parser guesses"][:5] == ["2", "0.500", "+0.0", "50.0%", "20.0%"]
-    assert table[script.MENDED][:5] == ["2", "1.000", "+50.0", "100.0%", "0.0%"]
-    assert table["oracle"][1] == "1.000"
-    assert (tmp_path / "ablation.png").stat().st_size > 10_000
-    (tmp_path / "all_mended").rename(tmp_path / "gone")
-    with pytest.raises(SystemExit, match=r"all_mended: must hold a finished run, got none"):
-        script.main()
-    assert "missing: " in capsys.readouterr().err
-
-
-def cut(line: str) -> list[str]:
-    return line.split("|")

@@ -260,6 +260,24 @@ def test_transformers_result_does_not_depend_on_batching(base: Base, prompts: li
     assert_same(together.generate(prompts[:8]), alone.generate(prompts[:8]))
 
 
+def test_stop_ids_end_what_begins_with_one_and_leave_the_others(base: Base, prompts: list[list[int]]) -> None:
+    generator = base.open_transformers(batch_size=5)
+    plain = generator.generate(prompts)
+    first = [int(base.load_model()(torch.tensor([prompt])).logits[0, -1].argmax()) for prompt in prompts]
+    # A token that several texts begin with and others do not.
+    stop = max(set(first), key=first.count)
+    found = generator.generate(prompts, stop_ids=[stop])
+    begins = [token == stop for token in first]
+    assert 1 < sum(begins) < len(begins)
+    for generation, before, is_short in zip(found, plain, begins, strict=True):
+        assert (generation.num_tokens == 1 and generation.finish_reason == "stop") is is_short
+        assert before.text.startswith(generation.text)
+    # Sampled ones take the long way, and end alike.
+    generator.close()
+    sampled = base.open_transformers(batch_size=5, temperature=1e-4).generate(prompts, stop_ids=[stop])
+    assert_same(found, sampled)
+
+
 def test_transformers_takes_a_tokenizer_whose_padding_is_eos(base: Base, prompts: list[list[int]]) -> None:
     reference = base.open_transformers().generate(prompts[:6])
     tokenizer = load_tokenizer(base.path, base.config.base_model)

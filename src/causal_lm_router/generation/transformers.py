@@ -16,6 +16,7 @@ from causal_lm_router.generation.generated_text import decode_generated, make_co
 from causal_lm_router.generation.trie_walks import greedy_path
 from causal_lm_router.models.adapter import load_trained
 from causal_lm_router.models.base_model import load_base_model
+from causal_lm_router.models.packed_rows import Rows, row_logits
 from causal_lm_router.models.target_logprobs import edge_logprobs, target_logprobs
 from causal_lm_router.prompting.token_trie import TokenTrie, cut_when_decided
 from causal_lm_router.routing import Generation
@@ -58,6 +59,22 @@ class TransformersGenerator:
             generated = self._generate_ids([prompts[index] for index in batch], arguments)
             return [self._finish_generation(ids, logprobs, stop_ids) for ids, logprobs in generated]
 
+        def short_answers(batch: list[int]) -> list[Generation]:
+            logprobs, tokens = self._last_logprobs([prompts[index] for index in batch]).max(dim=-1)
+            first = zip(batch, tokens.tolist(), logprobs.tolist(), strict=True)
+            done = {
+                index: self._finish_generation([token], [logprob], stop_ids)
+                for index, token, logprob in first
+                if token in ends
+            }
+            if longer := [index for index in batch if index not in done]:
+                done |= zip(longer, answers(longer), strict=True)
+            return [done[index] for index in batch]
+
+        # Where a target is one token nearly all texts end with their first one, which a forward pass gives.
+        is_greedy = self._inference.temperature == 0 and not self._inference.sampling_args
+        if stop_ids and is_greedy:
+            return self._run_batches(prompts, short_answers)
         # Training in this process must not depend on what was sampled here.
         with torch.random.fork_rng():
             torch.manual_seed(self._inference.seed)
@@ -82,13 +99,7 @@ class TransformersGenerator:
         """Return for every prefix the log-probabilities of its `token_ids` as the next token."""
 
         def answers(batch: list[int]) -> list[NDArray[np.float64]]:
-            input_ids, attention_mask = self._pad([prefixes[index] for index in batch])
-            # Padding on the left must not shift positions.
-            positions = (attention_mask.cumsum(dim=1) - 1).clamp(min=0)
-            output = self._loaded()(
-                input_ids=input_ids, attention_mask=attention_mask, position_ids=positions, logits_to_keep=1
-            )
-            logprobs = output.logits[:, -1].float().log_softmax(dim=-1).cpu().numpy()
+            logprobs = self._last_logprobs([prefixes[index] for index in batch]).cpu().numpy()
             return [row[list(token_ids[index])].astype(np.float64) for index, row in zip(batch, logprobs, strict=True)]
 
         return self._run_batches(prefixes, answers, unit="prefixes")
@@ -123,6 +134,16 @@ class TransformersGenerator:
         self, prompts: Sequence[Sequence[int]], answers: Callable[[list[int]], Sequence[Answer]], unit: str = "queries"
     ) -> list[Answer]:
         return run_batches(prompts, self._inference.batch_size, answers, unit)
+
+    def _last_logprobs(self, prompts: Sequence[Sequence[int]]) -> Tensor:
+        """Return [prompts, vocabulary], float32: the log-probability of every token behind each prompt."""
+        input_ids, attention_mask = self._pad(prompts)
+        # Padding on the left must not shift positions.
+        positions = (attention_mask.cumsum(dim=1) - 1).clamp(min=0)
+        rows = Rows(input_ids=input_ids, is_token=attention_mask.bool(), position_ids=positions)
+        is_last = torch.zeros_like(rows.is_token)
+        is_last[:, -1] = True
+        return row_logits(self._loaded(), rows, is_last).log_softmax(dim=-1)
 
     def _pad(self, prompts: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
         """Return the prompts as ids and attention mask, padded on the left."""
