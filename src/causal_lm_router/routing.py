@@ -31,6 +31,8 @@ class Candidate:
     input_price: float | None = None
     output_price: float | None = None
     description: str = ""
+    size: float | None = None
+    """Billions of parameters; None where unknown."""
 
 
 class CandidateNumbers(Mapping[str, float]):

@@ -24,8 +24,12 @@ from causal_lm_router.data.labels import choose_labels
 from causal_lm_router.routing import Candidate, RoutingExample
 
 NAMES = ("large", "small", "tiny")
-POOL = tuple(Candidate(name) for name in NAMES)
-PRICED = (Candidate("large", 2.0, 8.0), Candidate("small", 0.2, 0.8), Candidate("tiny", 0.3, 0.7))
+POOL = tuple(Candidate(name, size=size) for name, size in zip(NAMES, (70.0, 7.0, 7.0), strict=True))
+PRICED = (
+    Candidate("large", 2.0, 8.0, size=70.0),
+    Candidate("small", 0.2, 0.8, size=7.0),
+    Candidate("tiny", 0.3, 0.7, size=7.0),
+)
 ORACLES = {"oracle", "cheapest_oracle"}
 PROMPTING = {"zero_shot", "few_shot"}
 FITTED = [method.value for method in BaselineMethod if method not in (*PROMPTING, BaselineMethod.own)]
@@ -267,7 +271,7 @@ def test_factors_are_the_formula() -> None:
 def test_factors_learn_nothing_from_ties() -> None:
     units = np.array([[1, 0], [0, 1], [0.6, 0.8], [0.8, -0.6]], dtype=np.float64)
     scores = np.array([[1, 0], [0, 1], [1, 1], [0.5, 0.5]])
-    fitted = [fit_factors(units[:n], scores[:n], rank=4, epochs=5, seed=3)(units) for n in (2, 4)]
+    fitted = [fit_factors(units[:n], scores[:n], rank=4, epochs=5, noise=0.1, seed=3)(units) for n in (2, 4)]
     assert fitted[0] == pytest.approx(fitted[1], abs=1e-6)
     assert fitted[0].sum(axis=1) == pytest.approx(np.ones(4)), "of two, one beats the other"
 
@@ -334,6 +338,8 @@ def test_scores_of_the_queries_to_route_are_not_looked_at(method: str, table: tu
     assert len(set(map(tuple, honest.tolist()))) > 1 or method in {
         "cheapest",
         "most_expensive",
+        "smallest",
+        "largest",
         "best_single",
         "majority_label",
     }
@@ -436,6 +442,30 @@ def test_packaged_model_embeds_each_text_once(cache: Path, monkeypatch: pytest.M
     assert [path for path in cache.rglob("*") if path.name.endswith(".tmp")] == []
 
 
+def test_what_is_stopped_loses_one_part(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[list[str]] = []
+
+    class Stopped:
+        """Embeds a text as its length; is stopped at the third call."""
+
+        def register_forward_hook(self, hook: object) -> None:
+            """As a model does, for the progress bar."""
+
+        def encode(self, batch: list[str], **_: object) -> NDArray[np.float32]:
+            asked.append(batch)
+            if len(asked) == 3:
+                raise KeyboardInterrupt
+            return np.array([[len(text), 0] for text in batch], dtype=np.float32)
+
+    monkeypatch.setattr(embeddings, "load_encoder", lambda name: Stopped())
+    monkeypatch.setattr(embeddings, "PART", 2)
+    texts = ["a", "bb", "ccc", "dddd", "eeeee"]
+    with pytest.raises(KeyboardInterrupt):
+        Embedder("minilm")(texts)
+    assert Embedder("minilm")(texts)[:, 0].tolist() == [1, 2, 3, 4, 5]
+    assert asked == [["eeeee", "dddd"], ["ccc", "bb"], ["a"], ["a"]], "longest first; only the lost part again"
+
+
 @pytest.mark.parametrize("damage", ["cut", "zeroed", "flipped"])
 def test_damaged_embeddings_are_made_anew(
     cache: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, damage: str
@@ -495,3 +525,19 @@ def test_another_model_in_the_same_folder_has_other_vectors(cache: Path) -> None
         (folder / "weights").write_text(content, encoding="utf-8")
         places.add(embeddings.Embedder(str(folder))._folder)
     assert len(places) == 2
+
+
+def test_sizes_decide_where_they_are_known() -> None:
+    train = [example("a", 1, 0, 0)]
+    assert predict("largest", train, train).tolist() == [[1, 0, 0]]
+    assert predict("smallest", train, train).tolist() == [[0, 1, 1]], "tied: the better on train is called"
+    unknown = (*POOL[:2], Candidate("tiny"))
+    with pytest.raises(ValueError, match=r"size of every candidate \(data.pool_path, .*\), got none of tiny"):
+        predict("largest", train, train, pool=unknown)
+
+
+def test_a_network_of_two_layers_differs_from_one_of_one() -> None:
+    train = [example(str(number), *np.random.default_rng(number).random(3)) for number in range(20)]
+    shallow, deep = (predict("mlp", train, train, text_vectors, mlp_hidden_units=units) for units in ([8], [8, 4]))
+    assert shallow.shape == deep.shape == (20, 3)
+    assert not np.allclose(shallow, deep)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from causal_lm_router.config import BaselineRunConfig, RouterDCDataConfig, SvmConfig, TrainConfig
+from causal_lm_router.config import BaselineRunConfig, MlpConfig, RouterDCDataConfig, SvmConfig, TrainConfig
 from causal_lm_router.config.resolve import resolve_config
 from causal_lm_router.config.run_config import load_run_config
 
@@ -30,6 +30,14 @@ def test_a_baseline_of_before_loads(tmp_path: Path) -> None:
     config = load("baseline.yaml", tmp_path)
     assert isinstance(config, BaselineRunConfig)
     assert config.baseline == SvmConfig(method=config.baseline.method, embedding="minilm", svm_c=10.0)
+
+
+def test_one_hidden_layer_of_before_is_a_list_of_one(tmp_path: Path) -> None:
+    text = (OLD_RUNS / "baseline.yaml").read_text(encoding="utf-8").replace("method: svm", "method: mlp")
+    (tmp_path / "config.yaml").write_text(text, encoding="utf-8")
+    config = resolve_config({**load_run_config(tmp_path), "run_dir": "x"}, TrainConfig)
+    assert isinstance(config, BaselineRunConfig) and isinstance(config.baseline, MlpConfig)
+    assert (config.baseline.mlp_hidden_units, config.baseline.mlp_batch_size) == ([256], 200)
 
 
 @pytest.mark.parametrize("unknown", ["  data_path: x\n", "  columns_: {}\n"])

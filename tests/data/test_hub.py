@@ -183,3 +183,17 @@ def test_broken_file_says_what_is_broken(write: Callable[..., Path], config: Cal
     path.write_bytes(b"no parquet")
     with pytest.raises(ValueError, match=r"cannot be loaded: .*Parquet magic bytes not found"):
         load_source(config(path))
+
+
+def test_ratings_of_a_judge_beside_a_reference(write: Callable[..., Path], config: Callable[..., DataConfig]) -> None:
+    rows = [{"small_score": rating, "text": f"query {rating}"} for rating in (1, 4, 5)]
+    scores = {"small": "small_score", "big": None}
+    data = load_source(config(write(*rows), {"scores": scores, "costs": {}}, score_range=[1, 5]))
+    assert [dict(one.scores) for one in data.examples] == [
+        {"small": 0.0, "big": 1.0},
+        {"small": 0.75, "big": 1.0},
+        {"small": 1.0, "big": 1.0},
+    ]
+    for rating in (0, 6, None):
+        with pytest.raises(ValueError, match=r"row 1: column 'small_score' must be a number in 1\.\.5, got "):
+            load_source(config(write({"small_score": rating}), {"scores": scores, "costs": {}}, score_range=[1, 5]))

@@ -66,6 +66,14 @@ def test_real_folder_without_contaminated_prompts(data_dir: Path, config: Callab
     assert f"{data_dir}/routellm/gsm8k_responses.csv:8" in {row.location for row in data.skipped_rows}
 
 
+def test_what_is_left_of_gsm8k_scores_as_published(data_dir: Path, config: Callable[..., DataConfig]) -> None:
+    # What RouteLLM's own evaluation prints in Anyscale's tutorial (anyscale/templates, llm-router), of 1,307 prompts.
+    data = load_source(config(data_dir / "routellm" / "gsm8k_responses.csv", drop_contaminated=True))
+    assert len(data.examples) == 1307
+    for name, percent in ((MIXTRAL, 63.733741392501905), (GPT4, 85.76893649579189)):
+        assert 100 * sum(one.scores[name] for one in data.examples) / 1307 == pytest.approx(percent)
+
+
 def test_real_mmlu_folder_finds_the_listing_above_it(data_dir: Path, config: Callable[..., DataConfig]) -> None:
     data = load_source(config(data_dir / "routellm" / "mmlu", drop_contaminated=True))
     assert (len(data.examples), len(data.skipped_rows)) == (9722, 2)

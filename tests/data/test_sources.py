@@ -93,7 +93,7 @@ def test_a_repeated_key_is_found_in_one_pass() -> None:
 def test_read_pool(tmp_path: Path) -> None:
     path = tmp_path / "pool.json"
     path.write_text('{"b c": {"input_price": 0.2, "output_price": 0, "feature": "fast", "size": "7B"}, "a": {}}')
-    assert read_pool(path) == (Candidate("b c", 0.2, 0.0, "fast"), Candidate("a", None, None, ""))
+    assert read_pool(path) == (Candidate("b c", 0.2, 0.0, "fast", 7.0), Candidate("a", None, None, ""))
 
 
 @pytest.mark.parametrize(

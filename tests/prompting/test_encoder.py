@@ -16,10 +16,12 @@ import datasets
 import pytest
 
 from causal_lm_router.config import CutSide
+from causal_lm_router.config.prompting import TargetKind
 from causal_lm_router.models.base_model import load_tokenizer
 from causal_lm_router.prompting.encoder import CUT_MARK, EncodedPrompt, Encoder
+from causal_lm_router.prompting.targets import Targets
 from causal_lm_router.routing import RoutingExample
-from causal_lm_router.training.rows import Supervision, encode_examples
+from causal_lm_router.training.rows import Supervision, balance, encode_examples
 from tests.conftest import name_targets
 
 NAMES = ["alpha", "beta-2"]
@@ -82,6 +84,19 @@ def test_rows_without_target_hold_what_each_candidate_is_worth(encoder: Encoder,
         "utilities": [[0.5, 0.25], [0.5, 0.5]],
         "was_cut": [False, False],
     }
+
+
+def test_balanced_targets_weigh_the_same_in_sum(encoder: Encoder, tmp_path: Path) -> None:
+    examples, labels = make_examples(["a", "b", "c", "d"], ["alpha", "alpha", "beta-2", "alpha"])
+    rows = encode_examples(examples, labels, encoder, tmp_path, Supervision(balance_targets=True))
+    assert rows["weight"][:] == pytest.approx([2 / 3, 2 / 3, 2, 2 / 3])
+    # Of score classes it is the candidate that they stand for: of 1, 2, 4 and 5 twice the weak one.
+    targets = Targets(TargetKind.score_class, ("alpha", "beta-2"), strong="beta-2")
+    scored = [
+        dataclasses.replace(one, scores={"alpha": score, "beta-2": 1.0})
+        for one, score in zip(examples, (0.0, 0.75, 1.0, 0.75), strict=True)
+    ]
+    assert balance(scored, dict.fromkeys(labels, "beta-2"), targets) == pytest.approx({"beta-2": 2, "alpha": 2 / 3})
 
 
 ROW_AB = PROMPT_AB + ALPHA

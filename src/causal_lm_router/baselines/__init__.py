@@ -11,6 +11,7 @@ from causal_lm_router.baselines.rules import (
     fit_per_task,
     mark_cheapest_best,
     mark_price_extremes,
+    mark_size_extremes,
     repeat_row,
 )
 from causal_lm_router.baselines.score_table import Predictor, cost_table, label_table, score_table
@@ -83,7 +84,7 @@ def fit_baseline(
 
     Raises:
         ValueError: the method is `zero_shot` or `few_shot`, which prompt a base model; there are no training queries,
-            or fewer than neighbours; a label is missing; the method needs costs and they are unknown.
+            or fewer than neighbours; a label is missing; the method needs costs or sizes and they are unknown.
     """
     check_fit(settings, train, (), pool)
     predict = _fit(settings, train, pool, labels, seed, embed)
@@ -103,7 +104,7 @@ def check_fit(
     """Check that the baseline can be fitted on `train` and asked the queries `asked`, without fitting it.
 
     Raises:
-        ValueError: there are no training queries or fewer than neighbours, or costs are needed and unknown.
+        ValueError: there are no training queries or fewer than neighbours, or costs or sizes are needed and unknown.
     """
     if not train:
         raise ValueError("train must have at least 1 query to fit a baseline, got none")
@@ -111,6 +112,8 @@ def check_fit(
         raise ValueError(f"baseline.k must be in 1..{len(train)}, the number of training queries, got {settings.k}")
     if settings.method in (BaselineMethod.cheapest, BaselineMethod.most_expensive):
         cost_table(train, pool, settings.method.value)
+    if settings.method in (BaselineMethod.smallest, BaselineMethod.largest):
+        mark_size_extremes(pool, settings.method)
     if settings.method is BaselineMethod.cheapest_oracle and asked:
         cost_table(asked, pool, settings.method.value)
 
@@ -157,6 +160,8 @@ def _make_rule(
             return draw_rows(pool, seed)
         case BaselineMethod.cheapest | BaselineMethod.most_expensive:
             return repeat_row(mark_price_extremes(train, pool, settings.method))
+        case BaselineMethod.smallest | BaselineMethod.largest:
+            return repeat_row(mark_size_extremes(pool, settings.method))
         case BaselineMethod.best_single:
             return repeat_row(score_table(train, pool).mean(axis=0))
         case BaselineMethod.per_task_best:
@@ -215,9 +220,12 @@ def _fit_on_vectors(
         case SvmConfig():
             predict = embedding_learners.fit_svm(vectors, targets, settings.svm_c)
         case MlpConfig():
-            predict = embedding_learners.fit_mlp(vectors, targets, settings.mlp_hidden_units, settings.mlp_epochs, seed)
+            layers, epochs = settings.mlp_hidden_units, settings.mlp_epochs
+            predict = embedding_learners.fit_mlp(vectors, targets, layers, epochs, settings.mlp_batch_size, seed)
         case MatrixFactorisationConfig():
-            predict = matrix_factorisation.fit_factors(vectors, targets, settings.mf_rank, settings.mf_epochs, seed)
+            predict = matrix_factorisation.fit_factors(
+                vectors, targets, settings.mf_rank, settings.mf_epochs, settings.mf_noise, seed
+            )
         case EloConfig():
             predict = elo.fit_similar(vectors, targets, settings.elo_gamma)
         case _:

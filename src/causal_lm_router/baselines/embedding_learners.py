@@ -5,7 +5,7 @@ candidates), and returns a function from query vectors to predictions (queries x
 """
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from scipy.special import expit
@@ -61,12 +61,19 @@ def fit_svm(vectors: Floats, labels: Floats, c: float) -> Callable[[Floats], Flo
     return predict
 
 
-def fit_mlp(vectors: Floats, scores: Floats, hidden_units: int, epochs: int, seed: int) -> Callable[[Floats], Floats]:
+def fit_mlp(
+    vectors: Floats, scores: Floats, hidden_units: Sequence[int], epochs: int, batch_size: int, seed: int
+) -> Callable[[Floats], Floats]:
     """Return a function from query vectors to predicted scores, cut to 0..1.
 
-    One hidden layer (ReLU) under squared error, trained by Adam with scikit-learn's defaults for at most `epochs`.
+    Hidden layers (ReLU) under squared error, trained by Adam with scikit-learn's defaults for at most `epochs`.
     """
-    network = MLPRegressor(hidden_layer_sizes=(hidden_units,), max_iter=epochs, random_state=seed)
+    network = MLPRegressor(
+        hidden_layer_sizes=tuple(hidden_units),
+        max_iter=epochs,
+        batch_size=min(batch_size, len(vectors)),
+        random_state=seed,
+    )
     with warnings.catch_warnings():
         # Training for exactly the set number of epochs is intended, so the warning about it is not.
         warnings.simplefilter("ignore", ConvergenceWarning)

@@ -22,6 +22,8 @@ logger = logging.getLogger(__name__)
 PACKAGED = "minilm"
 """Name of the model that comes with the installation: all-MiniLM-L6-v2."""
 BATCH_SIZE = 32
+PART = 32 * BATCH_SIZE
+"""Texts that are embedded before their vectors are written."""
 
 
 class Embedder:
@@ -71,24 +73,35 @@ class Embedder:
         return known
 
     def _embed(self, texts: Mapping[str, str]) -> dict[str, NDArray[np.float32]]:
+        """Embed the texts in parts, each written as it is there: what is stopped loses one part at most."""
         model = load_encoder(self.name)
-        with progress_bar(name="embedding queries", unit="batches", total=-(-len(texts) // BATCH_SIZE)) as bar:
+        made: dict[str, NDArray[np.float32]] = {}
+        # Longest first, as the model orders the texts of a call: the batches are those of one call.
+        keys = sorted(texts, key=lambda key: len(texts[key]), reverse=True)
+        with progress_bar(name="embedding queries", unit="batches", total=-(-len(keys) // BATCH_SIZE)) as bar:
 
             def count(*_batch: object) -> None:
                 bar.update()
 
             # The model makes the batches itself; each is one forward pass.
             model.register_forward_hook(count)
-            vectors = model.encode(
-                list(texts.values()), batch_size=BATCH_SIZE, normalize_embeddings=True, show_progress_bar=False
-            )
-        # A file per call, named by its content: processes which embed at the same time need no lock, and damage shows.
+            for start in range(0, len(keys), PART):
+                part = keys[start : start + PART]
+                ordered = [texts[key] for key in part]
+                vectors = np.asarray(
+                    model.encode(ordered, batch_size=BATCH_SIZE, normalize_embeddings=True, show_progress_bar=False)
+                )
+                self._write(part, vectors)
+                made.update(zip(part, vectors, strict=True))
+        return made
+
+    def _write(self, keys: Sequence[str], vectors: NDArray[np.float32]) -> None:
+        # A file per part, named by its content: processes which embed at the same time need no lock, and damage shows.
         content = io.BytesIO()
-        np.savez(content, keys=np.array(list(texts)), vectors=vectors)
+        np.savez(content, keys=np.array(keys), vectors=vectors)
         self._folder.mkdir(parents=True, exist_ok=True)
         remove_leftovers(self._folder)
         write_bytes(self._folder / _name(content.getvalue()), content.getvalue())
-        return dict(zip(texts, np.asarray(vectors), strict=True))
 
 
 def load_encoder(name: str) -> "SentenceTransformer":

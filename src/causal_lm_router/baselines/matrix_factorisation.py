@@ -20,9 +20,6 @@ from causal_lm_router.terminal import progress_bar
 
 LEARNING_RATE = 1e-3
 WEIGHT_DECAY = 1e-5
-NOISE = 0.1
-"""Standard deviation of the noise on embeddings scaled to coordinates of RMS 1. RouteLLM's is far stronger: 0.1 on unit
-vectors of 1,536 dimensions is 4 times their coordinates."""
 BATCH_SIZE = 64
 
 
@@ -41,18 +38,22 @@ class Factors(nn.Module):
         return weighted @ functional.normalize(self.candidates.weight, dim=1).T  # type: ignore[no-any-return]
 
 
-def fit_factors(vectors: Floats, scores: Floats, rank: int, epochs: int, seed: int) -> Callable[[Floats], Floats]:
+def fit_factors(
+    vectors: Floats, scores: Floats, rank: int, epochs: int, noise: float, seed: int
+) -> Callable[[Floats], Floats]:
     """Return a function from query vectors to each candidate's mean probability to beat another one of the pool.
 
-    Training queries on which all candidates tie are not used; if all are such, the factors stay as initialised.
+    `noise` is the standard deviation of the noise on embeddings scaled to coordinates of RMS 1. RouteLLM's is far
+    stronger: 0.1 on unit vectors of 1,536 dimensions is 4 times their coordinates. Training queries on which all
+    candidates tie are not used; if all are such, the factors stay as initialised.
     """
-    # To coordinates of RMS 1, so that `NOISE` means the same for every embedding model.
+    # To coordinates of RMS 1, so that `noise` means the same for every embedding model.
     size = _measure_rms(vectors)
     inputs, targets = _to_tensor(vectors / size), _to_tensor(scores)
     with keep_random_state():
         torch.manual_seed(seed)
         factors = Factors(vectors.shape[1], scores.shape[1], rank)
-        _train(factors, inputs, targets, epochs)
+        _train(factors, inputs, targets, epochs, noise)
 
     def predict(queries: Floats) -> Floats:
         with torch.no_grad():
@@ -62,13 +63,13 @@ def fit_factors(vectors: Floats, scores: Floats, rank: int, epochs: int, seed: i
     return predict
 
 
-def _train(factors: Factors, inputs: Tensor, targets: Tensor, epochs: int) -> None:
+def _train(factors: Factors, inputs: Tensor, targets: Tensor, epochs: int, noise: float) -> None:
     optimizer = torch.optim.Adam(factors.parameters(), lr=LEARNING_RATE, weight_decay=WEIGHT_DECAY)
     # Only queries with a winner: a batch of ties would have no pairs, and nan as its mean loss.
     decided = (targets.max(dim=1).values > targets.min(dim=1).values).nonzero().flatten()
     for _ in progress_bar(range(epochs), name="fitting the factors", unit="epochs"):
         for batch in decided[torch.randperm(len(decided))].split(BATCH_SIZE):  # type: ignore[no-untyped-call]
-            noisy = inputs[batch] + NOISE * torch.randn_like(inputs[batch])
+            noisy = inputs[batch] + noise * torch.randn_like(inputs[batch])
             strengths = factors(noisy)
             # Every ordered pair (first beats second) of a query: batch x first x second.
             is_win = targets[batch][:, :, None] > targets[batch][:, None, :]

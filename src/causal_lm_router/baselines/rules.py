@@ -48,6 +48,21 @@ def mark_price_extremes(train: Sequence[RoutingExample], pool: Sequence[Candidat
     return np.where(np.isclose(costs, extreme, rtol=1e-12, atol=0.0), 1.0, 0.0)
 
 
+def mark_size_extremes(pool: Sequence[Candidate], method: BaselineMethod) -> Floats:
+    """Return 1 for the candidates with the fewest (`smallest`) or the most parameters, and 0 for the others.
+
+    Raises:
+        ValueError: a candidate's size is unknown.
+    """
+    unknown = [one.name for one in pool if one.size is None]
+    if unknown:
+        what = f"baseline.method={method.value} must have the size of every candidate"
+        raise ValueError(f"{what} (data.pool_path, 'size' such as \"7B\"), got none of {', '.join(unknown)}")
+    sizes = np.array([one.size for one in pool])
+    extreme = sizes.min() if method is BaselineMethod.smallest else sizes.max()
+    return np.where(sizes == extreme, 1.0, 0.0)
+
+
 def fit_per_task(train: Sequence[RoutingExample], pool: Sequence[Candidate]) -> Predictor:
     """Return a predictor of the mean train scores on the query's task, or on all of train for an unknown task.
 

@@ -14,6 +14,8 @@ class BaselineMethod(StrEnum):
     random = "random"
     cheapest = "cheapest"
     most_expensive = "most_expensive"
+    smallest = "smallest"
+    largest = "largest"
     best_single = "best_single"
     per_task_best = "per_task_best"
     majority_label = "majority_label"
@@ -85,14 +87,19 @@ class SvmConfig(EmbeddingBaselineConfig):
 class MlpConfig(EmbeddingBaselineConfig):
     """`baseline=mlp`."""
 
-    mlp_hidden_units: int
-    """Width of the hidden layer."""
+    mlp_hidden_units: list[int]
+    """Widths of the hidden layers."""
     mlp_epochs: int
     """Passes over the training queries, at most: training stops when its loss no longer falls."""
+    mlp_batch_size: int
+    """Training queries a step."""
 
     def _own_problems(self) -> Iterator[str]:
         yield from super()._own_problems()
-        yield from self.check_counts("baseline", "mlp_hidden_units", "mlp_epochs")
+        yield from self.check_counts("baseline", "mlp_epochs", "mlp_batch_size")
+        widths = self.mlp_hidden_units
+        fits = bool(widths) and min(widths) >= 1
+        yield from check(fits, "baseline.mlp_hidden_units", "a list of integers of at least 1", widths)
 
 
 @dataclass
@@ -103,10 +110,13 @@ class MatrixFactorisationConfig(EmbeddingBaselineConfig):
     """Size of the space in which queries and candidates are placed."""
     mf_epochs: int
     """Passes over the training queries."""
+    mf_noise: float
+    """Standard deviation of the noise on embeddings, of coordinates of RMS 1, in training."""
 
     def _own_problems(self) -> Iterator[str]:
         yield from super()._own_problems()
         yield from self.check_counts("baseline", "mf_rank", "mf_epochs")
+        yield from check(self.mf_noise >= 0, "baseline.mf_noise", "a number of at least 0", self.mf_noise)
 
 
 @dataclass

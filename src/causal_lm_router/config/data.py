@@ -255,8 +255,9 @@ class ColumnsConfig:
     """Column of the task name; null puts all rows into one task."""
     query_id: str | None
     """Column of a unique id; null takes a hash of the query's text."""
-    scores: dict[str, str]
-    """Candidate name -> column of its score."""
+    scores: dict[str, str | None]
+    """Candidate name -> column of its score; null for one whose answers the others are judged by: its score is the
+    highest of all."""
     costs: dict[str, str]
     """Candidate name -> column of its cost in USD; {} means unknown."""
 
@@ -271,12 +272,17 @@ class HubDataConfig(FileDataConfig):
     """Split expression for `datasets.load_dataset`."""
     columns: ColumnsConfig
     """Column mapping."""
+    score_range: list[float]
+    """The lowest and the highest score that the columns hold, such as [1, 5]; they are brought to 0..1."""
 
     def _own_problems(self) -> Iterator[str]:
         yield from super()._own_problems()
         # The libraries name a folder of their cache after it.
         plain = self.hub_config is None or not (set("/\\") & set(self.hub_config) or not self.hub_config.strip("."))
         yield from check(plain, "data.hub_config", "the name of a configuration, or null", self.hub_config)
+        lowest_first = len(self.score_range) == 2 and self.score_range[0] < self.score_range[1]
+        allowed = "two numbers, the lowest score and the highest"
+        yield from check(lowest_first, "data.score_range", allowed, self.score_range)
         scores, costs = self.columns.scores, self.columns.costs
         fits = not costs or costs.keys() == scores.keys()
         whose = f"a column for each candidate of data.columns.scores ({', '.join(scores)}), or empty"

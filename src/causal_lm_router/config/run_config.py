@@ -18,9 +18,24 @@ from causal_lm_router.files.writing import refuse_links
 
 ADDED_KEYS: dict[str, dict[str, Any]] = {
     "base_model": {"hub_name": None},
-    "data": {"test_fold": 0, "group_by": None, "test_tasks": [], "skip_tasks": [], "shuffle_train_scores": False},
-    "objective": {"function": None, "options": {}, "whole_row": False, "end_token": True, "cut_rows": False},
+    "data": {
+        "test_fold": 0,
+        "group_by": None,
+        "test_tasks": [],
+        "skip_tasks": [],
+        "shuffle_train_scores": False,
+        "score_range": [0.0, 1.0],
+    },
+    "objective": {
+        "function": None,
+        "options": {},
+        "whole_row": False,
+        "end_token": True,
+        "cut_rows": False,
+        "balance_targets": False,
+    },
     "decoding": {"function": None, "options": {}},
+    "baseline": {"mlp_batch_size": 200, "mf_noise": 0.1},
 }
 """Keys that run folders of earlier versions lack, and the values that stand for what those versions did."""
 
@@ -79,11 +94,11 @@ def load_run_config(run_dir: Path) -> dict[str, Any]:
     try:
         if not isinstance(loaded, dict):
             raise ValueError("it holds no keys")
-        loaded = _without_keys_of_other_variants(loaded)
         for group, keys in ADDED_KEYS.items():
             if isinstance(loaded.get(group), dict):
                 loaded[group] = {**keys, **loaded[group]}
-        loaded = _without_unused_normalisation(loaded)
+        loaded = _without_keys_of_other_variants(loaded)
+        loaded = _with_list_of_widths(_without_unused_normalisation(loaded))
         resolve_config(loaded, schema.TrainConfig)
     except ValueError as error:
         # One line for the terminal.
@@ -91,6 +106,14 @@ def load_run_config(run_dir: Path) -> dict[str, Any]:
         raise ValueError(f"{path}: this is not the config of a run: {problem}") from error
     del loaded["run_dir"]
     return loaded
+
+
+def _with_list_of_widths(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the settings with a list of one width where an earlier version of `baseline=mlp` had one hidden layer."""
+    baseline = settings.get(BASELINE)
+    if not isinstance(baseline, Mapping) or not isinstance(baseline.get("mlp_hidden_units"), int):
+        return dict(settings)
+    return {**settings, BASELINE: {**baseline, "mlp_hidden_units": [baseline["mlp_hidden_units"]]}}
 
 
 def _without_unused_normalisation(settings: Mapping[str, Any]) -> dict[str, Any]:

@@ -39,6 +39,9 @@ class ObjectiveConfig(Settings):
     what keeps free generations in the pool."""
     undecided_weight: float
     """Weight of the training queries on which all candidates score the same; others have 1."""
+    balance_targets: bool
+    """Weigh the training queries so that those whose target calls each candidate count the same in sum, as the labels
+    that RouteLLM balances do; by `target.kind=score_class` two groups: classes 1 to 3, and 4 and 5."""
     whole_row: bool
     """Of `completion`: count the loss over the prompt too, as LLMRouter does, not over the target alone."""
     end_token: bool

@@ -81,6 +81,7 @@ def _encode_rows(session: Session) -> datasets.Dataset:
         with_target=with_target,
         cost_weight=cost_weight,
         undecided_weight=objective.undecided_weight,
+        balance_targets=objective.balance_targets,
         supervised=data.supervised,
         whole_row=objective.whole_row,
         end_token=objective.end_token,

@@ -3,6 +3,7 @@
 import hashlib
 import math
 import shutil
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,7 @@ from torch import Tensor
 from causal_lm_router.data.labels import utilities
 from causal_lm_router.files.checksums import make_cached
 from causal_lm_router.prompting.encoder import Encoder
+from causal_lm_router.prompting.targets import Targets
 from causal_lm_router.routing import RoutingExample
 from causal_lm_router.terminal import progress_bar
 
@@ -27,7 +29,8 @@ class Supervision:
     """What a training row teaches after its prompt: the target of its label, or the utility of every candidate.
 
     `cost_weight` is what a USD of cost takes off a score. `undecided_weight` is the weight of queries on which all
-    candidates score the same; others have 1. `supervised` names the candidates that are taught, None means all.
+    candidates score the same; others have 1. `balance_targets` weighs each query by the inverse share of those whose
+    target stands for the same candidate. `supervised` names the candidates that are taught, None means all.
 
     With a target, `whole_row` teaches the prompt too, without `end_token` the target's end is not taught, and
     `cut_rows` cuts the row at its right end instead of the query.
@@ -36,6 +39,7 @@ class Supervision:
     with_target: bool = True
     cost_weight: float = 0.0
     undecided_weight: float = 1.0
+    balance_targets: bool = False
     supervised: tuple[str, ...] | None = None
     whole_row: bool = False
     end_token: bool = True
@@ -68,7 +72,8 @@ def encode_examples(
     """
     supervision = supervision or Supervision()
     folder = cache / "encoded" / _content_hash(examples, labels, encoder, supervision)
-    kwargs = {"examples": examples, "labels": labels, "encoder": encoder, "supervision": supervision}
+    # A tuple, since the library takes each item of a list for a part of the data and generates it alone.
+    kwargs = {"examples": tuple(examples), "labels": labels, "encoder": encoder, "supervision": supervision}
 
     def make(temporary: Path) -> None:
         datasets.disable_progress_bars()  # ours counts queries
@@ -108,10 +113,17 @@ def _content_hash(
     return digest.hexdigest()[:32]
 
 
+def balance(examples: Sequence[RoutingExample], labels: Mapping[str, str], targets: Targets) -> dict[str, float]:
+    """Return candidate -> weight of the queries whose target stands for it: their sums are equal, the mean is 1."""
+    counts = Counter(targets.candidates[targets.number_of(one, labels[one.query_id])] for one in examples)
+    return {name: len(examples) / len(counts) / count for name, count in counts.items()}
+
+
 def _encoded_rows(
     examples: Sequence[RoutingExample], labels: Mapping[str, str], encoder: Encoder, supervision: Supervision
 ) -> Iterator[dict[str, Any]]:
     targets = list(encoder.target_ids.values())
+    factors = balance(examples, labels, encoder.targets) if supervision.balance_targets else {}
     bar = progress_bar(name="encoding training queries", unit="queries", total=len(examples))
     for start in range(0, len(examples), CHUNK):
         chunk = examples[start : start + CHUNK]
@@ -131,7 +143,8 @@ def _encoded_rows(
                 "num_tokens": len(ids),
                 # The first token follows nothing that could predict it.
                 "num_target_tokens": len(ids) - 1 if supervision.whole_row else max(0, len(target) - num_cut),
-                "weight": supervision.undecided_weight if example.is_undecided() else 1.0,
+                "weight": factors.get(encoder.targets.candidates[number], 1.0)
+                * (supervision.undecided_weight if example.is_undecided() else 1.0),
                 "utilities": supervision.utilities(example),
                 "was_cut": prompt.was_cut or num_cut > 0,
             }

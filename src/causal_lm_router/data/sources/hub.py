@@ -6,7 +6,8 @@
     query     column of the query's text
     task      column of the task (a text or a number), or null: all rows are the task "all"
     query_id  column of a unique id (a text or a number), or null: a hash of the query's text
-    scores    candidate -> column of its score in 0..1: the pool, in this order
+    scores    candidate -> column of its score in data.score_range: the pool, in this order; null for a candidate that
+              the others are judged by, whose score is always the highest
     costs     candidate -> column of its cost in USD, for each candidate or for none
 
 `data.pool_path` adds prices (and sets the pool's order). A split named `train`, `validation` or `test` becomes the
@@ -47,7 +48,7 @@ def load(config: HubDataConfig) -> RoutingData:
             costs = _pick(cells, columns.costs) if columns.costs else None
             task = ALL_TASKS if columns.task is None else _to_text(cells, columns.task)
             query_id = None if columns.query_id is None else _to_text(cells, columns.query_id)
-            values = (_pick(cells, columns.scores), costs, task, query_id, split)
+            values = (_find_scores(cells, config), costs, task, query_id, split)
             collector.add(cells[columns.query], *values, group=collector.find_group(cells))
     return collector.data()
 
@@ -94,6 +95,25 @@ def _read_rows(dataset: "Dataset", config: HubDataConfig, group_column: str | No
     for batch in dataset.select_columns(sorted(set(wanted.values()))).iter(batch_size=_BATCH_ROWS):
         for cells in zip(*batch.values(), strict=True):
             yield dict(zip(batch, cells, strict=True))
+
+
+def _find_scores(cells: Mapping[str, Any], config: HubDataConfig) -> dict[str, Any]:
+    """Return the scores of a row, brought from `data.score_range` to 0..1.
+
+    Raises:
+        ValueError: a score is not in the range.
+    """
+    low, high = config.score_range
+    scores: dict[str, Any] = {}
+    for name, column in config.columns.scores.items():
+        score = high if column is None else cells[column]
+        # Of 0..1 every row is checked anyway.
+        if (low, high) != (0.0, 1.0):
+            if isinstance(score, bool) or not isinstance(score, int | float) or not low <= score <= high:
+                raise ValueError(f"column {column!r} must be a number in {low:g}..{high:g}, got {score!r}")
+            score = (score - low) / (high - low)
+        scores[name] = score
+    return scores
 
 
 def _pick(cells: Mapping[str, Any], columns: Mapping[str, str]) -> dict[str, Any]:

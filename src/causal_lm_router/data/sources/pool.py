@@ -1,5 +1,6 @@
 """The pool: candidates from LLMRouter's pool file, and the cost of a candidate's answer."""
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -10,6 +11,8 @@ from causal_lm_router.routing import Candidate, check_cost, check_pool, check_te
 POOL_FILE = "default_llm.json"
 CHARS_PER_TOKEN = 4
 TOKENS_PER_PRICE = 1_000_000
+_SIZE = re.compile(r"(\d+(?:\.\d+)?)([MBT])")
+_BILLIONS = {"M": 1e-3, "B": 1.0, "T": 1e3}
 
 
 def find_pool(
@@ -34,7 +37,7 @@ def read_pool(path: Path) -> tuple[Candidate, ...]:
     """Return the candidates of a pool file, in its order.
 
     The file is LLMRouter's: one object, candidate name -> {"input_price"?, "output_price"? (USD per million tokens),
-    "feature"? (a description), ...}; other keys are ignored.
+    "feature"? (a description), "size"? (parameters, such as "7B" or "512M"), ...}; other keys are ignored.
 
     Raises:
         ValueError: the file cannot be used; the message names the file and the candidate.
@@ -90,7 +93,13 @@ def _to_candidate(path: Path, name: str, entry: object) -> Candidate:
     except ValueError as error:
         raise ValueError(f"{path}: candidate {name!r}: {error}") from None
     prices = [_to_price(path, name, key, entry.get(key)) for key in ("input_price", "output_price")]
-    return Candidate(name, prices[0], prices[1], description)
+    return Candidate(name, prices[0], prices[1], description, _to_size(entry.get("size")))
+
+
+def _to_size(value: object) -> float | None:
+    """Return billions of parameters; None for a size that is not given, or in other words ("unknown")."""
+    match = _SIZE.fullmatch(value.strip().upper()) if isinstance(value, str) else None
+    return None if match is None else float(match[1]) * _BILLIONS[match[2]]
 
 
 def _to_price(path: Path, name: str, key: str, value: object) -> float | None:
