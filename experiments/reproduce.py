@@ -100,10 +100,12 @@ class Section:
 
 @dataclass(frozen=True)
 class Job:
-    """One run to make: its folder, and the words of its command behind the program."""
+    """One run to make: its folder, the words of its command behind the program, and what they stand for."""
 
     folder: Path
     words: tuple[str, ...]
+    described: str
+    """The command without the places of this machine."""
     minutes: float
     is_evaluation: bool
 
@@ -111,11 +113,6 @@ class Job:
     def log(self) -> Path:
         """What the run prints, below the line of its command."""
         return self.folder.with_name(f"{self.folder.name}.log")
-
-    @property
-    def line(self) -> str:
-        """The first line of the log."""
-        return f"causal-lm-router {shlex.join(self.words)}\n"
 
     @property
     def is_done(self) -> bool:
@@ -126,7 +123,7 @@ class Job:
         """Return whether the folder was begun by another command than today's."""
         with self.log.open() if self.log.is_file() else open(os.devnull) as log:
             first = log.readline()
-        return bool(first) and first != self.line and self.folder.is_dir()
+        return bool(first) and first.rstrip("\n") != self.described and self.folder.is_dir()
 
 
 def read_plan(path: Path = PLAN) -> list[Section]:
@@ -186,7 +183,7 @@ def _make_job(section: Section, row: Row, run: Sequence[str], root: Path, data: 
     else:
         place, settings = [f"run_dir={folder}"], [*section.settings, *row.settings, *run]
     words = (row.command, *(setting.replace(DATA, str(data)) for setting in settings), *place)
-    return Job(folder, words, row.minutes, row.command == "evaluate")
+    return Job(folder, words, shlex.join((row.command, *settings)), row.minutes, row.command == "evaluate")
 
 
 def run_jobs(jobs: Sequence[Job], num_processes: int) -> list[Job]:
@@ -221,7 +218,7 @@ def run_jobs(jobs: Sequence[Job], num_processes: int) -> list[Job]:
 def _start(job: Job) -> subprocess.Popen[bytes]:
     job.folder.parent.mkdir(parents=True, exist_ok=True)
     log = job.log.open("w")
-    log.write(job.line)
+    log.write(f"{job.described}\n")
     log.flush()
     # Two runs of one thread each do more than one after the other on two.
     settings = [] if job.is_evaluation else ["tracking=local"]

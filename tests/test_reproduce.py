@@ -175,7 +175,8 @@ def test_a_section_without_a_place_for_its_table_is_named(tables: ModuleType, sm
 def test_every_table_of_the_readme_is_what_was_measured(reproduce: ModuleType, tables: ModuleType) -> None:
     text, results = (EXPERIMENTS / "README.md").read_text(), tables.read_results(EXPERIMENTS)
     names = [section.name for section in reproduce.read_plan()]
-    assert re.findall(r"<!-- table: (.*) -->", text) == names == list(results)
+    assert re.findall(r"<!-- table: (.*) -->", text) == names
+    assert set(results) == set(names)
     for name in names:
         assert tables.fill(text, name, results[name]) == text, f"{name}: run experiments/reproduce.py --tables"
 
