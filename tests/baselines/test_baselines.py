@@ -13,14 +13,15 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from causal_lm_router.baselines import embeddings, fit_baseline
+from causal_lm_router.baselines import fit_baseline
 from causal_lm_router.baselines.elo import fit_similar, mean_elo_chances
-from causal_lm_router.baselines.embeddings import Embedder
 from causal_lm_router.baselines.matrix_factorisation import Factors, fit_factors
 from causal_lm_router.baselines.pairwise import mean_win_chances, pair_wins
 from causal_lm_router.config import BaselineConfig, BaselineMethod, BaselineRunConfig, TieBreak
 from causal_lm_router.config.compose import compose_config
 from causal_lm_router.data.labels import choose_labels
+from causal_lm_router.models import embeddings
+from causal_lm_router.models.embeddings import Embedder
 from causal_lm_router.routing import Candidate, RoutingExample
 
 NAMES = ("large", "small", "tiny")
@@ -433,7 +434,7 @@ def test_packaged_model_embeds_each_text_once(cache: Path, monkeypatch: pytest.M
             asked.append(batch)
             return np.zeros((len(batch), 384), dtype=np.float32)
 
-    monkeypatch.setattr(embeddings, "load_encoder", lambda name: Recorder())
+    monkeypatch.setattr(embeddings, "load_encoder", lambda name, key: Recorder())
     again = Embedder("minilm")
     assert np.array_equal(again(texts[::-1]), vectors[::-1])
     assert asked == []
@@ -457,7 +458,7 @@ def test_what_is_stopped_loses_one_part(cache: Path, monkeypatch: pytest.MonkeyP
                 raise KeyboardInterrupt
             return np.array([[len(text), 0] for text in batch], dtype=np.float32)
 
-    monkeypatch.setattr(embeddings, "load_encoder", lambda name: Stopped())
+    monkeypatch.setattr(embeddings, "load_encoder", lambda name, key: Stopped())
     monkeypatch.setattr(embeddings, "PART", 2)
     texts = ["a", "bb", "ccc", "dddd", "eeeee"]
     with pytest.raises(KeyboardInterrupt):
@@ -479,7 +480,7 @@ def test_damaged_embeddings_are_made_anew(
         def encode(self, batch: list[str], **_: object) -> NDArray[np.float32]:
             return np.array([[text.count("a"), text.count("b")] for text in batch], dtype=np.float32)
 
-    monkeypatch.setattr(embeddings, "load_encoder", lambda name: Letters())
+    monkeypatch.setattr(embeddings, "load_encoder", lambda name, key: Letters())
     texts = ["abba", "ab", "b"]
     vectors = Embedder("minilm")(texts)
     (path,) = cache.rglob("*.npz")

@@ -119,6 +119,13 @@ CROSS_CHECKS = {
     "decoding.normalisation=mean": "decoding.normalisation must be sum unless decoding.method is scored, got 'mean'",
     "decoding=trie decoding.normalisation=prior": "decoding.normalisation must be sum unless .*, got 'prior'",
     "target=score_class objective=soft": "objective.kind must be completion .*, got 'soft'",
+    "target=outcome": "objective.kind must be soft where target.kind is outcome, got 'completion'",
+    "target=outcome objective=soft prompt=candidates": "prompt.template must be a text without {candidates} where",
+    "target=outcome objective=soft decoding=scored decoding.normalisation=mean": "decoding.normalisation must be sum",
+    "target=outcome objective=soft decoding=own decoding.function=a:b": "decoding.method must be another than own",
+    "target=outcome objective=soft target.num_neighbours=0": "target.num_neighbours must be an integer of at least 1",
+    "target=outcome objective=soft target.record=x": "target.record must be a text with some of {outcomes}, {similar}",
+    "target=outcome objective=soft target.embedding=' '": "target.embedding must be minilm, a hub name or a folder",
     "objective=soft objective.whole_row=true": "objective.whole_row must be false unless objective.kind is completion",
     "objective=soft objective.end_token=false": "objective.end_token must be true unless objective.kind is completion",
     "objective=soft objective.cut_rows=true": "objective.cut_rows must be false unless objective.kind is completion",
@@ -212,6 +219,7 @@ def overrides_of(group: str, choice: str) -> list[str]:
     chosen += ["baseline=best_single"] if (group, choice) in OF_BASELINES else []
     # A function of the user's has to be named.
     chosen += [f"{group}.function=my_lab:function"] if choice == "own" else []
+    chosen += ["objective=soft"] if (group, choice) == ("target", "outcome") else []
     return [f"{group}={choice}", *chosen, "run_dir=x"]
 
 

@@ -3,6 +3,7 @@
 import json
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +18,15 @@ from causal_lm_router.data.train_means import train_means
 from causal_lm_router.evaluation.evaluate import evaluate_router
 from causal_lm_router.evaluation.metrics import Evaluation
 from causal_lm_router.evaluation.report import RoutingReport
-from causal_lm_router.generation.decoder import Decoder
+from causal_lm_router.generation.decoder import Decoder, Decoding
 from causal_lm_router.prompting.encoder import Encoder
+from causal_lm_router.prompting.pair_encoder import PairEncoder
 from causal_lm_router.prompting.targets import Targets
 from causal_lm_router.prompting.token_trie import TokenTrie
 from causal_lm_router.routing import Candidate, Generation, RoutingExample
 from tests.conftest import Result, name_targets
+from tests.data.test_neighbours import NAMES as SCORED_NAMES
+from tests.data.test_neighbours import embed, scored
 
 NAMES = ("alpha", "beta-2")
 
@@ -224,3 +228,68 @@ def test_a_run_is_evaluated_by_several_decodings_in_one_command(
     found = [json.loads((tmp_path / "again" / number / "report.json").read_text()) for number in "01"]
     assert [report["decoding"]["method"] for report in found] == ["free", "trie"]
     assert (tmp_path / "again" / "1" / "decodings" / "free" / "report.json").is_file()
+
+
+class Answers:
+    """A generator that answers each pair by its place; `logprobs` are those of yes and no."""
+
+    def __init__(self, texts: Sequence[str] = (), logprobs: Sequence[tuple[float, float]] = ()) -> None:
+        self.texts, self.logprobs = texts, logprobs
+
+    def generate(self, prompts: Sequence[Sequence[int]], stop_ids: Sequence[int] = ()) -> list[Generation]:
+        return [Generation(text, "stop", 2) for text, _ in zip(self.texts, prompts, strict=True)]
+
+    def sequence_logprobs(
+        self, prompts: Sequence[Sequence[int]], trie: TokenTrie, num_alike: int = 1
+    ) -> NDArray[np.float64]:
+        assert len(prompts) == len(self.logprobs)
+        assert num_alike == 2
+        return np.array(self.logprobs)
+
+
+@pytest.fixture
+def decode_pairs(tiny_base: Any, tiny_config: Callable[..., Any]) -> Callable[..., list[Decoding]]:
+    """Function that decodes two queries; beta is better than alpha on train, by .5 to .44."""
+    config = tiny_config("target=outcome", "objective=soft", "decoding=scored", "target.num_neighbours=2")
+    targets = Targets(TargetKind.outcome, tuple(SCORED_NAMES), config.prompt.target)
+    encoder = PairEncoder(tiny_base.tokenizer, config.prompt, targets, config.target, scored(), embed)
+
+    def decode(answers: Answers, method: DecodingMethod, cost_weight: float = 0.0) -> list[Decoding]:
+        decoding = replace(config.decoding, cost_weight=cost_weight)
+        costs = {"alpha": 0.001, "beta": 0.002}
+        decoder = Decoder(answers, encoder, decoding, config.objective, config.parsing, costs)  # type: ignore[arg-type]
+        return decoder.decode(method, encoder.encode_prompts(["at 5", "at 33"]))
+
+    return decode
+
+
+def test_scored_pairs_predict_the_share_of_a_yes(decode_pairs: Callable[..., list[Decoding]]) -> None:
+    shares = [(0.6, 0.2), (0.1, 0.3), (0.2, 0.2), (0.3, 0.3)]
+    answers = Answers(logprobs=[(math.log(yes), math.log(no)) for yes, no in shares])
+    first, second = decode_pairs(answers, DecodingMethod.scored)
+    assert first.predicted == pytest.approx({"alpha": 0.75, "beta": 0.25})
+    assert (first.route.candidate, first.generation.text) == ("alpha", "yes no")
+    assert first.valid_mass == pytest.approx(0.6)
+    # Of equal predictions that of the candidate which is better on train.
+    assert second.predicted == pytest.approx({"alpha": 0.5, "beta": 0.5})
+    assert second.route.candidate == "beta"
+    # A cent is worth one: beta costs a tenth of one more.
+    assert decode_pairs(answers, DecodingMethod.scored, 100.0)[1].route.candidate == "alpha"
+
+
+@pytest.mark.parametrize(
+    ("texts", "routes", "failures"),
+    [
+        ([" yes", " no", " no", " yes"], ["alpha", "beta"], [None, None]),
+        ([" yes", " yes", " no", " no"], ["beta", "beta"], [None, None]),
+        ([" yes", " alpha", "", " yes"], [None, None], ["unknown", "empty"]),
+    ],
+)
+def test_generated_answers_call_the_best_candidate_with_a_yes(
+    decode_pairs: Callable[..., list[Decoding]], texts: list[str], routes: list[str], failures: list[str]
+) -> None:
+    found = decode_pairs(Answers(texts), DecodingMethod.free)
+    assert [decoding.route.candidate for decoding in found] == routes
+    assert [decoding.route.failure for decoding in found] == failures
+    assert found[0].generation.text == f"{texts[0].strip()} {texts[1].strip()}"
+    assert found[0].generation.num_tokens == 4

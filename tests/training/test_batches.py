@@ -195,3 +195,67 @@ def test_state_of_another_order_is_refused() -> None:
     for other in ({"num_rows": 12}, {"rows_per_step": 2}, {"seed": 6}):
         with pytest.raises(ValueError, match=r"checkpoint: was made with .*; start a new run folder"):
             make_loader(Place(), **other).load_state_dict(state)
+
+
+def make_pair_loader(place: Place, *, packs: bool, max_tokens: int = 60) -> StepLoader:
+    """Seven queries of 9 to 15 tokens with three rows each, which end in 1 to 3 tokens of their own."""
+    rows = [[query + 10] * (9 + query) + [90 + pair] * (1 + pair) for query in range(7) for pair in range(3)]
+    columns = {
+        "input_ids": rows,
+        "num_tokens": [len(row) for row in rows],
+        "num_target_tokens": [0] * len(rows),
+        "weight": [1.0] * len(rows),
+        "utilities": [[0.5]] * len(rows),
+    }
+    return StepLoader(
+        datasets.Dataset.from_dict(columns), PAD, 2, max_tokens, seed=0, progress=place, packs=packs, rows_per_query=3
+    )
+
+
+def pairs_of(step: Step) -> list[list[tuple[int, int]]]:
+    """The query and the number of each row, by micro-batch."""
+    lasts = [part.input_ids[:, -1].tolist() for part in step.micro_batches]
+    firsts = [[min(set(row) - {PAD}) for row in part.input_ids.tolist()] for part in step.micro_batches]
+    return [[(q - 10, p - 90) for q, p in zip(*pair, strict=True)] for pair in zip(firsts, lasts, strict=True)]
+
+
+@pytest.mark.parametrize("packs", [False, True])
+@pytest.mark.parametrize("world_size", [1, 2])
+def test_the_rows_of_a_query_stay_in_one_step(packs: bool, world_size: int) -> None:
+    loaders = [
+        make_pair_loader(Place(global_rank=rank, world_size=world_size), packs=packs) for rank in range(world_size)
+    ]
+    assert [len(loader) for loader in loaders] == [4] * world_size
+    seen = []
+    for steps in zip(*loaders, strict=True):
+        taught = [
+            row
+            for step in steps
+            for part, rows in zip(step.micro_batches, pairs_of(step), strict=True)
+            for row, weight in zip(rows, part.weights.tolist(), strict=True)
+            if weight
+        ]
+        queries = {query for query, _ in taught}
+        assert sorted(taught) == [(query, pair) for query in sorted(queries) for pair in range(3)]
+        assert {step.total_weight for step in steps} == {3 * len(queries)}
+        seen += queries
+    assert sorted(seen) == list(range(7))
+
+
+def test_packed_queries_have_micro_batches_of_their_own() -> None:
+    for step in make_pair_loader(Place(), packs=True):
+        assert [sorted(rows) for rows in pairs_of(step)] == [
+            [(rows[0][0], pair) for pair in range(3)] for rows in pairs_of(step)
+        ]
+    # With 16 tokens a query of 12 has room for its rest of 3, or for those of 2 and 1.
+    parted = [
+        sorted(p for _, p in rows)
+        for step in make_pair_loader(Place(), packs=True, max_tokens=15)
+        for rows in pairs_of(step)
+    ]
+    assert [0, 1] in parted
+    assert [2] in parted
+
+
+def test_padded_queries_share_micro_batches() -> None:
+    assert max(len(rows) for step in make_pair_loader(Place(), packs=False) for rows in pairs_of(step)) > 3

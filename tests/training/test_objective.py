@@ -15,6 +15,7 @@ from causal_lm_router.training.objective import (
     expected_score_loss,
     make_loss,
     multi_positive_loss,
+    outcome_loss,
     per_candidate_loss,
     soft_loss,
 )
@@ -173,3 +174,41 @@ def test_the_reference_comes_last() -> None:
 def test_sequences_that_are_no_trie_are_refused(sequences: list[list[int]]) -> None:
     with pytest.raises(ValueError, match="targets: "):
         make_trie(sequences)
+
+
+def test_the_loss_of_outcomes_is_the_cross_entropy_to_the_score() -> None:
+    yes, no = [-0.5, -2.0, -1.0], [-3.0, -0.25, -1.5]
+    losses = outcome_loss(torch.tensor([yes, no]).T, torch.tensor([[1.0], [0.0], [0.25]]))
+    assert losses.tolist() == pytest.approx([0.5, 0.25, 0.25 * 1.0 + 0.75 * 1.5])
+
+
+def test_pairs_packed_with_their_query_have_the_gradient_of_single_rows(
+    tiny_base: Any, tiny_config: Callable[..., Any]
+) -> None:
+    # A beginning of 20 tokens that three rows share, and rests of their own.
+    rests, scores = [[30, 31], [40, 41, 42], [50]], [1.0, 0.0, 0.3]
+    pairs = [
+        {"input_ids": [*range(100, 120), *rest], "num_target_tokens": 0, "weight": 1.0, "utilities": [score]}
+        for rest, score in zip(rests, scores, strict=True)
+    ]
+    config = tiny_config("target=outcome", "objective=soft").objective
+    loss = make_loss(config, [[71, END], [90, END]], END, of_outcomes=True)
+
+    def gradients(kernel: str, batches: list[list[dict[str, Any]]]) -> tuple[float, Tensor]:
+        model = load_base_model(tiny_base.path, tiny_base.config).eval()
+        model.set_attn_implementation(kernel)
+        total = torch.stack([loss(model, collate(batch, 0)) for batch in batches]).sum()
+        total.backward()
+        return total.item(), torch.cat([one.grad.flatten() for one in model.parameters() if one.grad is not None])
+
+    model = load_base_model(tiny_base.path, tiny_base.config).eval()
+    expected = sum(
+        -score * plain_logprob(model, row["input_ids"], [71, END]).item()
+        - (1 - score) * plain_logprob(model, row["input_ids"], [90, END]).item()
+        for row, score in zip(pairs, scores, strict=True)
+    )
+    single, single_gradients = gradients("sdpa", [[row] for row in pairs])
+    packed, packed_gradients = gradients("packed", [pairs])
+    assert single == pytest.approx(expected, rel=1e-4)
+    assert packed == pytest.approx(single, rel=1e-4)
+    assert (packed_gradients - single_gradients).norm() < 1e-3 * single_gradients.norm()

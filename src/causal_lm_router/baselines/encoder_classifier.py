@@ -10,9 +10,9 @@ from sentence_transformers.util import batch_to_device
 from torch import Tensor, nn
 from torch.nn import functional
 
-from causal_lm_router.baselines.embeddings import load_encoder
 from causal_lm_router.config import EncoderConfig
 from causal_lm_router.data.arrays import Floats
+from causal_lm_router.models.embeddings import load_encoder
 from causal_lm_router.models.torch_state import keep_random_state
 from causal_lm_router.terminal import progress_bar
 

@@ -53,7 +53,15 @@ from causal_lm_router.config.generation import (
     generating_model,
 )
 from causal_lm_router.config.models import BaseModelConfig, BaseModelOrigin, LoraConfig
-from causal_lm_router.config.prompting import CutSide, PromptConfig, TargetConfig
+from causal_lm_router.config.prompting import (
+    RECORD_PARTS,
+    TARGET_SCHEMAS,
+    CutSide,
+    OutcomeTargetConfig,
+    PromptConfig,
+    TargetConfig,
+    TargetKind,
+)
 from causal_lm_router.config.runs import (
     BaselineRunConfig,
     EvaluateConfig,
@@ -73,7 +81,9 @@ __all__ = [
     "DTYPES",
     "NOT_IDENTITY",
     "PROMPTED",
+    "RECORD_PARTS",
     "SOURCE_SCHEMAS",
+    "TARGET_SCHEMAS",
     "Backend",
     "BaseModelConfig",
     "BaseModelOrigin",
@@ -108,6 +118,7 @@ __all__ = [
     "OnBadRow",
     "OnFailure",
     "OptimConfig",
+    "OutcomeTargetConfig",
     "OwnBaselineConfig",
     "OwnDataConfig",
     "ParsingConfig",
@@ -129,6 +140,7 @@ __all__ = [
     "SvmConfig",
     "SweepConfig",
     "TargetConfig",
+    "TargetKind",
     "TieBreak",
     "TrackingConfig",
     "TrainConfig",

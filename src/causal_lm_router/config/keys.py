@@ -29,6 +29,7 @@ BASELINE = "baseline"
 VARIANTS: dict[str, tuple[str, Mapping[Any, type]]] = {
     "data": ("source", schema.SOURCE_SCHEMAS),
     BASELINE: ("method", schema.BASELINE_SCHEMAS),
+    "target": ("kind", schema.TARGET_SCHEMAS),
 }
 """Node whose keys depend on the value of one of them -> that key, and the schema for each value."""
 PRESET_GROUPS = ("experiment", "debug")

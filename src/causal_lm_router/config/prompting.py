@@ -14,6 +14,7 @@ class TargetKind(StrEnum):
     short_id = "short_id"
     token = "token"
     score_class = "score_class"
+    outcome = "outcome"
 
 
 class CutSide(StrEnum):
@@ -56,4 +57,44 @@ class TargetConfig(Settings):
 
     kind: TargetKind
     """What stands for a candidate: its `name`, a letter (`short_id`), a new `token` with a trained embedding, or, for
-    two candidates, a `score_class` of the weak one (RouteLLM)."""
+    two candidates, a `score_class` of the weak one (RouteLLM). Or the `outcome`: yes or no to whether a candidate
+    answers right, asked for each candidate with its record on similar training queries."""
+
+
+@dataclass
+class OutcomeTargetConfig(TargetConfig):
+    """`target=outcome`: each candidate is judged by its record on similar training queries, its name is not shown."""
+
+    record: str
+    """Text between the query and the answer, in the place of what follows the query in `prompt.template`. Of the
+    candidate it shows: {outcomes}, yes or no for each neighbour, the most similar first; {similar}, its mean score on
+    the `num_averaged` most similar queries; {all}, that on all queries."""
+    num_neighbours: int
+    """Training queries whose outcomes are shown one by one, at most: a score from .5 on is a yes."""
+    num_averaged: int
+    """Training queries that {similar} is the mean of, at most."""
+    embedding: str
+    """What turns queries into vectors to find similar ones: `minilm` (all-MiniLM-L6-v2, from a Python package), or the
+    hub name or folder of a sentence-transformers model."""
+    max_trained_queries: int | None
+    """Train on at most so many of the training queries, drawn at random; null trains on all. The others are neighbours
+    all the same."""
+
+    def _own_problems(self) -> Iterator[str]:
+        yield from self.check_counts("target", "num_neighbours", "num_averaged")
+        yield from self.check_counts("target", "max_trained_queries", or_null=True)
+        record = self.record
+        shows = all(record.count(part) <= 1 for part in RECORD_PARTS) and any(part in record for part in RECORD_PARTS)
+        yield from check(shows, "target.record", "a text with some of {outcomes}, {similar}, {all}, once each", record)
+        yield from check(record == record.rstrip(), "target.record", "a text without white space at its end", record)
+        named = bool(self.embedding.strip())
+        yield from check(named, "target.embedding", "minilm, a hub name or a folder", self.embedding)
+
+
+RECORD_PARTS = ("{outcomes}", "{similar}", "{all}")
+"""What `target.record` can show of a candidate."""
+TARGET_SCHEMAS: dict[TargetKind, type[TargetConfig]] = {
+    **dict.fromkeys(TargetKind, TargetConfig),
+    TargetKind.outcome: OutcomeTargetConfig,
+}
+"""The keys of `target`, by `target.kind`."""

@@ -9,7 +9,13 @@ from causal_lm_router.config.baselines import PROMPTED, BaselineConfig
 from causal_lm_router.config.checks import AT_LEAST_1, Settings, check, check_file_name
 from causal_lm_router.config.data import DataConfig
 from causal_lm_router.config.evaluation import EvaluationConfig
-from causal_lm_router.config.generation import DecodingConfig, InferenceConfig, Normalisation, ParsingConfig
+from causal_lm_router.config.generation import (
+    DecodingConfig,
+    DecodingMethod,
+    InferenceConfig,
+    Normalisation,
+    ParsingConfig,
+)
 from causal_lm_router.config.models import BaseModelConfig, LoraConfig
 from causal_lm_router.config.prompting import PromptConfig, TargetConfig, TargetKind
 from causal_lm_router.config.sweeps import SweepConfig
@@ -70,6 +76,8 @@ class TrainConfig(Settings):
         # A class says how good one candidate is: other objectives need a target for each candidate.
         fits = is_completion or target is not TargetKind.score_class
         yield from check(fits, "objective.kind", "completion where target.kind is score_class", kind)
+        if target is TargetKind.outcome:
+            yield from self._outcome_problems()
         # A new token ends the generation by itself.
         fits = self.objective.end_token or target in (TargetKind.name, TargetKind.short_id)
         yield from check(fits, "objective.end_token", f"true where target.kind is {target}", self.objective.end_token)
@@ -85,6 +93,21 @@ class TrainConfig(Settings):
             fits = is_completion or target in (TargetKind.token, TargetKind.score_class)
             needed = "false unless target.kind is token or objective.kind is completion"
             yield from check(fits, "trainer.reuse_frozen_layers", needed, True)
+
+    def _outcome_problems(self) -> Iterator[str]:
+        """Yield what does not go together with a yes or no for each candidate."""
+        of_outcome = "where target.kind is outcome"
+        kind, decoding = self.objective.kind, self.decoding
+        yield from check(kind is ObjectiveKind.soft, "objective.kind", f"soft {of_outcome}", kind)
+        # Its names would tell the candidates apart, and a new candidate has none that training knows.
+        template = self.prompt.template
+        nameless = "{candidates}" not in template
+        yield from check(nameless, "prompt.template", f"a text without {{candidates}} {of_outcome}", template)
+        fits = DecodingMethod.own not in (decoding.method, *decoding.also)
+        yield from check(fits, "decoding.method", f"another than own {of_outcome}", decoding.method)
+        # Two short answers to one question: there is nothing to make comparable.
+        fits = decoding.normalisation is Normalisation.sum
+        yield from check(fits, "decoding.normalisation", f"sum {of_outcome}", decoding.normalisation)
 
 
 @dataclass

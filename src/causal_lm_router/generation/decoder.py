@@ -21,6 +21,8 @@ from causal_lm_router.generation.generator import Generator
 from causal_lm_router.generation.trie_walks import greedy_search
 from causal_lm_router.models.target_logprobs import score_log_odds
 from causal_lm_router.prompting.encoder import EncodedPrompt, Encoder
+from causal_lm_router.prompting.pair_encoder import PairEncoder
+from causal_lm_router.prompting.targets import YES, say_outcome
 from causal_lm_router.prompting.token_trie import reference_trie
 from causal_lm_router.routing import Generation, ParsedRoute
 
@@ -29,8 +31,9 @@ from causal_lm_router.routing import Generation, ParsedRoute
 class Decoding:
     """The result of one method for one prompt; `predicted` and `valid_mass` only from methods that score every target.
 
-    `predicted` is a number in 0..1 for every candidate: its predicted score after the objective `per_candidate`, else
-    its share of the likelihood. `valid_mass` is the probability of generating any target at all.
+    `predicted` is a number in 0..1 for every candidate: its predicted score after the objective `per_candidate` and
+    with the target `outcome`, else its share of the likelihood. `valid_mass` is the probability of generating any
+    target at all.
     """
 
     generation: Generation
@@ -87,7 +90,12 @@ class Decoder:
 
     def decode(self, method: DecodingMethod, prompts: Sequence[EncodedPrompt]) -> list[Decoding]:
         """Return the method's result for every prompt, in order."""
-        ids = [prompt.input_ids for prompt in prompts]
+        if isinstance(self._encoder, PairEncoder):
+            pairs = [ids for prompt in prompts for ids in prompt.pairs]
+            return self._score_pairs(pairs) if method is DecodingMethod.scored else self._ask_pairs(method, pairs)
+        return self._decode(method, [prompt.input_ids for prompt in prompts])
+
+    def _decode(self, method: DecodingMethod, ids: Sequence[Sequence[int]]) -> list[Decoding]:
         match method:
             case DecodingMethod.free:
                 generations = self._generator.generate(ids, self._encoder.stop_ids)
@@ -102,6 +110,54 @@ class Decoder:
                 return self._score(ids)
             case DecodingMethod.own:
                 return self._decode_by_function(ids)
+
+    def _score_pairs(self, pairs: Sequence[Sequence[int]]) -> list[Decoding]:
+        """Return the candidate that most likely answers right, for the prompts of every query with each candidate."""
+        targets, encoder = self._encoder.targets, self._encoder
+        assert isinstance(encoder, PairEncoder)
+        names = targets.candidate_names
+        logprobs = self._generator.sequence_logprobs(pairs, encoder.trie, num_alike=len(names))
+        predicted = expit(logprobs[:, 0] - logprobs[:, 1]).reshape(-1, len(names))
+        masses = np.exp(logprobs).sum(axis=1).reshape(-1, len(names)).mean(axis=1)
+        # Equal records give equal predictions: of these the candidate that is best on train.
+        order = list(encoder.neighbours.best_first)
+        values = (predicted - self._decoding.cost_weight * self._costs)[:, order]
+        decodings = []
+        for row, row_values, mass in zip(predicted, values, masses, strict=True):
+            text = " ".join(say_outcome(share) for share in row)
+            decodings.append(
+                Decoding(
+                    generation=Generation(text, "stop", len(names)),
+                    route=ParsedRoute(names[order[int(row_values.argmax())]]),
+                    predicted=dict(zip(names, map(float, row), strict=True)),
+                    valid_mass=min(1.0, float(mass)),
+                )
+            )
+        return decodings
+
+    def _ask_pairs(self, method: DecodingMethod, pairs: Sequence[Sequence[int]]) -> list[Decoding]:
+        """Return the candidate that is best on train of those whose answer is yes, of all where every one is no.
+
+        A text that is neither is a parse failure of the query's route.
+        """
+        assert isinstance(self._encoder, PairEncoder)
+        names, order = self._encoder.targets.candidate_names, self._encoder.neighbours.best_first
+        answers = self._decode(method, pairs)
+        decodings = []
+        for start in range(0, len(answers), len(names)):
+            own = answers[start : start + len(names)]
+            generations = [answer.generation for answer in own]
+            failures = [answer.route.failure for answer in own if answer.route.failure is not None]
+            # In the order of their means, which keeps its order among equals: those with a yes come first.
+            best = min(order, key=lambda column: own[column].route.candidate != YES)
+            generation = Generation(
+                text=" ".join(one.text.strip() for one in generations),
+                finish_reason="stop",
+                num_tokens=sum(one.num_tokens for one in generations),
+            )
+            route = ParsedRoute(None, failures[0]) if failures else ParsedRoute(names[best])
+            decodings.append(Decoding(generation=generation, route=route))
+        return decodings
 
     def _parse(self, generation: Generation) -> Decoding:
         mode, threshold = self._parsing.mode, self._parsing.fuzzy_threshold

@@ -45,11 +45,13 @@ class Generator(Protocol):
     ) -> list[NDArray[np.float64]]:
         """Return for every prefix the log-probabilities of its `token_ids` as the next token."""
 
-    def sequence_logprobs(self, prompts: Sequence[Sequence[int]], trie: TokenTrie) -> NDArray[np.float64]:
+    def sequence_logprobs(
+        self, prompts: Sequence[Sequence[int]], trie: TokenTrie, num_alike: int = 1
+    ) -> NDArray[np.float64]:
         """Return [number of prompts, number of sequences]: each sequence's log-probability after each prompt.
 
         The log-probability of a sequence is the sum over its tokens. Shared beginnings are computed once if the backend
-        can do so.
+        can do so; every `num_alike` prompts begin alike.
         """
 
     def sleep(self) -> None:

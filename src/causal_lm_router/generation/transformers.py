@@ -104,15 +104,18 @@ class TransformersGenerator:
 
         return self._run_batches(prefixes, answers, unit="prefixes")
 
-    def sequence_logprobs(self, prompts: Sequence[Sequence[int]], trie: TokenTrie) -> NDArray[np.float64]:
-        """Return [number of prompts, number of sequences]: each sequence's log-probability after each prompt."""
+    def sequence_logprobs(
+        self, prompts: Sequence[Sequence[int]], trie: TokenTrie, num_alike: int = 1
+    ) -> NDArray[np.float64]:
+        """Return [number of prompts, number of sequences]: each sequence's log-probability, as `Generator` says."""
 
         def answers(batch: list[int]) -> list[NDArray[np.float64]]:
             input_ids, attention_mask = self._pad([prompts[index] for index in batch])
             logprobs = target_logprobs(self._loaded(), input_ids, attention_mask, trie)
             return list(logprobs.double().cpu().numpy())
 
-        return np.array(self._run_batches(prompts, answers)).reshape(len(prompts), len(trie.sequences))
+        found = self._run_batches(prompts, answers, num_alike=num_alike)
+        return np.array(found).reshape(len(prompts), len(trie.sequences))
 
     def sleep(self) -> None:
         """Move the weights to host memory until the next use."""
@@ -131,9 +134,13 @@ class TransformersGenerator:
 
     @torch.inference_mode()
     def _run_batches(
-        self, prompts: Sequence[Sequence[int]], answers: Callable[[list[int]], Sequence[Answer]], unit: str = "queries"
+        self,
+        prompts: Sequence[Sequence[int]],
+        answers: Callable[[list[int]], Sequence[Answer]],
+        unit: str = "queries",
+        num_alike: int = 1,
     ) -> list[Answer]:
-        return run_batches(prompts, self._inference.batch_size, answers, unit)
+        return run_batches(prompts, self._inference.batch_size, answers, unit, num_alike)
 
     def _last_logprobs(self, prompts: Sequence[Sequence[int]]) -> Tensor:
         """Return [prompts, vocabulary], float32: the log-probability of every token behind each prompt."""

@@ -102,7 +102,9 @@ class VllmGenerator:
             found[index] += [output.logprobs[0][token].logprob for token in tokens]
         return [np.array(values, dtype=np.float64) for values in found]
 
-    def sequence_logprobs(self, prompts: Sequence[Sequence[int]], trie: TokenTrie) -> NDArray[np.float64]:
+    def sequence_logprobs(
+        self, prompts: Sequence[Sequence[int]], trie: TokenTrie, num_alike: int = 1
+    ) -> NDArray[np.float64]:
         """Return [number of prompts, number of sequences]: each sequence's log-probability after each prompt.
 
         On a CPU that is one pass over a batch of prompts with all their sequences. On a GPU, and for models whose
@@ -116,7 +118,7 @@ class VllmGenerator:
         def answers(batch: list[int]) -> list[list[float]]:
             return self._engine.target_logprobs([prompts[index] for index in batch], trie.sequences)
 
-        found = run_batches(prompts, self._inference.batch_size, answers)
+        found = run_batches(prompts, self._inference.batch_size, answers, num_alike=num_alike)
         return np.array(found, dtype=np.float64).reshape(len(prompts), len(trie.sequences))
 
     def sleep(self) -> None:

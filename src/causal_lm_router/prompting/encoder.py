@@ -27,10 +27,14 @@ LEAST_QUERY_TOKENS = 8
 
 @dataclass(frozen=True)
 class EncodedPrompt:
-    """Token ids of a prompt, and whether its query was cut to fit."""
+    """Token ids of a prompt, and whether its query was cut to fit.
+
+    Where each candidate is asked for by itself, `pairs` holds the prompts of all candidates and `input_ids` the first.
+    """
 
     input_ids: list[int]
     was_cut: bool
+    pairs: tuple[list[int], ...] = ()
 
 
 class Encoder:
@@ -52,19 +56,24 @@ class Encoder:
         self.tokenizer = tokenizer
         self.config = config
         self.targets = targets
-        self.format = PromptFormat(config.template, self.targets, config.neutralise_markers, config.shuffle_seed)
+        self.format = self._make_format()
         texts = zip(self.targets.shown, self.targets.texts, strict=True)
         self.target_ids = {shown: self._encode_target(text) for shown, text in texts}
         longest = max(len(ids) for ids in self.target_ids.values())
         self.max_prompt_tokens = config.max_length - longest
         # Only the query is ever cut, so everything else has to fit with some tokens to spare.
-        fixed = len(self._ids([self.format.prompt_text("")])[0])
+        fixed = len(self._ids([self._longest_empty_prompt()])[0])
         if fixed + LEAST_QUERY_TOKENS > self.max_prompt_tokens:
             taken = fixed + longest
             raise ValueError(
                 f"prompt.max_length must be at least {taken + LEAST_QUERY_TOKENS}, since instruction and longest "
                 f"target take {taken} tokens, got {config.max_length}"
             )
+
+    def _make_format(self) -> PromptFormat:
+        return PromptFormat(
+            self.config.template, self.targets, self.config.neutralise_markers, self.config.shuffle_seed
+        )
 
     @cached_property
     def trie(self) -> TokenTrie:
@@ -107,9 +116,17 @@ class Encoder:
         return [
             EncodedPrompt(ids, False)
             if len(ids) <= self.max_prompt_tokens or not cut
-            else EncodedPrompt(self._cut(query, ids, listed), True)
+            # Framed before the cut: candidates may be shuffled by the query as it came.
+            else EncodedPrompt(self._cut(query, [ids], [self.format.frame(query, listed)])[0], True)
             for query, ids in zip(queries, rows, strict=True)
         ]
+
+    def example_prompt(self, query: str, candidate_name: str) -> str:
+        """Return the text of a query's prompt, that for this candidate where each has its own."""
+        return self.format.prompt_text(query)
+
+    def _longest_empty_prompt(self) -> str:
+        return self.format.prompt_text("")
 
     def _ids(self, texts: list[str]) -> list[list[int]]:
         encoded: list[list[int]] = self.tokenizer(texts, split_special_tokens=True)["input_ids"]
@@ -135,19 +152,19 @@ class Encoder:
             raise ValueError(f"target: the tokenizer must be that of the extended base model, got one without {text!r}")
         return number
 
-    def _cut(self, query: str, ids: list[int], listed: Sequence[str] | None) -> list[int]:
-        # Frame before the cut: candidates may be shuffled by the query as it came.
-        head, tail = self.format.frame(query, listed)
+    def _cut(self, query: str, rows: list[list[int]], frames: Sequence[tuple[str, str]]) -> list[list[int]]:
+        """Return the prompts of one query in these frames, with the same part of it in each; `rows` are the uncut."""
         query = self.format.neutralise(query)
         options = {"add_special_tokens": False, "split_special_tokens": True, "return_offsets_mapping": True}
         offsets = self.tokenizer(query, **options)["offset_mapping"]
         # Cut by the tokens' places in the text, then encode the text: cut ids could differ from the ids of a text, and
         # the parts around the cut may take a few tokens more or less than before. So repeat until it fits.
         keep = len(offsets)
-        while len(ids) > self.max_prompt_tokens:
-            keep = max(0, keep - (len(ids) - self.max_prompt_tokens))
-            ids = self._ids([f"{head}{self._shortened(query, offsets, keep)}{tail}"])[0]
-        return ids
+        while (longest := max(map(len, rows))) > self.max_prompt_tokens:
+            keep = max(0, keep - (longest - self.max_prompt_tokens))
+            shortened = self._shortened(query, offsets, keep)
+            rows = self._ids([f"{head}{shortened}{tail}" for head, tail in frames])
+        return rows
 
     def _shortened(self, query: str, offsets: list[tuple[int, int]], keep: int) -> str:
         if keep == 0:

@@ -5,6 +5,7 @@ short_id     a letter for each candidate, in its place
 token        a new token for each candidate, which ends the generation by itself
 score_class  five new tokens, [1] to [5]: how good the weak one of two candidates would be; 4 and 5 stand for the weak
              one, 1 to 3 for the strong one (RouteLLM, arXiv 2406.18665, section 4.2 and its code's threshold of 4)
+outcome      yes or no: whether one candidate, whose record the prompt shows, answers right (SCOPE, arXiv 2601.22323)
 """
 
 from collections.abc import Mapping
@@ -18,7 +19,10 @@ from causal_lm_router.prompting.parse import parse_generation
 from causal_lm_router.routing import Generation, ParsedRoute, RoutingExample
 
 NAME = "{name}"
+YES, NO = "yes", "no"
 SCORE_CLASSES = 5
+RIGHT_FROM = 0.5
+"""The least score that counts as a right answer where it has to be a yes or a no."""
 WEAK_FROM = 4
 """The least score class at which the weak candidate is called."""
 
@@ -52,7 +56,9 @@ class Targets:
 
     @cached_property
     def candidates(self) -> tuple[str, ...]:
-        """The candidate that each target stands for."""
+        """The candidate that each target stands for; an outcome is asked of each, and stands for itself."""
+        if self.kind is TargetKind.outcome:
+            return self.shown
         if self.kind is not TargetKind.score_class:
             return self.candidate_names
         strong, weak = str(self.strong), self.weak
@@ -76,6 +82,8 @@ class Targets:
                 return tuple(f"<|llm:{name}|>" for name in self.candidate_names)
             case TargetKind.score_class:
                 return tuple(f"<|score:{number}|>" for number in range(1, SCORE_CLASSES + 1))
+            case TargetKind.outcome:
+                return (YES, NO)
 
     @cached_property
     def texts(self) -> tuple[str, ...]:
@@ -101,6 +109,8 @@ class Targets:
         if self.kind is TargetKind.score_class:
             # A score of 0..1 to the nearest of five classes.
             return round((SCORE_CLASSES - 1) * example.scores[self.weak])
+        if self.kind is TargetKind.outcome:
+            return self.shown.index(say_outcome(example.scores[label]))
         return self.candidate_names.index(label)
 
     def parse(self, generation: Generation, mode: ParseMode, fuzzy_threshold: float) -> ParsedRoute:
@@ -112,6 +122,11 @@ class Targets:
         if route.candidate is None:
             return route
         return ParsedRoute(self.candidates[self.shown.index(route.candidate)], None, route.fuzzy)
+
+
+def say_outcome(score: float) -> str:
+    """Return a score as a yes or a no."""
+    return YES if score >= RIGHT_FROM else NO
 
 
 def _letters(number: int) -> str:

@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 from transformers import PreTrainedTokenizerBase
 
 from causal_lm_router.baselines import fit_baseline
-from causal_lm_router.baselines.embeddings import Embedder
 from causal_lm_router.baselines.score_table import Predictor
 from causal_lm_router.config import (
     PROMPTED,
@@ -30,6 +29,7 @@ from causal_lm_router.evaluation.metrics import Evaluation, evaluate_outcomes
 from causal_lm_router.evaluation.report import RoutingReport
 from causal_lm_router.files.locks import is_first_process
 from causal_lm_router.models.base_model import prepare_base_model
+from causal_lm_router.models.embeddings import Embedder
 from causal_lm_router.models.torch_state import keep_random_state, keep_torch_settings
 from causal_lm_router.prompting.few_shot import draw_shots, few_shot_template
 from causal_lm_router.prompting.prompt import PromptFormat

@@ -21,6 +21,7 @@ from causal_lm_router.files.checksums import add_checksum, write_checked
 from causal_lm_router.models.adapter import is_adapter
 from causal_lm_router.models.precision import precision_facts
 from causal_lm_router.prompting.encoder import Encoder
+from causal_lm_router.prompting.pair_encoder import PairEncoder
 from causal_lm_router.runs.model_card import model_card
 from causal_lm_router.runs.provenance import describe_origin
 from causal_lm_router.runs.run_folder import RouterMetadata, RunFolder
@@ -47,6 +48,8 @@ def finish_run(
 
     `encoder` is that of a trained router; with it the folder also gets the learning curve and the model card.
     """
+    if isinstance(encoder, PairEncoder) and not folder.neighbours.is_file():
+        encoder.neighbours.write(folder.neighbours)
     # Routing later needs the pool. Mean costs are for decoding with a cost weight, which a baseline does not do.
     folder.write_metadata(RouterMetadata(data.splits.pool, data.best_single, data.mean_costs if encoder else None))
     # A baseline takes no steps: it has no metrics before its evaluation, which is recorded at step 0.

@@ -13,7 +13,7 @@ import transformers
 from pytorch_lightning.utilities.exceptions import SIGTERMException
 from transformers import PreTrainedModel
 
-from causal_lm_router.config import ObjectiveKind
+from causal_lm_router.config import ObjectiveKind, OutcomeTargetConfig
 from causal_lm_router.evaluation.metrics import Evaluation
 from causal_lm_router.files.checksums import add_checksum
 from causal_lm_router.files.writing import cache_dir
@@ -21,6 +21,8 @@ from causal_lm_router.models.adapter import apply_lora, save_weights
 from causal_lm_router.models.base_model import find_version, load_base_model
 from causal_lm_router.models.hub import hub_name
 from causal_lm_router.models.packed_rows import can_pack
+from causal_lm_router.prompting.pair_encoder import PairEncoder
+from causal_lm_router.routing import RoutingExample
 from causal_lm_router.runs.session import Session, record_evaluation
 from causal_lm_router.runs.tracking import Tracking
 from causal_lm_router.terminal import name_work
@@ -46,7 +48,8 @@ def fit(session: Session, tracking: Tracking) -> None:
     rows = _encode_rows(session)
     lent_model = _lend_model(session)
     trainer = make_trainer(config.trainer, folder.path, tracking.loggers)
-    loss = make_loss(config.objective, list(encoder.target_ids.values()), encoder.tokenizer.eos_token_id)
+    targets, end = list(encoder.target_ids.values()), encoder.tokenizer.eos_token_id
+    loss = make_loss(config.objective, targets, end, of_outcomes=isinstance(encoder, PairEncoder))
     with (
         lent_model as model,
         _reuse_hidden_states(session, rows, model) as hidden,
@@ -74,8 +77,9 @@ def fit(session: Session, tracking: Tracking) -> None:
 def _encode_rows(session: Session) -> datasets.Dataset:
     """Return the training rows: prompts, and what the objective is supervised by."""
     data, objective = session.data, session.config.objective
-    # Per candidate it is the score that is predicted; costs come in when the predictions are used.
-    cost_weight = 0.0 if objective.kind is ObjectiveKind.per_candidate else session.config.data.cost_weight
+    # Where scores are predicted, costs come in when the predictions are used.
+    predicts_scores = objective.kind is ObjectiveKind.per_candidate or isinstance(session.encoder, PairEncoder)
+    cost_weight = 0.0 if predicts_scores else session.config.data.cost_weight
     with_target = objective.kind is ObjectiveKind.completion
     supervision = Supervision(
         with_target=with_target,
@@ -87,7 +91,18 @@ def _encode_rows(session: Session) -> datasets.Dataset:
         end_token=objective.end_token,
         cut_rows=objective.cut_rows,
     )
-    return encode_examples(data.train, data.labels, session.encoder, cache_dir(), supervision)
+    return encode_examples(_trained_examples(session), data.labels, session.encoder, cache_dir(), supervision)
+
+
+def _trained_examples(session: Session) -> list[RoutingExample]:
+    """Return the training queries, or those drawn of them where the target limits their number."""
+    train, target = session.data.train, session.config.target
+    limit = target.max_trained_queries if isinstance(target, OutcomeTargetConfig) else None
+    if limit is None or len(train) <= limit:
+        return train
+    # A larger number keeps all queries that a smaller one draws.
+    order = np.random.default_rng(session.config.data.split_seed).permutation(len(train))
+    return [train[index] for index in sorted(order[:limit])]
 
 
 def _lend_model(session: Session) -> AbstractContextManager[torch.nn.Module]:
@@ -125,11 +140,15 @@ def _make_loader(
     session: Session, rows: datasets.Dataset, model: torch.nn.Module, trainer: pl.Trainer, hidden: HiddenStates | None
 ) -> StepLoader:
     """Return the loader of optimizer steps: each the rows of one step on all processes, in micro-batches."""
-    # Every process brings batches of its own, so a step has more rows where there are more processes.
+    # Every process brings batches of its own, so a step has more queries where there are more processes.
     settings, pad = session.config.trainer, session.encoder.tokenizer.pad_token_id
-    rows_per_step = settings.batch_size * settings.accumulate_grad_batches * trainer.world_size
+    queries_per_step = settings.batch_size * settings.accumulate_grad_batches * trainer.world_size
     max_tokens, packs = settings.max_tokens_per_batch, can_pack(model, max(rows["num_tokens"][:]))
-    return StepLoader(rows, pad, rows_per_step, max_tokens, session.config.seed, trainer, hidden, packs=packs)
+    seed, names = session.config.seed, session.data.supervised or session.data.candidate_names
+    rows_per_query = len(names) if isinstance(session.encoder, PairEncoder) else 1
+    return StepLoader(
+        rows, pad, queries_per_step, max_tokens, seed, trainer, hidden, packs=packs, rows_per_query=rows_per_query
+    )
 
 
 def _count_steps(session: Session, trainer: pl.Trainer, loader: StepLoader) -> int:

@@ -94,7 +94,7 @@ def _prompt_and_target(data: PreparedData, encoder: Encoder) -> str:
     return (
         f"The prompt of a query:\n\n{_code(encoder.format.template)}\n\n"
         "One from training, up to where the generation starts:\n\n"
-        f"{_code(encoder.format.prompt_text(example.query))}\n\n"
+        f"{_code(encoder.example_prompt(example.query, data.labels[example.query_id]))}\n\n"
         f"Its target, which the end token follows:\n\n{_code(target)}\n\n"
         f"A prompt has at most {encoder.max_prompt_tokens} tokens; of a longer one the query is cut."
     )

@@ -8,21 +8,23 @@ from typing import Any
 
 import torch
 
-from causal_lm_router.config import TrainConfig
+from causal_lm_router.config import OutcomeTargetConfig, TargetKind, TrainConfig
 from causal_lm_router.config.compose import compose_on_run
 from causal_lm_router.config.permissions import take_from_folder
 from causal_lm_router.config.resolve import resolve_config
 from causal_lm_router.config.run_config import load_run_config
+from causal_lm_router.data.neighbours import read_scored_queries
 from causal_lm_router.generation.decoder import Decoder, Decoding
 from causal_lm_router.generation.generator import Generator
 from causal_lm_router.generation.joined_calls import JoinedCalls
+from causal_lm_router.models.embeddings import Embedder
 from causal_lm_router.models.precision import resolve_precision
 from causal_lm_router.prompting.encoder import Encoder
 from causal_lm_router.prompting.parse import called_candidate
-from causal_lm_router.routing import ParsedRoute, check_query
+from causal_lm_router.routing import ParsedRoute, check_pool, check_query, check_score
 from causal_lm_router.runs.llmrouter_yaml import LLMRouterFiles, read_llmrouter_yaml
 from causal_lm_router.runs.run_folder import RunFolder
-from causal_lm_router.runs.session import make_encoder, make_generator
+from causal_lm_router.runs.session import EMBEDDING, make_encoder, make_generator
 from causal_lm_router.runs.workbench import Workbench
 
 
@@ -62,6 +64,8 @@ class CausalLMRouter:
     def _set_up(self, config: TrainConfig, files: LLMRouterFiles | None, folder: RunFolder) -> None:
         self.config, self.files, self._folder = config, files, folder
         self._loaded: tuple[Encoder, Generator] | None = None
+        self._embed: Embedder | None = None
+        self._added: list[_AddedCandidate] = []
         self._workbench = Workbench()
         # Neither vLLM nor the weights may be shared between threads, nor be closed while they answer.
         self._lock = threading.Lock()
@@ -118,11 +122,50 @@ class CausalLMRouter:
             for decoding in decodings
         ]
 
+    def add_candidate(
+        self, name: str, queries: Sequence[str], scores: Sequence[float], mean_cost: float | None = None
+    ) -> None:
+        """Let a router of `target=outcome` route to a further candidate, which it was not trained on.
+
+        `scores` (0 to 1) are those of the candidate on `queries`, any at all; the more, the better it is known. One
+        without a score cannot be routed to. `mean_cost` (USD a query) is needed under `decoding.cost_weight`. The run
+        folder stays as it is.
+
+        Raises:
+            ValueError: the router has another target, the name is in the pool or cannot be used, a query or score
+                cannot be used, there are none or not a score for each query, or the cost is missing.
+        """
+        kind = self.config.target.kind
+        if kind is not TargetKind.outcome:
+            raise ValueError(f"target.kind must be outcome to add a candidate without training, got {kind.value!r}")
+        check_pool([*self._candidate_names(), name])
+        if len(queries) != len(scores) or not scores:
+            raise ValueError(f"scores must be one for each query, at least 1, got {len(scores)} of {len(queries)}")
+        if self.config.decoding.cost_weight and mean_cost is None:
+            raise ValueError("mean_cost must be a number of USD under decoding.cost_weight, got None")
+        for query, score in zip(queries, scores, strict=True):
+            check_query(query, self.config.data.max_query_chars)
+            check_score(score)
+        with self._lock:
+            self._added.append(_AddedCandidate(name, tuple(queries), tuple(map(float, scores)), mean_cost))
+            if self._loaded is not None:
+                # The weights stay; the encoder knows the pool.
+                self._loaded = self._make_encoder()[1], self._loaded[1]
+
+    def _candidate_names(self) -> list[str]:
+        return [*self._folder.read_metadata().candidate_names, *(one.name for one in self._added)]
+
+    def _mean_costs(self) -> dict[str, float] | None:
+        known = self._folder.read_metadata().mean_costs
+        if known is None or not self.config.decoding.cost_weight:
+            return None
+        return {**known, **{one.name: one.mean_cost for one in self._added if one.mean_cost is not None}}
+
     def _decode(self, queries: Sequence[str]) -> list[Decoding]:
         config = self.config
         with self._lock:
             encoder, generator = self._load()
-            mean_costs = self._folder.read_metadata().mean_costs if config.decoding.cost_weight else None
+            mean_costs = self._mean_costs()
             decoder = Decoder(generator, encoder, config.decoding, config.objective, config.parsing, mean_costs)
             return decoder.decode(config.decoding.method, encoder.encode_prompts(queries))
 
@@ -164,12 +207,30 @@ class CausalLMRouter:
 
     def _load(self) -> tuple[Encoder, Generator]:
         if self._loaded is None:
-            config, metadata = resolve_precision(self.config), self._folder.read_metadata()
-            source, encoder = make_encoder(config, metadata.candidate_names, metadata.best_single, self._workbench)
-            generator = make_generator(config, source, encoder, self._workbench)
+            source, encoder = self._make_encoder()
+            generator = make_generator(resolve_precision(self.config), source, encoder, self._workbench)
             generator.load_weights(self._folder.weights)
             self._loaded = encoder, generator
         return self._loaded
+
+    def _make_encoder(self) -> tuple[str, Encoder]:
+        config, best_single = resolve_precision(self.config), self._folder.read_metadata().best_single
+        if not isinstance(config.target, OutcomeTargetConfig):
+            return make_encoder(config, self._candidate_names(), best_single, self._workbench)
+        # Queries come once each, so the model that embeds them stays and no vector is kept.
+        self._embed = self._embed or Embedder(config.target.embedding, EMBEDDING, keeps=False)
+        neighbours = read_scored_queries(self._folder.neighbours)
+        for one in self._added:
+            neighbours = neighbours.with_candidate(one.queries, self._embed(one.queries), one.scores)
+        return make_encoder(config, self._candidate_names(), best_single, self._workbench, neighbours, self._embed)
+
+
+@dataclass(frozen=True)
+class _AddedCandidate:
+    name: str
+    queries: tuple[str, ...]
+    scores: tuple[float, ...]
+    mean_cost: float | None
 
 
 def _answer(route: Route) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 config.yaml      the resolved config            report.json      every number of the final evaluation
 router.json      pool and best single           outcomes.jsonl   a line per query of it
+neighbours.safetensors   with target=outcome: the training queries as vectors, with their scores
 adapter/         weights (PEFT) and card        metrics.csv      step,epoch,name,value
 merged/          merged checkpoint              *.png            confusion, learning curve, routes, ...
 checkpoints/     to resume from                 validation/      report.json and outcomes.jsonl of that split
@@ -77,6 +78,11 @@ class RunFolder:
     def validation(self) -> Path:
         """Report and outcomes of the trained weights on the whole validation split."""
         return self.path / "validation"
+
+    @property
+    def neighbours(self) -> Path:
+        """The scored queries that the records of candidates come from, with `target=outcome`."""
+        return self.path / "neighbours.safetensors"
 
     @property
     def report(self) -> Path:

@@ -14,10 +14,13 @@ from causal_lm_router.config import (
     DataConfig,
     DecodingMethod,
     EvaluationConfig,
+    OutcomeTargetConfig,
     ParsingConfig,
     TrainConfig,
 )
+from causal_lm_router.data.neighbours import ScoredQueries, read_scored_queries, score_queries
 from causal_lm_router.data.prepared import PreparedData, prepare_data
+from causal_lm_router.data.transforms import shuffle_scores
 from causal_lm_router.evaluation.evaluate import evaluate_router
 from causal_lm_router.evaluation.evaluation_folder import outcome_rows
 from causal_lm_router.evaluation.latency import Latency, measure_latency
@@ -27,15 +30,19 @@ from causal_lm_router.generation.decoder import Decoder
 from causal_lm_router.generation.generator import Generator, open_generator
 from causal_lm_router.generation.joined_calls import JoinedCalls
 from causal_lm_router.models.base_model import base_model_source, load_tokenizer
+from causal_lm_router.models.embeddings import Embedder
 from causal_lm_router.models.precision import resolve_precision
 from causal_lm_router.models.torch_state import keep_random_state, keep_torch_settings
 from causal_lm_router.prompting.encoder import Encoder
+from causal_lm_router.prompting.pair_encoder import Embed, PairEncoder, check_num_neighbours
 from causal_lm_router.prompting.targets import Targets
 from causal_lm_router.routing import RoutingExample, describe_other_pool
 from causal_lm_router.runs.run_folder import RouterMetadata, RunFolder
 from causal_lm_router.runs.tracking import Tracking
 from causal_lm_router.runs.workbench import Workbench
 
+EMBEDDING = "target.embedding"
+"""The key that names the model which embeds queries."""
 OnEvaluation = Callable[[RoutingReport, int], None]
 """Sees the report and the step of every evaluation during training; it may end the run with PrunedError."""
 
@@ -153,7 +160,8 @@ def open_session(
         # After the threads are set: how fast a number format is depends on them.
         configured, config = config, resolve_precision(config)
         # The generator is made at its first use: a baseline or a data check may never need one.
-        source, encoder = make_encoder(config, data.candidate_names, data.best_single, workbench)
+        neighbours = load_neighbours(config, folder, data)
+        source, encoder = make_encoder(config, data.candidate_names, data.best_single, workbench, neighbours)
         session = Session(
             config=config,
             configured=configured,
@@ -170,10 +178,39 @@ def open_session(
             session.close()
 
 
+def load_neighbours(config: TrainConfig, folder: RunFolder, data: PreparedData) -> ScoredQueries | None:
+    """Return the scored queries that the records of candidates are taken from: those of the run, else of its data.
+
+    None where the target needs none.
+
+    Raises:
+        ValueError: there are too few training queries, the model that embeds them cannot be loaded, or the file of the
+            run is damaged.
+    """
+    if not isinstance(config.target, OutcomeTargetConfig):
+        return None
+    if folder.neighbours.is_file():
+        return read_scored_queries(folder.neighbours)
+    # All of the split, and not shrunk: outcomes are shown as they were.
+    train = data.splits.train
+    if config.data.shuffle_train_scores:
+        train = shuffle_scores(train, config.data.split_seed)
+    check_num_neighbours(config.target, len(train))  # before the embedding, which can take minutes
+    vectors = Embedder(config.target.embedding, EMBEDDING)([example.query for example in train])
+    return score_queries(train, data.candidate_names, vectors)
+
+
 def make_encoder(
-    config: TrainConfig, candidate_names: Sequence[str], best_single: str, workbench: Workbench
+    config: TrainConfig,
+    candidate_names: Sequence[str],
+    best_single: str,
+    workbench: Workbench,
+    neighbours: ScoredQueries | None = None,
+    embed: Embed | None = None,
 ) -> tuple[str, Encoder]:
     """Return where the base model of a config lies (hub name or folder), and the encoder of a pool for it.
+
+    `neighbours` are those of `load_neighbours`; `embed` makes their vectors, by default with a cache.
 
     Raises:
         ValueError: the settings do not fit the pool or one another, or the base model's tokenizer cannot be had.
@@ -181,7 +218,11 @@ def make_encoder(
     check_fallback(config.parsing, candidate_names)
     targets = run_targets(config, candidate_names, best_single)
     source, tokenizer = load_vocabulary(config.base_model, targets.new_tokens, workbench)
-    return source, Encoder(tokenizer, config.prompt, targets)
+    if neighbours is None:
+        return source, Encoder(tokenizer, config.prompt, targets)
+    assert isinstance(config.target, OutcomeTargetConfig), "no other target has neighbours"
+    embed = embed or Embedder(config.target.embedding, EMBEDDING)
+    return source, PairEncoder(tokenizer, config.prompt, targets, config.target, neighbours, embed)
 
 
 def check_fallback(config: ParsingConfig, candidate_names: Sequence[str]) -> None:

@@ -6,13 +6,17 @@ What needs no training and no weights is checked: the data are read, and the bas
 import copy
 from collections.abc import Callable, Iterator, Sequence
 
+import numpy as np
+from numpy.typing import NDArray
 from transformers import PreTrainedTokenizerBase
 
 from causal_lm_router.baselines import check_fit
-from causal_lm_router.config import PROMPTED, BaselineRunConfig, BaseModelConfig, TrainConfig
+from causal_lm_router.config import PROMPTED, BaselineRunConfig, BaseModelConfig, OutcomeTargetConfig, TrainConfig
+from causal_lm_router.data.neighbours import score_queries
 from causal_lm_router.data.prepared import PreparedData
 from causal_lm_router.models.base_model import load_tokenizer, prepare_base_model
 from causal_lm_router.prompting.encoder import Encoder
+from causal_lm_router.prompting.pair_encoder import PairEncoder
 from causal_lm_router.runs.baseline_run import prompting_config
 from causal_lm_router.runs.session import check_fallback, check_splits, load_data, run_targets
 from causal_lm_router.runs.workbench import Workbench
@@ -88,4 +92,13 @@ def _make_encoder(config: TrainConfig, data: PreparedData, tokenizers: _Tokenize
     if targets.new_tokens:
         tokenizer = copy.deepcopy(tokenizer)
         tokenizer.add_tokens(list(targets.new_tokens), special_tokens=True)
+    if isinstance(config.target, OutcomeTargetConfig):
+        # Where the queries lie does not matter to the checks.
+        train = data.splits.train
+        neighbours = score_queries(train, data.candidate_names, _embed_nowhere([one.query for one in train]))
+        return PairEncoder(tokenizer, config.prompt, targets, config.target, neighbours, _embed_nowhere)
     return Encoder(tokenizer, config.prompt, targets)
+
+
+def _embed_nowhere(texts: Sequence[str]) -> NDArray[np.float32]:
+    return np.zeros((len(texts), 1), dtype=np.float32)

@@ -1,8 +1,11 @@
 """The queries of each optimizer step, in an order that is a pure function of (seed, epoch).
 
-A step holds `rows_per_step` queries of similar length, divided among the ranks. Each rank cuts its part into
+A step holds `queries_per_step` queries of similar length, divided among the ranks. Each rank cuts its part into
 micro-batches of at most `max_tokens` tokens, which bounds the memory. They are counted as they are computed: with
 padding, or packed with a beginning that all rows share once (see `models.packed_rows`).
+
+A query can have several rows, which then begin with it. They stay in one step; where rows are packed each query has
+micro-batches of its own, in which it is computed once.
 """
 
 from collections.abc import Iterator, Sequence
@@ -107,54 +110,75 @@ class StepLoader:
 
     It keeps no position: an iteration starts at the number of steps done so far, which `progress` knows. So a resumed
     run goes on with the step that an uninterrupted one would take. `hidden_states` are those of the frozen layers;
-    `packs` says that the model computes rows without padding.
+    `packs` says that the model computes rows without padding. Of `rows` every `rows_per_query` are about one query.
     """
 
     def __init__(
         self,
         rows: datasets.Dataset,
         pad_token_id: int,
-        rows_per_step: int,
+        queries_per_step: int,
         max_tokens: int,
         seed: int,
         progress: Progress,
         hidden_states: HiddenStates | None = None,
         *,
         packs: bool = False,
+        rows_per_query: int = 1,
     ) -> None:
         self._rows = rows.with_format("numpy")
         self._hidden_states = hidden_states
         self._lengths = rows["num_tokens"][:]
         # A query's share of a step's loss: the completion loss sums over target tokens, the others over queries.
         self._weights = np.asarray(rows["weight"][:]) * np.maximum(1, rows["num_target_tokens"][:])
-        self._num_shared = _count_shared(self._rows) if packs else None
+        self._packs = packs
+        # Rows of one query share more than this.
+        self._num_shared = _count_shared(self._rows) if packs and rows_per_query == 1 else None
+        self._rows_per_query = rows_per_query
+        self._query_lengths = np.reshape(self._lengths, (-1, rows_per_query)).max(axis=1).tolist()
         self._pad_token_id = pad_token_id
-        self._rows_per_step = rows_per_step
+        self._queries_per_step = queries_per_step
         self._max_tokens = max_tokens
         self._seed = seed
         self._progress = progress
 
     def __len__(self) -> int:
         """Return the number of optimizer steps per epoch."""
-        return -(-len(self._lengths) // self._rows_per_step)
+        return -(-len(self._query_lengths) // self._queries_per_step)
 
     def __iter__(self) -> Iterator[Step]:
         # After a resume in the middle of an epoch its first steps are done.
         epoch, start = divmod(self._progress.global_step, len(self))
-        plan = plan_epoch(self._lengths, self._rows_per_step, self._seed, epoch)
-        for rows in plan[start:]:
-            yield self._load(rows)
+        plan = plan_epoch(self._query_lengths, self._queries_per_step, self._seed, epoch)
+        for queries in plan[start:]:
+            yield self._load(queries)
 
-    def _load(self, rows: list[int]) -> Step:
-        # Every world_size-th row: rows come longest first, so the ranks get similar lengths.
-        own = rows[self._progress.global_rank :: self._progress.world_size]
-        groups = cut_micro_batches(own or rows[:1], self._lengths, self._max_tokens, self._num_shared)
+    def _load(self, queries: list[int]) -> Step:
+        # Every world_size-th query: they come longest first, so the ranks get similar lengths.
+        own = queries[self._progress.global_rank :: self._progress.world_size]
+        groups = self._cut(own or queries[:1])
         micro_batches = [collate([self._row(i) for i in group], self._pad_token_id) for group in groups]
         if not own:
-            # A last step may have fewer rows than ranks. The others wait for this rank's gradients, so it computes
-            # with a row of weight 0.
-            micro_batches[0].weights.zero_()
-        return Step(micro_batches, float(self._weights[rows].sum()))
+            # A last step may have fewer queries than ranks. The others wait for this rank's gradients, so it computes
+            # with rows of weight 0.
+            for micro_batch in micro_batches:
+                micro_batch.weights.zero_()
+        return Step(micro_batches, float(self._weights[self._rows_of(queries)].sum()))
+
+    def _rows_of(self, queries: Sequence[int]) -> list[int]:
+        size = self._rows_per_query
+        return [row for query in queries for row in range(query * size, (query + 1) * size)]
+
+    def _cut(self, queries: Sequence[int]) -> list[list[int]]:
+        """Return the rows of these queries in micro-batches."""
+        if not self._packs or self._rows_per_query == 1:
+            return cut_micro_batches(self._rows_of(queries), self._lengths, self._max_tokens, self._num_shared)
+        groups: list[list[int]] = []
+        for query in queries:
+            rows = self._rows_of([query])
+            num_shared = _count_shared(self._rows.select(rows))
+            groups += cut_micro_batches(rows, self._lengths, self._max_tokens, num_shared)
+        return groups
 
     def _row(self, index: int) -> dict[str, Any]:
         row: dict[str, Any] = self._rows[index]
@@ -162,7 +186,8 @@ class StepLoader:
 
     def state_dict(self) -> dict[str, Any]:
         """Return what the order of the steps depends on; checkpoints store it."""
-        return {"num_rows": len(self._lengths), "rows_per_step": self._rows_per_step, "seed": self._seed}
+        rows_per_step = self._queries_per_step * self._rows_per_query
+        return {"num_rows": len(self._lengths), "rows_per_step": rows_per_step, "seed": self._seed}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Check that a checkpoint belongs to this data and order.

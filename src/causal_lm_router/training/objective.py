@@ -35,13 +35,18 @@ class RowLoss(Protocol):
         """
 
 
-def make_loss(config: ObjectiveConfig, target_ids: Sequence[Sequence[int]], end_id: int) -> Loss:
-    """Return the loss of an objective over targets given as token ids; `end_id` is the end token."""
+def make_loss(
+    config: ObjectiveConfig, target_ids: Sequence[Sequence[int]], end_id: int, *, of_outcomes: bool = False
+) -> Loss:
+    """Return the loss of an objective over targets given as token ids; `end_id` is the end token.
+
+    `of_outcomes` says that the targets are yes and no, and that each row is about one candidate.
+    """
     if config.kind is ObjectiveKind.completion:
         return completion_loss
     # All other objectives compare the targets of a query, so they need the likelihood of each of them.
     trie = reference_trie(target_ids, end_id) if config.kind is ObjectiveKind.per_candidate else make_trie(target_ids)
-    row_loss = _row_loss(config)
+    row_loss = outcome_loss if of_outcomes else _row_loss(config)
 
     def loss(model: torch.nn.Module, micro_batch: MicroBatch) -> Tensor:
         logprobs_BS = target_logprobs(
@@ -91,6 +96,15 @@ def soft_loss(logprobs_BC: Tensor, utilities_BC: Tensor, temperature: float) -> 
     # A candidate that is held out gets the share 0.
     shares_BC = torch.softmax(utilities_BC.nan_to_num(nan=float("-inf")) / temperature, dim=1)
     return -(shares_BC * logprobs_BC).sum(dim=1)
+
+
+def outcome_loss(logprobs_B2: Tensor, scores_B1: Tensor) -> Tensor:
+    """Return [B]: the cross-entropy -(s log p(yes) + (1 - s) log p(no)) to a candidate's score s.
+
+    p covers everything that can be generated, so training also lowers the probability of other texts.
+    """
+    shares_B2 = torch.cat([scores_B1, 1 - scores_B1], dim=1)
+    return -(shares_B2 * logprobs_B2).sum(dim=1)
 
 
 def expected_score_loss(logprobs_BC: Tensor, utilities_BC: Tensor, valid_weight: float) -> Tensor:

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from causal_lm_router.data.labels import utilities
 from causal_lm_router.files.checksums import make_cached
-from causal_lm_router.prompting.encoder import Encoder
+from causal_lm_router.prompting.encoder import EncodedPrompt, Encoder
 from causal_lm_router.prompting.targets import Targets
 from causal_lm_router.routing import RoutingExample
 from causal_lm_router.terminal import progress_bar
@@ -67,8 +67,9 @@ def encode_examples(
 
     Columns: `input_ids` (the prompt; where the target is supervised also the target with its end token), `num_tokens`,
     `num_target_tokens` (how many of the last tokens are taught, 0 without target), `weight`, `utilities` (a number per
-    candidate; empty with a target), `was_cut`. Rows are encoded in chunks and written to disk as they come, so memory
-    does not grow with their number.
+    candidate; empty with a target), `was_cut`. Where each candidate is asked for by itself, a query has a row for each
+    that is supervised, one after another, with a utility of its own. Rows are encoded in chunks and written to disk as
+    they come, so memory does not grow with their number.
     """
     supervision = supervision or Supervision()
     folder = cache / "encoded" / _content_hash(examples, labels, encoder, supervision)
@@ -135,21 +136,30 @@ def _encoded_rows(
             target = targets[number] if supervision.with_target else []
             if not supervision.end_token:
                 target = target[:-1]
-            ids = prompt.input_ids + target
-            num_cut = max(0, len(ids) - encoder.config.max_length) if supervision.cut_rows else 0
-            ids = ids[: len(ids) - num_cut]
-            yield {
-                "input_ids": ids,
-                "num_tokens": len(ids),
-                # The first token follows nothing that could predict it.
-                "num_target_tokens": len(ids) - 1 if supervision.whole_row else max(0, len(target) - num_cut),
-                "weight": factors.get(encoder.targets.candidates[number], 1.0)
-                * (supervision.undecided_weight if example.is_undecided() else 1.0),
-                "utilities": supervision.utilities(example),
-                "was_cut": prompt.was_cut or num_cut > 0,
-            }
+            for prompt_ids, utilities_of_row in _split_pairs(prompt, supervision.utilities(example)):
+                ids = prompt_ids + target
+                num_cut = max(0, len(ids) - encoder.config.max_length) if supervision.cut_rows else 0
+                ids = ids[: len(ids) - num_cut]
+                yield {
+                    "input_ids": ids,
+                    "num_tokens": len(ids),
+                    # The first token follows nothing that could predict it.
+                    "num_target_tokens": len(ids) - 1 if supervision.whole_row else max(0, len(target) - num_cut),
+                    "weight": factors.get(encoder.targets.candidates[number], 1.0)
+                    * (supervision.undecided_weight if example.is_undecided() else 1.0),
+                    "utilities": utilities_of_row,
+                    "was_cut": prompt.was_cut or num_cut > 0,
+                }
             bar.update()
     bar.close()
+
+
+def _split_pairs(prompt: EncodedPrompt, utilities_C: list[float]) -> list[tuple[list[int], list[float]]]:
+    """Return the rows of a query as prompt and utilities: one, or one for each candidate that is supervised."""
+    if not prompt.pairs:
+        return [(prompt.input_ids, utilities_C)]
+    supervised = [[utility] for utility in utilities_C if not math.isnan(utility)]
+    return list(zip(prompt.pairs, supervised, strict=True))
 
 
 class MicroBatch(NamedTuple):
@@ -171,7 +181,8 @@ class MicroBatch(NamedTuple):
     weights: Tensor
     """[B], float32: weight of each row in the loss."""
     utilities: Tensor
-    """[B, C], float32: utility of each candidate, NaN where it is not supervised; C is 0 where the target is."""
+    """[B, C], float32: utility of each candidate, NaN where it is not supervised; C is 0 where the target is, and 1
+    where each candidate has a row of its own."""
     hidden_states: Tensor | None = None
     """[B, T, D]: output of the frozen layers, 0 at padding; None where the model starts from `input_ids`."""
 

