@@ -120,6 +120,7 @@ CROSS_CHECKS = {
     "decoding=trie decoding.normalisation=prior": "decoding.normalisation must be sum unless .*, got 'prior'",
     "target=score_class objective=soft": "objective.kind must be completion .*, got 'soft'",
     "target=outcome": "objective.kind must be soft where target.kind is outcome, got 'completion'",
+    "target=outcome objective=soft objective.balance_targets=true": "objective.balance_targets must be false where",
     "target=outcome objective=soft prompt=candidates": "prompt.template must be a text without {candidates} where",
     "target=outcome objective=soft decoding=scored decoding.normalisation=mean": "decoding.normalisation must be sum",
     "target=outcome objective=soft decoding=own decoding.function=a:b": "decoding.method must be another than own",

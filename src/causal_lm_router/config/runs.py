@@ -99,6 +99,9 @@ class TrainConfig(Settings):
         of_outcome = "where target.kind is outcome"
         kind, decoding = self.objective.kind, self.decoding
         yield from check(kind is ObjectiveKind.soft, "objective.kind", f"soft {of_outcome}", kind)
+        # A query teaches both targets, each with some candidate.
+        balances = self.objective.balance_targets
+        yield from check(not balances, "objective.balance_targets", f"false {of_outcome}", balances)
         # Its names would tell the candidates apart, and a new candidate has none that training knows.
         template = self.prompt.template
         nameless = "{candidates}" not in template
