@@ -280,12 +280,12 @@ def test_every_choice_composes_to_what_its_file_says(group: str, choice: str) ->
             assert composed[key] == value, key
 
 
-@pytest.mark.parametrize("debug", [choice for group, choice in CHOICES if group == "debug"])
 @pytest.mark.parametrize("experiment", [choice for group, choice in CHOICES if group == "experiment"])
 def test_a_baseline_takes_every_experiment(experiment: str) -> None:
     compose_config(["baseline=random", f"experiment={experiment}", "debug=smoke", "run_dir=x"], "baseline")
 
 
+@pytest.mark.parametrize("debug", [choice for group, choice in CHOICES if group == "debug"])
 @pytest.mark.parametrize("experiment", [choice for group, choice in CHOICES if group == "experiment"])
 @pytest.mark.slow
 def test_every_preset_composes_with_every_other(experiment: str, debug: str) -> None:
