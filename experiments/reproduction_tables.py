@@ -20,12 +20,12 @@ from causal_lm_router.evaluation.figures.drawing import BLUE, GREY, bar_lengths,
 from causal_lm_router.evaluation.formatting import COST, PERCENT, POINTS, SCORE, Form, format_estimate
 from causal_lm_router.evaluation.interval_formulas import Measure
 from causal_lm_router.evaluation.intervals import Estimate
-from causal_lm_router.evaluation.statistics import Sample, estimate_means
+from causal_lm_router.evaluation.statistics import Sample, estimate_means, pool_folds
 from causal_lm_router.evaluation.stored import read_evaluation, read_facts, read_rows
 from causal_lm_router.files.writing import write_text
 from causal_lm_router.sweeps.report.comparisons import compare
 from causal_lm_router.sweeps.report.configurations import Configuration
-from causal_lm_router.sweeps.report.runs import Run, pool_folds, read_runs
+from causal_lm_router.sweeps.report.runs import Run, read_runs
 from causal_lm_router.sweeps.report.summary import summarise
 
 Results = dict[str, dict[str, Any]]
@@ -156,7 +156,7 @@ def _unnamed(configuration: Configuration) -> Estimate:
     for run in _tests(configuration):
         flags = [row["failure"] is not None or row["is_fuzzy"] for row in read_rows(run.folder)]
         samples.append(Sample(run.test.queries, np.array(flags, dtype=np.float64)[:, None]))
-    return estimate_means(pool_folds(configuration.runs, samples), [Measure.share])[0]
+    return estimate_means(pool_folds([run.seed for run in _tests(configuration)], samples), [Measure.share])[0]
 
 
 def _tests(configuration: Configuration) -> Iterator[Any]:

@@ -114,7 +114,7 @@ def test_help_of_a_command(command: str, shown: dict[str, Result]) -> None:
     if command in HONOURED:
         assert sorted(listed) == sorted(HONOURED[command]), "the one list of what it honours"
     else:
-        assert "  base_model: gemma3_270m, llama2_7b, qwen2_5_0_5b, smollm2_135m, tiny" in lines
+        assert "  base_model: gemma3_270m, llama2_7b, llama3_8b, qwen2_5_0_5b, smollm2_135m, tiny" in lines
     assert ("baseline" in listed) == (command == "baseline")
 
 

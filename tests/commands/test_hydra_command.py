@@ -361,7 +361,7 @@ def test_route_needs_one_source_of_queries(
         ("train data=simulated", "--cfg", "--cfg/-c cannot be read"),
         ("train", "A:", "a value with spaces goes in quotes"),
         ("baseline data=simulated", "seed=0", "baseline must be one of best_single, "),
-        ("baseline data=simulated", "baseline=knn", "did you mean baseline=knn_regression or baseline=knn_vote?"),
+        ("baseline data=simulated", "baseline=knn", "baseline=knn_regression_300 or baseline=knn_vote?"),
     ],
 )
 @pytest.mark.slow

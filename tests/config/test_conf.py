@@ -161,7 +161,10 @@ REFUSED_OVERRIDES = {
     "lora.target_modules=q_proj": ["lora.target_modules must be a list such as [a,b], got 'q_proj'"],
     "lora.lora_r=null": ["lora.lora_r must be an integer, got None"],
     "data.tie_break=dearest": ["data.tie_break must be cheapest, best_on_train, first or random, got 'dearest'"],
-    "target=names": ["target must be one of name, score_class, short_id, token, got 'names'", "mean target=name?"],
+    "target=names": [
+        "target must be one of name, outcome, score_class, short_id, token, got 'names'",
+        "mean target=name?",
+    ],
     "decoding.also=[beam]": ["decoding.also must be a list of free, constrained, scored, trie or own, got 'beam'"],
     "parsing.mode=loose": ["parsing.mode must be strict, lenient, fuzzy or llmrouter, got 'loose'"],
     "lora=lorra": ["lora must be one of all_linear, default, none, got 'lorra'"],

@@ -17,6 +17,7 @@ from causal_lm_router.config.honoured import HONOURED, honours
 from causal_lm_router.config.keys import BASELINE, Key, did_you_mean, find_keys, is_group, similar_keys
 from causal_lm_router.config.own_code import FUNCTION
 from causal_lm_router.config.plain import config_dict
+from causal_lm_router.config.prompting import TargetKind
 
 
 def main() -> None:
@@ -77,6 +78,8 @@ def _defaults(group: str, choice: str | None) -> dict[str, Any]:
     overrides = [f"{name}={value}" for name, value in chosen.items()]
     # A function of the user's has to be named.
     overrides += [f"{group}.{FUNCTION}=package.module:function"] if choice == "own" else []
+    # The one objective that goes with it.
+    overrides += ["objective=soft"] if choice == TargetKind.outcome else []
     command = BASELINE if group == BASELINE else "train"
     return config_dict(compose_config([*overrides, "run_dir=outputs/<name>/<date_time>"], command))
 

@@ -91,6 +91,23 @@ class Difference:
         return "significantly better" if self.estimate.value > 0 else "significantly worse"
 
 
+def pool_folds(seeds: Sequence[Hashable], samples: Sequence[Sample]) -> list[Sample]:
+    """Return a sample for each seed from the samples of several runs, each with its seed.
+
+    The folds of a cross-validation ask different queries under one seed. Together they are one sample: as samples of
+    their own, what their means differ by chance would count twice.
+    """
+    by_seed: dict[Hashable, list[Sample]] = {}
+    for seed, sample in zip(seeds, samples, strict=True):
+        by_seed.setdefault(seed, []).append(sample)
+    return [
+        folds[0]
+        if len(folds) == 1
+        else Sample(tuple(one.queries for one in folds), np.concatenate([one.values for one in folds]))
+        for folds in by_seed.values()
+    ]
+
+
 def seed_mean(tables: Sequence[Floats], measure: Measure, dearest: Floats | float = 0.0) -> SeedMean:
     """Return the mean over seeds of their means over queries.
 

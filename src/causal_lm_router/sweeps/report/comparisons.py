@@ -13,10 +13,11 @@ from causal_lm_router.evaluation.statistics import (
     Sample,
     correct_differences,
     estimate_differences,
+    pool_folds,
 )
 from causal_lm_router.evaluation.stored import RunEvaluation, shared_queries
 from causal_lm_router.sweeps.report.configurations import Configuration, find_configuration
-from causal_lm_router.sweeps.report.runs import Run, pool_folds
+from causal_lm_router.sweeps.report.runs import Run
 
 BEST_SINGLE = "best_single"
 _COMPARED = ("routing_accuracy", "mean_score")
@@ -88,7 +89,7 @@ def _compare(configuration: Configuration, baseline: Configuration | None) -> Co
             note = "not compared: asks other queries than the baseline, or routes among another pool"
             return Comparison(configuration=configuration, pairs=pairs, note=note)
         samples.append(paired)
-    pooled = pool_folds([run for run, _ in pairs], samples)
+    pooled = pool_folds([run.seed for run, _ in pairs], samples)
     accuracy, score = estimate_differences(pooled, [Measure.difference] * len(_COMPARED), accuracy=0)
     return Comparison(
         configuration=configuration,

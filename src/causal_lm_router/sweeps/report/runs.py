@@ -7,11 +7,8 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from causal_lm_router.config.plain import flatten
 from causal_lm_router.config.yaml_file import read_yaml
-from causal_lm_router.evaluation.statistics import Sample
 from causal_lm_router.evaluation.stored import RunEvaluation, read_evaluation, read_facts
 from causal_lm_router.runs.job_log import JobState, JobStatus, read_statuses
 from causal_lm_router.runs.run_folder import RunFolder
@@ -55,23 +52,6 @@ class Run:
     def replicate(self) -> tuple[Any, int]:
         """The run's seed and its fold of a cross-validation: what the runs of one configuration differ in."""
         return self.seed, self.config.get(FOLD, 0)
-
-
-def pool_folds(runs: Sequence[Run], samples: Sequence[Sample]) -> list[Sample]:
-    """Return a sample for each seed from a sample for each run of one configuration.
-
-    The folds of a cross-validation ask different queries under one seed. Together they are one sample: as samples of
-    their own, what their means differ by chance would count twice.
-    """
-    by_seed: dict[Any, list[Sample]] = {}
-    for run, sample in zip(runs, samples, strict=True):
-        by_seed.setdefault(run.seed, []).append(sample)
-    return [
-        folds[0]
-        if len(folds) == 1
-        else Sample(tuple(one.queries for one in folds), np.concatenate([one.values for one in folds]))
-        for folds in by_seed.values()
-    ]
 
 
 def is_sweep_folder(folder: Path) -> bool:

@@ -11,10 +11,10 @@ from causal_lm_router.evaluation.interval_formulas import Measure
 from causal_lm_router.evaluation.intervals import Estimate
 from causal_lm_router.evaluation.report import Reference
 from causal_lm_router.evaluation.report_warnings import MOSTLY
-from causal_lm_router.evaluation.statistics import Sample, estimate_means
+from causal_lm_router.evaluation.statistics import Sample, estimate_means, pool_folds
 from causal_lm_router.evaluation.stored import METRICS
 from causal_lm_router.sweeps.report.configurations import Configuration
-from causal_lm_router.sweeps.report.runs import Run, pool_folds
+from causal_lm_router.sweeps.report.runs import Run
 
 CHOICE_METRICS = ("mean_score", "routing_accuracy")
 """Metrics by which a configuration may be chosen on validation."""
@@ -94,7 +94,7 @@ def summarise(configuration: Configuration) -> Summary:
     samples = [Sample(test.queries, np.column_stack([test.values[name] for name in names])) for test in tests]
     measures = [Measure.cost if name == "mean_cost" else Measure.share for name in names]
     dearest = max(test.table.dearest if test.table else 0.0 for test in tests)
-    samples = pool_folds([run for run in configuration.runs if run.test], samples)
+    samples = pool_folds([run.seed for run in configuration.runs if run.test], samples)
     estimates = dict(zip(names, estimate_means(samples, measures, dearest), strict=True))
     validation = {
         metric: float(np.mean([one.values[metric].mean() for one in validations]))
