@@ -25,7 +25,7 @@ from causal_lm_router.evaluation.stored import read_evaluation, read_facts, read
 from causal_lm_router.files.writing import write_text
 from causal_lm_router.sweeps.report.comparisons import compare
 from causal_lm_router.sweeps.report.configurations import Configuration
-from causal_lm_router.sweeps.report.runs import Run, read_runs
+from causal_lm_router.sweeps.report.runs import FOLD, Run, read_runs
 from causal_lm_router.sweeps.report.summary import summarise
 
 Results = dict[str, dict[str, Any]]
@@ -103,7 +103,7 @@ def collect(section: Section, root: Path) -> tuple[dict[str, Any], list[Path]]:
         folders = [section.folder(root, row, run) for run in section.runs_of(row)]
         absent = [folder for folder in folders if not (folder / "report.json").is_file()]
         missing += absent
-        if runs := [_read(row, folder) for folder in folders if folder not in absent]:
+        if runs := [_read(row, folder, place) for place, folder in enumerate(folders) if folder not in absent]:
             found[row.name] = Configuration(number=1, swept={}, texts={}, runs=tuple(runs))
     rows = [
         {
@@ -121,15 +121,14 @@ def collect(section: Section, root: Path) -> tuple[dict[str, Any], list[Path]]:
     return {**results, "figure": f"figures/{section.name}.png" if drawn else ""}, missing
 
 
-def _read(row: Row, folder: Path) -> Run:
-    if row.decoding is None:
-        (run,) = read_runs([folder])
-        if run.test is None:
-            raise ValueError(f"{folder}: must be a finished run, got one that is {run.state}: {run.detail}")
-        return run
+def _read(row: Row, folder: Path, place: int) -> Run:
     # Beside the evaluation by the run's own decoding lie those by others.
-    (run,) = read_runs([folder.parents[1]])
-    return replace(run, test=read_evaluation(folder))
+    (run,) = read_runs([folder if row.decoding is None else folder.parents[1]])
+    if run.test is None:
+        raise ValueError(f"{folder}: must be a finished run, got one that is {run.state}: {run.detail}")
+    # Runs that test on other tasks are folds too: two rows are paired by the places of their runs.
+    config = {**run.config, FOLD: place}
+    return replace(run, config=config, test=run.test if row.decoding is None else read_evaluation(folder))
 
 
 def _estimates(section: Section, row: Row, found: Mapping[str, Configuration]) -> dict[str, list[float | None]]:

@@ -151,6 +151,15 @@ def test_a_table_is_made_from_run_folders_alone(tables: ModuleType, small: Any, 
     assert (tmp_path / "runs" / "small.pdf").is_file()
 
 
+def test_runs_on_other_tasks_are_paired_in_their_order(tables: ModuleType, small: Any, tmp_path: Path) -> None:
+    # As where each run holds other tasks out: same seed, same fold, other queries.
+    for config in (tmp_path / "runs").rglob("config.yaml"):
+        config.write_text("seed: 0\n")
+    tables.write_sections([small], tmp_path / "runs", tmp_path)
+    (router,) = [row for row in tables.read_results(tmp_path)["small"]["rows"] if row["name"] == "router"]
+    assert router["estimates"]["over table"][0] == pytest.approx(0.4)
+
+
 def test_a_deleted_run_leaves_no_old_number(tables: ModuleType, small: Any, tmp_path: Path) -> None:
     tables.write_sections([small], tmp_path / "runs", tmp_path)
     gone = tmp_path / "runs" / "small" / "router" / "data.test_fold_1"
